@@ -1,0 +1,20 @@
+# What cmake --install puts where: both libraries, the headers, the command, hugepool.pc and the CMake package.
+include(CMakePackageConfigHelpers)
+
+configure_file(${PROJECT_SOURCE_DIR}/cmake/hugepool.pc.in ${PROJECT_BINARY_DIR}/hugepool.pc @ONLY)
+configure_package_config_file(${PROJECT_SOURCE_DIR}/cmake/hugepool-config.cmake.in
+	${PROJECT_BINARY_DIR}/hugepool-config.cmake INSTALL_DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/hugepool)
+write_basic_package_version_file(${PROJECT_BINARY_DIR}/hugepool-config-version.cmake COMPATIBILITY SameMinorVersion)
+
+install(TARGETS hugepool_shared hugepool_static EXPORT hugepool
+	LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/hugepool DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
+	FILES_MATCHING PATTERN "*.h")
+install(EXPORT hugepool NAMESPACE hugepool:: FILE hugepool-targets.cmake
+	DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/hugepool)
+install(FILES ${PROJECT_BINARY_DIR}/hugepool-config.cmake ${PROJECT_BINARY_DIR}/hugepool-config-version.cmake
+	DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/hugepool)
+install(FILES ${PROJECT_BINARY_DIR}/hugepool.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+if(TARGET hugepool)
+	install(TARGETS hugepool RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+endif()
