@@ -35,7 +35,8 @@ struct host_node {
 /* The tightest of the cgroup limits that hold for this process, from its own group upwards. */
 struct host_limit {
 	bool found;           /* false: no such controller, or nothing on the way up sets a limit */
-	uint64_t limit, used; /* bytes; what is left is limit - used, or nothing when used is larger */
+	uint64_t limit, used; /* bytes; what is left is limit - used, or nothing when used is larger. Of memory, file
+	                         cache does not count as used */
 	char group[512];      /* the directory in the cgroup file system */
 	char file[64];        /* the file there that sets it, e.g. "hugetlb.2MB.max" */
 };
@@ -83,6 +84,9 @@ void host_memory_limit(struct host_limit *limit);
 
 /* Bytes that may be allocated without swapping (MemAvailable), or HOST_UNKNOWN. */
 uint64_t host_memory_available(void);
+
+/* The same of one node: free, file cache and reclaimable slabs. An estimate. */
+uint64_t host_node_available(int node);
 
 /* The bracketed word of a file such as "always [madvise] never"; -errno or -ENODATA. */
 int host_choice(const char *path, char *word, unsigned size);

@@ -1,0 +1,102 @@
+/* Memory: mappings, advice, NUMA policies and where pages are.
+ *
+ * File mappings are always MAP_SHARED. The NUMA calls come from libnuma as plain system calls: numa_available() of that
+ * library says yes in containers that then refuse mbind, so support is found out by doing. */
+#include <numaif.h>
+#include <os/hook.h>
+#include <sys/mman.h>
+
+#ifndef MAP_FIXED_NOREPLACE
+#define MAP_FIXED_NOREPLACE 0x100000
+#endif
+
+int os_map(void *hint, size_t bytes, int prot, unsigned os_map_flags, int fd, uint64_t at, void **addr)
+{
+	int64_t result;
+	*addr = NULL;
+	if (os_answered(OS_MAP, &result)) {
+		if (result < 0)
+			return result;
+		*addr = (void *)(uintptr_t)result;
+		return 0;
+	}
+	int flags = MAP_SHARED;
+	if (os_map_flags & OS_MAP_PRIVATE_ANON) {
+		flags = MAP_PRIVATE | MAP_ANONYMOUS;
+		fd = -1;
+		at = 0;
+	}
+	if (os_map_flags & OS_MAP_NORESERVE)
+		flags |= MAP_NORESERVE;
+	if (os_map_flags & OS_MAP_FIXED)
+		flags |= MAP_FIXED;
+	else if (os_map_flags & OS_MAP_AT)
+		flags |= MAP_FIXED_NOREPLACE;
+	if ((os_map_flags & (OS_MAP_FIXED | OS_MAP_AT)) && !hint)
+		return -EINVAL;
+	void *got = mmap(hint, bytes, prot, flags, fd, at);
+	if (got == MAP_FAILED)
+		return -errno;
+	if ((os_map_flags & OS_MAP_AT) && got != hint) { /* before Linux 4.17 it is only a hint */
+		munmap(got, bytes);
+		return -EEXIST;
+	}
+	*addr = got;
+	return 0;
+}
+
+int os_unmap(void *addr, size_t bytes)
+{
+	OS_ASK(OS_UNMAP);
+	return os_result(munmap(addr, bytes));
+}
+
+int os_protect(void *addr, size_t bytes, int prot)
+{
+	OS_ASK(OS_PROTECT);
+	return os_result(mprotect(addr, bytes, prot));
+}
+
+int os_advise(void *addr, size_t bytes, int advice)
+{
+	OS_ASK(OS_ADVISE);
+	int64_t result;
+	do {
+		result = os_result(madvise(addr, bytes, advice));
+	} while (result == -EINTR);
+	return result;
+}
+
+int os_lock_memory(void *addr, size_t bytes)
+{
+	OS_ASK(OS_LOCK_MEMORY);
+	return os_result(mlock(addr, bytes));
+}
+
+int os_mbind(void *addr, size_t bytes, int mode, uint64_t nodes, bool move)
+{
+	OS_ASK(OS_MBIND);
+	unsigned long mask[2] = {nodes, 0};
+	_Static_assert(sizeof mask[0] == 8, "64-bit targets only");
+	/* The kernel takes one off the number of bits. */
+	return os_result(mbind(addr, bytes, mode, nodes ? mask : NULL, nodes ? 65 : 0, move ? MPOL_MF_MOVE : 0));
+}
+
+int os_move_pages(unsigned long count, void **pages, int *status)
+{
+	OS_ASK(OS_MOVE_PAGES);
+	int64_t result = os_result(move_pages(0, count, pages, NULL, status, 0));
+	return result > 0 ? 0 : result;
+}
+
+uint64_t os_nodes_with_memory(void)
+{
+	int64_t answer;
+	if (os_answered(OS_MEMPOLICY, &answer))
+		return answer > 0 ? answer : 1;
+	/* Refused with a mask shorter than the number of possible nodes, which is 1024 on common kernels. */
+	unsigned long mask[4096 / 64] = {0};
+	if (get_mempolicy(NULL, mask, 4096, NULL, MPOL_F_MEMS_ALLOWED) < 0 || !mask[0])
+		return 1;
+	return mask[0];
+}
