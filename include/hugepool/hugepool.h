@@ -1,0 +1,10 @@
+/* hugepool: memory that processes share, on huge pages, with nothing lost when one of them is killed. */
+#ifndef HUGEPOOL_H
+#define HUGEPOOL_H
+
+#include <hugepool/backing.h>
+#include <hugepool/inspect.h>
+#include <hugepool/page.h>
+#include <hugepool/pool.h>
+
+#endif

@@ -1,0 +1,59 @@
+/* Looking into a pool: numbers, a dump, the checker. Nothing here changes a pool or makes anybody wait.
+ *
+ * Origin: `stats` and `debug_info` of Netmcore_mempool, which stopped everybody with the pool's lock. */
+#ifndef HUGEPOOL_INSPECT_H
+#define HUGEPOOL_INSPECT_H
+
+#include <hugepool/pool.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct hp_node_stats {
+	int node;           /* -1: memory not bound to one node */
+	uint64_t committed; /* bytes */
+	uint64_t free;
+};
+
+/* All sizes in bytes. Exact on a pool at rest; on a busy one every unit is right at the moment it was looked at. */
+struct hp_pool_stats {
+	size_t struct_size; /* set by the caller: sizeof this struct */
+	uint64_t capacity;
+	uint64_t committed;
+	uint64_t free;
+	uint64_t largest;                     /* longest contiguous free run */
+	uint64_t live_blocks;                 /* allocated runs */
+	uint64_t allocs, frees, remote_frees; /* since the pool was made; a death may lose one of each */
+	uint64_t taken;                       /* chunks taken from owners that did not use them */
+	uint64_t recovered;                   /* participants recovered after their death */
+	uint64_t quarantined;                 /* bytes set aside because their bookkeeping made no sense */
+	uint64_t page_size;
+	uint64_t unit_size; /* bytes of a chunk */
+	unsigned processes, threads;
+	unsigned nodes; /* entries of node[] */
+	struct hp_node_stats node[HP_MAX_NODES + 1];
+};
+
+HP_API int hp_pool_stats(hp_pool *pool, struct hp_pool_stats *stats);
+
+/* Receives text; `length` bytes, without a closing 0. Not 0 ends the dump, which then returns that value. */
+typedef int hp_write_fn(void *arg, const char *text, size_t length);
+
+/* Everything allocated, chunk by chunk, and who takes part, as text for people. */
+HP_API int hp_pool_dump(hp_pool *pool, hp_write_fn *write, void *arg);
+
+/* Verifies every invariant of the pool and page layers, on a live pool too; findings go to `finding`, one line each
+ * (may be NULL). Returns how many there are, or -errno. What is in motion while it looks is looked at again before it
+ * is called a finding. */
+HP_API int hp_pool_check(hp_pool *pool, hp_log_fn *finding, void *arg);
+
+/* Opens a pool for looking only, by its descriptors (lives may be -1): the control file is mapped read-only, the data not at all,
+ * and no process record is taken. Only hp_pool_stats, _dump, _check, _name, _capacity, _page_size and _detach work with such a handle; the others
+ * return -EROFS. Errors as hp_pool_attach. */
+HP_API int hp_pool_observe(const int fds[3], hp_pool **pool);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

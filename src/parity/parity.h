@@ -1,0 +1,143 @@
+/* Operations on a unit. See parity/layout.h for the shared form.
+ *
+ * The owner keeps a private view of what is free, so that allocating reads no shared word: the view is rebuilt from
+ * A ^ R and len when a unit is adopted, and refreshed when it runs out, which is how remote frees are noticed. The
+ * view may believe a freed granule occupied (a remote free not yet seen), never a live one free. */
+#ifndef HUGEPOOL_PARITY_H
+#define HUGEPOOL_PARITY_H
+
+#include "parity/layout.h"
+#include <stdbool.h>
+
+struct parity_view {
+	uint64_t free[PARITY_WORDS]; /* bit set: free for the owner to hand out */
+	uint32_t words;              /* bit w: free[w] is not 0 */
+	uint32_t granules;           /* of this unit, a multiple of 64 */
+};
+
+static inline uint64_t parity_bit(unsigned i)
+{
+	return UINT64_C(1) << (i & 63);
+}
+
+/* acquire: what the freer
+ * did with the memory happens before its reuse. */
+static inline bool parity_live(const struct parity_unit *unit, unsigned i)
+{
+	uint64_t a = atomic_load_explicit(&unit->a[i >> 6], memory_order_acquire);
+	uint64_t r = atomic_load_explicit(&unit->r[i >> 6], memory_order_acquire);
+	return ((a ^ r) >> (i & 63)) & 1;
+}
+
+/* Marks granules in the view; n may reach over any number of words. */
+static inline void parity_view_take(struct parity_view *view, unsigned i, unsigned n)
+{
+	unsigned w = i >> 6, b = i & 63;
+	while (n) {
+		unsigned k = 64 - b < n ? 64 - b : n;
+		uint64_t mask = (k == 64 ? ~UINT64_C(0) : (UINT64_C(1) << k) - 1) << b;
+		view->free[w] &= ~mask;
+		view->words &= ~((uint32_t)(view->free[w] == 0) << w);
+		n -= k;
+		w++;
+		b = 0;
+	}
+}
+
+static inline void parity_view_give(struct parity_view *view, unsigned i, unsigned n)
+{
+	unsigned w = i >> 6, b = i & 63;
+	while (n) {
+		unsigned k = 64 - b < n ? 64 - b : n;
+		uint64_t mask = (k == 64 ? ~UINT64_C(0) : (UINT64_C(1) << k) - 1) << b;
+		view->free[w] |= mask;
+		view->words |= UINT32_C(1) << w;
+		n -= k;
+		w++;
+		b = 0;
+	}
+}
+
+/* First run of n free granules, or -1. */
+int parity_view_find_run(const struct parity_view *view, unsigned n);
+
+static inline int parity_view_find(const struct parity_view *view, unsigned n)
+{
+	if (n == 1) {
+		if (!view->words) return -1;
+		unsigned w = (unsigned)__builtin_ctz(view->words);
+		return (int)(w * 64 + (unsigned)__builtin_ctzll(view->free[w]));
+	}
+	return parity_view_find_run(view, n);
+}
+
+/* The owner makes the run at i live. `len` as in layout.h. */
+static inline void parity_allocate_local(struct parity_unit *unit, unsigned i, unsigned len)
+{
+	_Atomic uint64_t *a = &unit->a[i >> 6];
+	atomic_store_explicit(&unit->len[i], (uint16_t)len, memory_order_relaxed);
+	/* commit: before it the run is free and len means nothing, after it the run is live and the caller's.
+	 * Release: len, and what the layer above wrote about the run, are visible to whoever sees it live. */
+	atomic_store_explicit(a, atomic_load_explicit(a, memory_order_relaxed) ^ parity_bit(i), memory_order_release);
+}
+
+/* The owner frees the run at i; returns its len word, or 0 when no live run begins there. */
+static inline unsigned parity_free_local(struct parity_unit *unit, unsigned i)
+{
+	_Atomic uint64_t *a = &unit->a[i >> 6];
+	uint64_t bits = atomic_load_explicit(a, memory_order_relaxed);
+	uint64_t others = atomic_load_explicit(&unit->r[i >> 6], memory_order_relaxed);
+	if (__builtin_expect(!((bits ^ others) & parity_bit(i)), 0)) return 0;
+	unsigned len = atomic_load_explicit(&unit->len[i], memory_order_relaxed);
+	/* commit: after it the run is free. Release: a later owner's reuse comes after the caller's last access. */
+	atomic_store_explicit(a, bits ^ parity_bit(i), memory_order_release);
+	return len;
+}
+
+/* Anybody but the owner frees the run at i, with one compare-and-swap: its len word, or 0 when no live run begins
+ * there. */
+static inline unsigned parity_free_remote(struct parity_unit *unit, unsigned i)
+{
+	uint64_t a = atomic_load_explicit(&unit->a[i >> 6], memory_order_acquire);
+	uint64_t r = atomic_load_explicit(&unit->r[i >> 6], memory_order_relaxed);
+	unsigned len = atomic_load_explicit(&unit->len[i], memory_order_relaxed);
+	do {
+		if (__builtin_expect(!((a ^ r) & parity_bit(i)), 0)) return 0;
+		/* commit: after it the run is free. Release as in parity_free_local. The loop goes round only when another
+		 * free in the same word has succeeded. */
+	} while (!atomic_compare_exchange_weak_explicit(&unit->r[i >> 6], &r, r ^ parity_bit(i), memory_order_release,
+	                                                memory_order_relaxed));
+	return len;
+}
+
+/* The granules of this unit that a len word stands for, whatever rubbish it may be: 1 to granules - i. */
+static inline unsigned parity_len(unsigned len, unsigned i, unsigned granules)
+{
+	unsigned n = len & PARITY_LEN_MASK;
+	if (n == 0) n = 1;
+	if (n > granules - i || len & PARITY_LEN_SPANS) n = granules - i;
+	return n;
+}
+
+/* Fills the view from A ^ R and len: `prefix` granules at the start are occupied by a run of an earlier unit. Exact
+ * for the owner; for anybody else a snapshot that may be wrong in either direction. */
+void parity_view_rebuild(const struct parity_unit *unit, unsigned granules, unsigned prefix, struct parity_view *view);
+
+/* No live run begins in the unit. */
+bool parity_no_heads(const struct parity_unit *unit, unsigned granules);
+unsigned parity_count_heads(const struct parity_unit *unit, unsigned granules);
+
+/* Frees everything in a unit that the caller holds alone: A := R, an absolute value, so a caller that dies is simply
+ * repeated. */
+void parity_free_all(struct parity_unit *unit);
+
+/* The live run that granule i belongs to: its head, or -1. */
+int parity_head_of(const struct parity_unit *unit, unsigned granules, unsigned i);
+
+/* Granules free at the start, at the end, and in the longest run. */
+unsigned parity_view_prefix(const struct parity_view *view);
+unsigned parity_view_suffix(const struct parity_view *view);
+unsigned parity_view_longest(const struct parity_view *view);
+unsigned parity_view_count(const struct parity_view *view);
+
+#endif

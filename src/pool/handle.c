@@ -1,0 +1,208 @@
+/* The handle, its geometry, and the small functions that only look at it. */
+#include "pool/create.h"
+#include "pool/record.h"
+#include "os/os.h"
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+static uint64_t page_up(uint64_t bytes)
+{
+	return (bytes + HP_PAGE_SIZE - 1) & ~(uint64_t)(HP_PAGE_SIZE - 1);
+}
+
+void pool_geometry_place(struct pool_geometry *g)
+{
+	uint64_t at = page_up(sizeof(struct pool_header));
+	g->records_at = at;
+	at += page_up(g->records * sizeof(struct pool_record));
+	g->slots_at = at;
+	at += page_up(g->slots * sizeof(struct pool_slot));
+	g->chunks_at = at;
+	at += page_up(g->chunks * sizeof(struct pool_chunk));
+	g->hints_at = at;
+	at += page_up(g->chunks);
+	g->nodes_at = at;
+	at += page_up(g->chunks);
+	g->units_at = at;
+	at += page_up(g->chunks * sizeof(struct parity_unit));
+	g->control_size = at;
+}
+
+uint64_t pool_geometry_checksum(const struct pool_geometry *g)
+{
+	const unsigned char *byte = (const unsigned char *)g;
+	uint64_t hash = UINT64_C(0xcbf29ce484222325);
+	for (size_t i = 0; i < offsetof(struct pool_geometry, checksum); i++)
+		hash = (hash ^ byte[i]) * UINT64_C(0x100000001b3);
+	return hash;
+}
+
+hp_pool *pool_handle_new(const struct pool_geometry *g, char *control)
+{
+	hp_pool *pool = calloc(1, sizeof *pool);
+	if (!pool) return NULL;
+	pool->geometry = *g;
+	pool->capacity = g->capacity;
+	pool->chunk_pages = g->chunk_pages;
+	pool->page_shift_chunk = (uint32_t)__builtin_ctz(g->chunk_pages);
+	pool->chunk_count = g->chunks;
+	pool->slot_count = g->slots;
+	pool->record_count = g->records;
+	pool->fenced = g->flags & HP_POOL_FENCED;
+	pool->numa = (struct hp_numa){(hp_numa_policy)g->numa_policy, (int)g->numa_strict, g->numa_nodes};
+	pool->single_node = os_nodes_with_memory() == 1;
+	pool->control = control;
+	pool->control_size = g->control_size;
+	pool->header = (struct pool_header *)(void *)control;
+	pool->records = (struct pool_record *)(void *)(control + g->records_at);
+	pool->slots = (struct pool_slot *)(void *)(control + g->slots_at);
+	pool->chunks = (struct pool_chunk *)(void *)(control + g->chunks_at);
+	pool->hints = (pool_hint *)(control + g->hints_at);
+	pool->nodes = (_Atomic uint8_t *)(control + g->nodes_at);
+	pool->units = (struct parity_unit *)(void *)(control + g->units_at);
+	pool->lives.fd = pool->control_fd.fd = pool->data_fd.fd = -1;
+	pool->exported[0] = pool->exported[1] = pool->exported[2] = -1;
+	return pool;
+}
+
+void pool_handle_free(hp_pool *pool)
+{
+	free(pool);
+}
+
+/* MADV_POPULATE_WRITE, so that a shortage is an error; kernels before 5.14 have only touching. */
+static int populate(char *control, uint64_t from, uint64_t bytes)
+{
+	uint64_t start = from & ~(uint64_t)(HP_PAGE_SIZE - 1), end = page_up(from + bytes);
+	int error = os_advise(control + start, end - start, 23 /* MADV_POPULATE_WRITE */);
+	if (error != -EINVAL) return error == -EFAULT ? -ENOMEM : error;
+	for (uint64_t at = start; at < end; at += HP_PAGE_SIZE)
+		atomic_fetch_or_explicit((_Atomic uint8_t *)(control + at), 0, memory_order_relaxed);
+	return 0;
+}
+
+int pool_control_populate_fixed(char *control, const struct pool_geometry *g)
+{
+	return populate(control, 0, g->chunks_at);
+}
+
+int pool_control_populate(char *control, const struct pool_geometry *g, uint32_t from, uint32_t to)
+{
+	const struct {
+		uint64_t at, size;
+	} part[] = {{g->chunks_at, sizeof(struct pool_chunk)},
+	            {g->hints_at, 1},
+	            {g->nodes_at, 1},
+	            {g->units_at, sizeof(struct parity_unit)}};
+	/* hints, nodes and chunks are scanned as a whole, so all of what lies below is there too */
+	for (unsigned i = 0; i < 4; i++) {
+		int error = populate(control, part[i].at + from * part[i].size, (to - from) * part[i].size);
+		if (error < 0) return error;
+	}
+	return 0;
+}
+
+void pool_log(const hp_pool *pool, const char *format, ...)
+{
+	if (!pool || !pool->log) return;
+	char line[512];
+	va_list args;
+	va_start(args, format);
+	vsnprintf(line, sizeof line, format, args);
+	va_end(args);
+	pool->log(pool->log_arg, line);
+}
+
+void pool_close(hp_pool *pool)
+{
+	backing_unmap(&pool->data);
+	os_unmap(pool->control, pool->control_size);
+	for (int i = 0; i < 3; i++)
+		if (pool->exported[i] >= 0) os_close(pool->exported[i]);
+	const struct pool_fd *fd[] = {&pool->lives, &pool->control_fd, &pool->data_fd};
+	for (int i = 0; i < 3; i++)
+		if (pool_fd_intact(fd[i])) os_close(fd[i]->fd); /* a number that was reused is not ours to close */
+	pool_handle_free(pool);
+}
+
+int pool_join(hp_pool *pool)
+{
+	if (!pool->fenced && os_membarrier_register() < 0) return -ENOTSUP;
+	struct participant_guard guard;
+	int error = participant_lock(&guard);
+	if (error < 0) return error;
+	error = record_join(pool);
+	if (error == 0) {
+		pool->joined = participant_fork_generation();
+		participant_add_pool(pool);
+	}
+	participant_unlock(&guard);
+	return error;
+}
+
+int hp_pool_detach(hp_pool *pool)
+{
+	if (!pool) return 0;
+	background_stop(pool);
+	struct participant_guard guard;
+	if (!pool->observer && participant_lock(&guard) == 0) {
+		if (pool->joined && pool->joined == participant_fork_generation()) record_leave(pool);
+		participant_forget(pool);
+		participant_remove_pool(pool);
+		participant_unlock(&guard);
+	}
+	pool_close(pool);
+	return 0;
+}
+
+int hp_pool_fds(const hp_pool *pool, int fds[3])
+{
+	if (!pool || !fds) return -EINVAL;
+	fds[0] = pool->lives.fd;
+	fds[1] = pool->control_fd.fd;
+	fds[2] = pool->data_fd.fd;
+	return 0;
+}
+
+const char *hp_pool_name(const hp_pool *pool)
+{
+	return pool->geometry.name;
+}
+
+int hp_pool_trace(hp_pool *pool, unsigned trace)
+{
+	if (!pool || trace & ~(HP_TRACE_ALLOC | HP_TRACE_ALL)) return -EINVAL;
+	pool->trace = trace;
+	pool->slow = trace || pool->observer;
+	return 0;
+}
+
+void *hp_pool_base(const hp_pool *pool)
+{
+	return pool->base;
+}
+
+uint64_t hp_pool_capacity(const hp_pool *pool)
+{
+	return pool->capacity;
+}
+
+uint64_t hp_pool_page_size(const hp_pool *pool)
+{
+	return pool->geometry.page_size;
+}
+
+hp_off hp_pool_offset(const hp_pool *pool, const void *ptr)
+{
+	uint64_t off = (uint64_t)((uintptr_t)ptr - (uintptr_t)pool->base);
+	return off < pool->capacity && pool->base ? off : HP_OFF_NONE;
+}
+
+void *hp_pool_pointer(const hp_pool *pool, hp_off off)
+{
+	return off < pool->capacity && pool->base ? pool->base + off : NULL;
+}

@@ -1,0 +1,20 @@
+/* What the pool asks of the layers above it. It calls upwards only through this table (src/layers.c), so that a process
+ * that uses one layer recovers for all of them. */
+#ifndef HUGEPOOL_LAYERS_H
+#define HUGEPOOL_LAYERS_H
+
+#include "pool/participant.h"
+
+struct pool_layer {
+	/* Inside an operation whose thread found another taker word than it remembered. `marked`: a taker is at work; give
+	 * back what this participant owns. Otherwise look again at what it owns and drop what was moved. */
+	void (*reread)(struct participant *me, bool marked);
+	/* Everything that slot {index, generation} owned goes back. Idempotent; may run several times. */
+	void (*recover_slot)(hp_pool *pool, uint32_t who);
+	/* Everything of class PROCESS of a dead record goes back. Idempotent. */
+	void (*recover_record)(hp_pool *pool, uint32_t record, uint32_t generation);
+};
+
+extern const struct pool_layer *const pool_layers[]; /* ends with NULL */
+
+#endif

@@ -1,0 +1,330 @@
+/* Slots for threads: registration, thread exit, fork, signal handlers.
+ *
+ * The private states of all participants of a process lie in one arena of MADV_WIPEONFORK memory. A child finds its
+ * `live` word 0, maps a new arena and never uses the old one again, so that thread-local pointers into it, which the
+ * child inherited, lead to zeros for ever. The arena's lock is in it too, hence free in every child. */
+#include "pool/participant.h"
+#include "os/os.h"
+#include "pool/layers.h"
+#include "pool/record.h"
+#include "pool/recover.h"
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define ARENA_ENTRIES 65536u
+
+struct arena {
+	_Atomic uint32_t lock; /* 0 free, 1 held */
+	_Atomic uint32_t live;
+	uint32_t generation;
+	uint32_t top; /* entries at and above were never used */
+	struct participant entry[ARENA_ENTRIES];
+};
+
+static struct participant nobody; /* so that the fast path has something to look at */
+_Thread_local struct participant *participant_current __attribute__((tls_model("initial-exec"))) = &nobody;
+static _Thread_local struct participant *thread_list __attribute__((tls_model("initial-exec")));
+static _Thread_local uint32_t thread_generation __attribute__((tls_model("initial-exec")));
+
+static _Atomic(struct arena *) arena_current;
+static _Atomic uint32_t arena_generations;
+static hp_pool *all_pools;
+static pthread_key_t exit_key;
+static pthread_once_t exit_once = PTHREAD_ONCE_INIT;
+static struct participant_guard fork_guard;
+static bool fork_guarded;
+
+static struct arena *arena_get(void)
+{
+	struct arena *old = atomic_load_explicit(&arena_current, memory_order_acquire);
+	if (likely(old && atomic_load_explicit(&old->live, memory_order_acquire))) return old;
+	void *memory;
+	if (os_map(NULL, sizeof(struct arena), PROT_READ | PROT_WRITE, OS_MAP_PRIVATE_ANON | OS_MAP_NORESERVE, -1, 0,
+	           &memory) < 0)
+		return NULL;
+	if (os_advise(memory, sizeof(struct arena), MADV_WIPEONFORK) < 0) {
+		os_unmap(memory, sizeof(struct arena));
+		return NULL;
+	}
+	struct arena *arena = memory;
+	arena->generation = atomic_fetch_add(&arena_generations, 1) + 1;
+	atomic_store_explicit(&arena->live, 1, memory_order_relaxed);
+	if (atomic_compare_exchange_strong_explicit(&arena_current, &old, arena, memory_order_acq_rel,
+	                                            memory_order_acquire))
+		return arena;
+	os_unmap(memory, sizeof(struct arena)); /* another thread of this process was quicker */
+	return old;
+}
+
+uint32_t participant_fork_generation(void)
+{
+	struct arena *arena = arena_get();
+	return arena ? arena->generation : 0;
+}
+
+int participant_lock(struct participant_guard *guard)
+{
+	_Static_assert(sizeof(sigset_t) <= sizeof guard->saved_signals, "room for the signal mask");
+	struct arena *arena = arena_get();
+	if (!arena) return -ENOMEM;
+	os_signals_block(guard->saved_signals);
+	uint32_t expected = 0;
+	while (!atomic_compare_exchange_strong_explicit(&arena->lock, &expected, 1, memory_order_acquire,
+	                                                memory_order_relaxed)) {
+		os_futex_wait(&arena->lock, 1, 1000000);
+		expected = 0;
+	}
+	return 0;
+}
+
+void participant_unlock(struct participant_guard *guard)
+{
+	struct arena *arena = atomic_load_explicit(&arena_current, memory_order_acquire);
+	atomic_store_explicit(&arena->lock, 0, memory_order_release);
+	os_futex_wake(&arena->lock, 1);
+	os_signals_restore(guard->saved_signals);
+}
+
+/* ---- fork ---- */
+
+static bool thread_inside(const hp_pool *pool)
+{
+	for (struct participant *p = thread_list; p; p = p->next)
+		if (p->pool == pool && atomic_load_explicit(&p->slot->in_op, memory_order_relaxed)) return true;
+	return false;
+}
+
+static void fork_prepare(void)
+{
+	fork_guarded = participant_lock(&fork_guard) == 0;
+	for (hp_pool *pool = all_pools; pool; pool = pool->next) pool->forked_in_op = thread_inside(pool);
+}
+
+static void fork_parent(void)
+{
+	if (fork_guarded) participant_unlock(&fork_guard);
+}
+
+/* A child forked by a signal handler in the middle of an operation would, once the handler returns, go on writing as if
+ * it were its parent: it loses the pool instead. */
+static void fork_child(void)
+{
+	for (hp_pool *pool = all_pools; pool; pool = pool->next) {
+		if (!pool->forked_in_op) continue;
+		if (pool->base) os_protect(pool->base, pool->capacity, PROT_NONE);
+		os_protect(pool->control, pool->control_size, PROT_NONE);
+	}
+	if (fork_guarded) os_signals_restore(fork_guard.saved_signals); /* the lock was wiped with its arena */
+}
+
+/* ---- the end of a thread ---- */
+
+static void participant_drop(struct participant *me)
+{
+	me->pool = NULL;
+	me->slot = NULL;
+	me->used = false;
+}
+
+/* The slot goes back as if its thread had died. Called inside participant_lock. */
+static void participant_leave(struct participant *me)
+{
+	hp_pool *pool = me->pool;
+	struct pool_slot *slot = me->slot;
+	if (pool && pool->joined == participant_fork_generation()) {
+		uint64_t word = atomic_load_explicit(&slot->word, memory_order_acquire);
+		uint64_t claim = slot_make(SLOT_RECOVERING, slot_generation(word), slot_record(word), slot_record_generation(word));
+		uint32_t index = (uint32_t)(slot - pool->slots);
+		if (slot_state(word) == SLOT_LIVE && who_make(index, slot_generation(word)) == me->who &&
+		    atomic_compare_exchange_strong_explicit(&slot->word, &word, claim, memory_order_acq_rel,
+		                                            memory_order_relaxed))
+			recover_slot(pool, index, claim);
+	}
+	participant_drop(me);
+}
+
+static void thread_exit(void *unused)
+{
+	(void)unused;
+	struct participant_guard guard;
+	if (participant_lock(&guard) < 0) return;
+	if (thread_generation == participant_fork_generation())
+		for (struct participant *p = thread_list, *next; p; p = next) {
+			next = p->next;
+			participant_leave(p);
+		}
+	thread_list = NULL;
+	participant_current = &nobody;
+	participant_unlock(&guard);
+}
+
+static void process_once(void)
+{
+	pthread_key_create(&exit_key, thread_exit);
+	os_atfork(fork_prepare, fork_parent, fork_child);
+}
+
+/* ---- registration ---- */
+
+/* A slot of this process whose thread ended without running destructors, met again by a new thread with its number. */
+static void recover_namesake(hp_pool *pool, uint32_t tid)
+{
+	uint32_t top = pool_slots_top(pool);
+	for (uint32_t i = 0; i < top; i++) {
+		struct pool_slot *slot = &pool->slots[i];
+		uint64_t word = atomic_load_explicit(&slot->word, memory_order_acquire);
+		if (slot_state(word) != SLOT_LIVE || slot_record(word) != pool->record ||
+		    slot_record_generation(word) != pool->record_generation ||
+		    atomic_load_explicit(&slot->tid, memory_order_relaxed) != tid)
+			continue;
+		bool mine = false;
+		for (struct participant *p = thread_list; p; p = p->next) mine |= p->pool == pool && p->slot == slot;
+		if (mine) continue;
+		uint64_t claim = slot_make(SLOT_RECOVERING, slot_generation(word), slot_record(word), slot_record_generation(word));
+		if (atomic_compare_exchange_strong(&slot->word, &word, claim)) recover_slot(pool, i, claim);
+	}
+}
+
+static int slot_take(hp_pool *pool, struct participant *me)
+{
+	uint32_t tid = (uint32_t)os_tid();
+	for (uint32_t k = 0; k < pool->slot_count; k++) {
+		struct pool_slot *slot = &pool->slots[k];
+		uint64_t word = atomic_load_explicit(&slot->word, memory_order_acquire);
+		if (slot_state(word) != SLOT_FREE) continue;
+		uint32_t top = atomic_load_explicit(&pool->header->slots_top, memory_order_relaxed);
+		while (top <= k && !atomic_compare_exchange_weak(&pool->header->slots_top, &top, k + 1)) {}
+		uint64_t live = slot_make(SLOT_LIVE, slot_generation(word), pool->record, pool->record_generation);
+		/* commit: the slot is this process'; a death after it is recovered with the record */
+		if (!atomic_compare_exchange_strong_explicit(&slot->word, &word, live, memory_order_acq_rel,
+		                                             memory_order_relaxed))
+			continue;
+		atomic_store_explicit(&slot->tid, tid, memory_order_relaxed);
+		atomic_store_explicit(&slot->node, (uint32_t)os_node(), memory_order_relaxed);
+		atomic_store_explicit(&slot->in_op, 0, memory_order_relaxed);
+		me->slot = slot;
+		me->who = who_make(k, slot_generation(word));
+		return 0;
+	}
+	return -EUSERS;
+}
+
+static int participant_register(hp_pool *pool, bool nested, struct participant **out)
+{
+	pthread_once(&exit_once, process_once);
+	struct participant_guard guard;
+	int error = participant_lock(&guard);
+	if (error < 0) return error;
+	struct arena *arena = arena_get();
+	if (thread_generation != arena->generation) { /* first use in this thread, or a child's */
+		thread_generation = arena->generation;
+		thread_list = NULL;
+		participant_current = &nobody;
+	}
+	struct participant *me = NULL;
+	if (pool->joined != arena->generation && (error = record_join(pool)) == 0) pool->joined = arena->generation;
+	if (error == 0) {
+		for (struct participant *p = thread_list; p && !me; p = p->next)
+			if (!p->pool) me = p; /* left over from a pool that was detached */
+		bool listed = me != NULL;
+		for (uint32_t i = 0; i <= arena->top && i < ARENA_ENTRIES && !me; i++)
+			if (!arena->entry[i].used) {
+				me = &arena->entry[i];
+				if (i == arena->top) arena->top++;
+			}
+		if (!me) error = -EUSERS;
+		if (error == 0) {
+			struct participant *next = me->next;
+			memset(me, 0, sizeof *me);
+			me->next = next;
+			recover_namesake(pool, (uint32_t)os_tid());
+			error = slot_take(pool, me);
+			if (error == -EUSERS && recover_dead(pool) > 0) error = slot_take(pool, me);
+		}
+		if (error == 0) {
+			me->seen = atomic_load_explicit(&me->slot->taker, memory_order_acquire);
+			me->fenced = pool->fenced;
+			me->nested = nested;
+			me->node = (uint8_t)atomic_load_explicit(&me->slot->node, memory_order_relaxed);
+			me->cursor = (uint32_t)(((uint64_t)(me->slot - pool->slots) * 0x9e3779b1u) % (pool->chunk_count ? pool->chunk_count : 1));
+			me->used = true;
+			if (!listed) {
+				me->next = thread_list;
+				thread_list = me;
+			}
+			me->pool = pool;
+			*out = me;
+		}
+	}
+	participant_unlock(&guard);
+	if (error == 0) pthread_setspecific(exit_key, thread_list); /* may allocate: the slot is ready by now */
+	if (error == -EUSERS)
+		pool_log(pool, "hugepool: no slot is left for this thread; make the pool with more max_threads (%u) or "
+		               "max_processes (%u)", pool->slot_count, pool->record_count);
+	return error;
+}
+
+struct participant *participant_peek(hp_pool *pool)
+{
+	if (thread_generation != participant_fork_generation()) return NULL;
+	for (struct participant *p = thread_list; p; p = p->next)
+		if (p->pool == pool && !atomic_load_explicit(&p->slot->in_op, memory_order_relaxed)) return p;
+	return NULL;
+}
+
+struct participant *participant_get(hp_pool *pool, int *error)
+{
+	if (pool->observer) {
+		*error = -EROFS;
+		return NULL;
+	}
+	struct participant *me = participant_peek(pool);
+	bool nested = false;
+	if (!me) {
+		if (thread_generation == participant_fork_generation())
+			for (struct participant *p = thread_list; p; p = p->next) nested |= p->pool == pool;
+		if ((*error = participant_register(pool, nested, &me)) < 0) return NULL;
+	}
+	if (!nested) participant_current = me;
+	return me;
+}
+
+void participant_reread(struct participant *me)
+{
+	uint64_t word = atomic_load_explicit(&me->slot->taker, memory_order_acquire);
+	for (const struct pool_layer *const *layer = pool_layers; *layer; layer++)
+		if ((*layer)->reread) (*layer)->reread(me, word >> 32 != 0);
+	me->rereads++;
+	/* Remembering a mark is safe: a taker moves only what was owned before it marked, that has now been given back, and
+	 * every end of a mark counts the sequence up, so the same word does not come again. */
+	me->seen = word;
+}
+
+void participant_forget(hp_pool *pool)
+{
+	struct arena *arena = arena_get();
+	for (uint32_t i = 0; arena && i < arena->top; i++)
+		if (arena->entry[i].pool == pool) {
+			arena->entry[i].pool = NULL; /* stays with its thread, which uses it for its next pool */
+			arena->entry[i].slot = NULL;
+		}
+}
+
+void participant_add_pool(hp_pool *pool)
+{
+	pthread_once(&exit_once, process_once);
+	pool->next = all_pools;
+	all_pools = pool;
+}
+
+void participant_remove_pool(hp_pool *pool)
+{
+	for (hp_pool **link = &all_pools; *link; link = &(*link)->next)
+		if (*link == pool) {
+			*link = pool->next;
+			break;
+		}
+}

@@ -1,0 +1,92 @@
+/* Participants: a thread's part in a pool.
+ *
+ * A thread gets a slot at its first call. Its private state (struct participant) lies in MADV_WIPEONFORK memory and is
+ * found through one thread-local word, so that a forked child, however it was forked, finds zeros where its parent's
+ * state was and takes a slot of its own.
+ *
+ * Every operation that touches what the slot owns is bracketed: in_op = 1, look at `taker`, work, in_op = 0. Whoever
+ * wants memory that a sleeping owner holds marks `taker`, makes every CPU pass a barrier, and moves units only if in_op is
+ * 0 (pool/take.c). So the owner's side costs two plain stores and a load, and the owner never waits. */
+#ifndef HUGEPOOL_PARTICIPANT_H
+#define HUGEPOOL_PARTICIPANT_H
+
+#include "pool/pool.h"
+
+#define PARTICIPANT_PAGE_STATE 384 /* bytes for the page layer */
+
+struct participant {
+	hp_pool *pool; /* NULL: not in use, or wiped by fork */
+	struct pool_slot *slot;
+	uint64_t seen;  /* the taker word that brings no news */
+	uint32_t who;   /* {slot + 1, generation} */
+	uint32_t rereads;
+	bool fenced;
+	bool nested;    /* taken by a signal handler that met its thread inside an operation */
+	bool used;      /* the entry belongs to a thread */
+	uint8_t node;
+	uint32_t cursor; /* where the page layer looked last */
+	struct participant *next; /* of the same thread */
+	_Alignas(64) unsigned char page_state[PARTICIPANT_PAGE_STATE];
+};
+
+extern _Thread_local struct participant *participant_current __attribute__((tls_model("initial-exec")));
+
+/* The thread's participant in the pool, not inside an operation; registers where needed. NULL and *error: -EUSERS,
+ * -EROFS, -EBADF, ... */
+struct participant *participant_get(hp_pool *pool, int *error);
+
+/* The same without registering: NULL when the thread has none, or is inside an operation. */
+struct participant *participant_peek(hp_pool *pool);
+
+void participant_reread(struct participant *me);
+
+static inline void participant_begin(struct participant *me)
+{
+	if (unlikely(me->fenced))
+		atomic_exchange_explicit(&me->slot->in_op, 1, memory_order_seq_cst);
+	else
+		atomic_store_explicit(&me->slot->in_op, 1, memory_order_relaxed);
+	/* the store must be before the load below, for the compiler; for the processor the taker's membarrier sees to it */
+	atomic_signal_fence(memory_order_seq_cst);
+	if (unlikely(atomic_load_explicit(&me->slot->taker, memory_order_acquire) != me->seen)) participant_reread(me);
+}
+
+static inline void participant_end(struct participant *me)
+{
+	/* release: all the operation's stores are visible to a taker that sees 0 */
+	atomic_store_explicit(&me->slot->in_op, 0, memory_order_release);
+}
+
+/* Fast entry: the thread's last used pool, not in the middle of an operation; otherwise NULL and the slow path. */
+static inline struct participant *participant_enter(hp_pool *pool)
+{
+	struct participant *me = participant_current;
+	if (unlikely(me->pool != pool || atomic_load_explicit(&me->slot->in_op, memory_order_relaxed))) return NULL;
+	participant_begin(me);
+	return me;
+}
+
+/* Counters have one writer. */
+static inline void participant_count(_Atomic uint64_t *counter)
+{
+	atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + 1, memory_order_relaxed);
+}
+
+/* Process-wide. Changes in every forked child; never 0. */
+uint32_t participant_fork_generation(void);
+
+/* Registration excludes fork and signal handlers of this thread. */
+struct participant_guard {
+	unsigned char saved_signals[128];
+};
+int participant_lock(struct participant_guard *guard);
+void participant_unlock(struct participant_guard *guard);
+
+/* Detach: forget all participants of the handle, in all threads. Called inside participant_lock. */
+void participant_forget(hp_pool *pool);
+
+/* The handles of this process, for the fork handlers. Called inside participant_lock. */
+void participant_add_pool(hp_pool *pool);
+void participant_remove_pool(hp_pool *pool);
+
+#endif

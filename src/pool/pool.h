@@ -1,0 +1,95 @@
+/* The handle: one process' view of a pool, private memory. Geometry is a validated copy; what shared memory says about
+ * it later does not matter. */
+#ifndef HUGEPOOL_POOL_INTERNAL_H
+#define HUGEPOOL_POOL_INTERNAL_H
+
+#include "backing/backing.h"
+#include "pool/layout.h"
+#include <hugepool/pool.h>
+#include <hugepool/page.h>
+#include <sys/types.h>
+
+#define POOL_MAX_SLOTS 16384u
+#define POOL_MAX_RECORDS 4096u
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
+/* A descriptor may be closed and its number reused behind our back, so it is known by its file, not by its number. */
+struct pool_fd {
+	int fd;
+	dev_t dev;
+	ino_t ino;
+};
+
+struct hp_pool {
+	/* read in every operation */
+	char *base;
+	uint64_t capacity;
+	uint32_t page_shift_chunk; /* log2 of pages in a chunk */
+	uint32_t slow;             /* not 0: traced, observed; operations leave the fast path */
+	struct parity_unit *units;
+	struct pool_chunk *chunks;
+	pool_hint *hints;
+
+	struct pool_header *header;
+	struct pool_record *records;
+	struct pool_slot *slots;
+	_Atomic uint8_t *nodes;
+	uint32_t chunk_count, chunk_pages, slot_count, record_count;
+	bool fenced, observer, single_node;
+	struct backing data;
+	char *control;
+	uint64_t control_size;
+	struct pool_fd lives, control_fd, data_fd;
+	int exported[3]; /* inherited by exec, or -1 */
+	struct hp_numa numa;
+	struct pool_geometry geometry;
+
+	/* this process' record: valid for the fork generation it was taken in */
+	_Atomic uint32_t joined; /* participant_fork_generation() it is valid in; 0: none */
+	uint32_t record, record_generation;
+	void *life; /* the mapping that holds our lock */
+	unsigned forked_in_op;
+
+	hp_log_fn *log;
+	void *log_arg;
+	unsigned trace;
+	void *background; /* thread that goes on populating, or NULL */
+	struct hp_pool *next; /* all handles of the process, for fork */
+};
+
+/* Sizes and places of the arrays for a geometry whose capacity, chunk_pages, slots and records are set. */
+void pool_geometry_place(struct pool_geometry *geometry);
+uint64_t pool_geometry_checksum(const struct pool_geometry *geometry);
+
+/* A handle around mapped control memory; frees with pool_handle_free. */
+hp_pool *pool_handle_new(const struct pool_geometry *geometry, char *control);
+void pool_handle_free(hp_pool *pool);
+int pool_fd_note(struct pool_fd *note, int fd); /* remembers which file it is */
+bool pool_fd_intact(const struct pool_fd *note);
+
+/* Populates the parts of control that chunks [from, to) need. */
+int pool_control_populate(char *control, const struct pool_geometry *geometry, uint32_t from, uint32_t to);
+int pool_control_populate_fixed(char *control, const struct pool_geometry *geometry);
+
+__attribute__((format(printf, 2, 3))) void pool_log(const hp_pool *pool, const char *format, ...);
+
+static inline uint64_t pool_chunk_bytes(const hp_pool *pool)
+{
+	return (uint64_t)pool->chunk_pages * HP_PAGE_SIZE;
+}
+
+/* Chunks that may be committed: a clamped copy of what the header says. */
+static inline uint32_t pool_top(const hp_pool *pool)
+{
+	uint32_t top = atomic_load_explicit(&pool->header->committed_top, memory_order_acquire);
+	return top < pool->chunk_count ? top : pool->chunk_count;
+}
+
+static inline uint32_t pool_slots_top(const hp_pool *pool)
+{
+	uint32_t top = atomic_load_explicit(&pool->header->slots_top, memory_order_acquire);
+	return top < pool->slot_count ? top : pool->slot_count;
+}
+
+#endif

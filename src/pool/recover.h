@@ -1,0 +1,39 @@
+/* Recovery of dead participants, taking from live ones, growth: what a slow path does before it says -ENOMEM. */
+#ifndef HUGEPOOL_RECOVER_H
+#define HUGEPOOL_RECOVER_H
+
+#include "pool/participant.h"
+
+/* Recovers what is dead. Returns how many records and slots, or -errno. `quick`: looks at one record, the next one each
+ * time. */
+int recover_dead(hp_pool *pool);
+
+/* Gives back what a record's process left: its slots, then what is of class PROCESS. The caller holds the claim on the
+ * record. Idempotent. */
+void recover_record(hp_pool *pool, uint32_t record, uint32_t generation);
+
+/* Gives back all that the slot owns, and the slot. The caller holds the claim on it: its own thread, its process'
+ * detaching thread, or the recoverer of its record. */
+void recover_slot(hp_pool *pool, uint32_t slot, uint64_t word);
+
+/* Units wanted from live owners. */
+struct take_want {
+	_Atomic uint64_t *ctl;
+	uint64_t seen; /* OWNED by somebody else */
+};
+
+/* Moves them to `me` where their owners are not inside an operation; got[i] tells which. Returns how many were moved;
+ * *skipped counts those whose owner was busy or marked by another. Not to be called inside an operation. */
+unsigned take_units(struct participant *me, const struct take_want *want, unsigned count, bool *got, unsigned *skipped);
+
+/* Growth by whoever finds too little: enough for `bytes` more, or what is left of the capacity. -ENOSPC: at capacity. */
+int grow_for(hp_pool *pool, uint64_t bytes);
+
+int growth_lock(hp_pool *pool);
+void growth_unlock(hp_pool *pool);
+/* A dead holder's plan is finished or undone. Called with the lock held. */
+void growth_settle(hp_pool *pool);
+/* If the lock's holder is dead, takes it over, settles, unlocks. */
+void growth_recover(hp_pool *pool);
+
+#endif
