@@ -1,0 +1,78 @@
+// DPDK's allocator, rte_malloc: shared huge pages, one lock a heap. DPDK is set up when the first of its benchmarks
+// runs, in this process; it pins the thread that does so, and that is undone.
+#ifdef HAVE_DPDK
+#include <rte_eal.h>
+#include <rte_malloc.h>
+
+#include "bench.h"
+
+#include <sched.h>
+#include <thread>
+#include <vector>
+
+namespace
+{
+
+bool rte_ready()
+{
+	static const bool ready = [] {
+		cpu_set_t before;
+		sched_getaffinity(0, sizeof before, &before);
+		const char *words[] = {
+			"hugepool_bench", "--in-memory", "--no-pci", "--no-telemetry", "-m", "512", "-l", "0", "--log-level", "3"};
+		std::vector<char *> args;
+		for (const char *word : words) args.push_back(const_cast<char *>(word));
+		bool ok = rte_eal_init((int)args.size(), args.data()) >= 0;
+		sched_setaffinity(0, sizeof before, &before);
+		return ok;
+	}();
+	return ready;
+}
+
+constexpr const char *not_ready = "DPDK cannot start here: it needs 512 MiB of free 2 MiB pages, and CPU 0";
+
+void page_pair(benchmark::State &state)
+{
+	if (!rte_ready()) return state.SkipWithError(not_ready);
+	for (auto _ : state) {
+		void *block = rte_malloc(nullptr, HP_PAGE_SIZE, 0);
+		if (!block) return state.SkipWithError("allocation failed");
+		benchmark::DoNotOptimize(block);
+		rte_free(block);
+	}
+}
+
+void page_remote_free(benchmark::State &state)
+{
+	if (!rte_ready()) return state.SkipWithError(not_ready);
+	constexpr size_t batch = 16384;
+	std::vector<void *> blocks(batch);
+	Turns turns;
+	bool ok = true;
+	enum { REST, FILL, FILLED, STOP };
+	std::thread worker([&] {
+		while (turns.await_either(FILL, STOP) == FILL) {
+			for (void *&block : blocks) {
+				block = rte_malloc(nullptr, HP_PAGE_SIZE, 0);
+				ok &= block != nullptr;
+			}
+			turns.give(FILLED);
+		}
+	});
+	while (state.KeepRunningBatch(batch)) {
+		state.PauseTiming();
+		turns.give(FILL);
+		turns.await(FILLED);
+		state.ResumeTiming();
+		for (void *block : blocks) rte_free(block);
+	}
+	turns.give(STOP);
+	worker.join();
+	if (!ok) state.SkipWithError("allocation failed");
+}
+
+const Register pair("page_pair/rte_malloc/bytes:4096", page_pair);
+const Register remote("page_remote_free/rte_malloc", page_remote_free);
+
+} // namespace
+#endif
