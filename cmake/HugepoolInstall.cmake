@@ -1,6 +1,16 @@
 # What cmake --install puts where: both libraries, the headers, the command, hugepool.pc and the CMake package.
 include(CMakePackageConfigHelpers)
 
+# Relative to the file itself, so that an installed tree can be moved (and --prefix works).
+if(IS_ABSOLUTE ${CMAKE_INSTALL_LIBDIR})
+	set(hugepool_pc_prefix ${CMAKE_INSTALL_PREFIX})
+	set(hugepool_pc_libdir ${CMAKE_INSTALL_LIBDIR})
+else()
+	file(RELATIVE_PATH up /p/${CMAKE_INSTALL_LIBDIR}/pkgconfig /p)
+	string(REGEX REPLACE "/$" "" up "${up}")
+	set(hugepool_pc_prefix "\${pcfiledir}/${up}")
+	set(hugepool_pc_libdir "\${prefix}/${CMAKE_INSTALL_LIBDIR}")
+endif()
 configure_file(${PROJECT_SOURCE_DIR}/cmake/hugepool.pc.in ${PROJECT_BINARY_DIR}/hugepool.pc @ONLY)
 configure_package_config_file(${PROJECT_SOURCE_DIR}/cmake/hugepool-config.cmake.in
 	${PROJECT_BINARY_DIR}/hugepool-config.cmake INSTALL_DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/hugepool)

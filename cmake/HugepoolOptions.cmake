@@ -10,7 +10,7 @@ set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g")
 
 function(hugepool_options target)
 	target_compile_definitions(${target} PRIVATE _GNU_SOURCE)
-	target_compile_options(${target} PRIVATE -Wall -Wextra "$<$<COMPILE_LANGUAGE:C>:-Wshadow;-Wstrict-prototypes>"
+	target_compile_options(${target} PRIVATE -Wall -Wextra -Wno-format-truncation "$<$<COMPILE_LANGUAGE:C>:-Wshadow;-Wstrict-prototypes>"
 		$<$<BOOL:${HUGEPOOL_WERROR}>:-Werror>)
 	if(HUGEPOOL_SANITIZE)
 		target_compile_options(${target} PRIVATE -fsanitize=${HUGEPOOL_SANITIZE} -fno-sanitize-recover=all
