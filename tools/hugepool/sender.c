@@ -1,0 +1,116 @@
+/* The sender: the end of the pipeline. It takes what the workers pass on, makes sure that each worker's frames come in
+ * the order in which they were read and none twice, and frees the blocks. */
+#include "demo.h"
+
+#include "os/os.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#define BATCH 64
+
+struct sender {
+	struct demo *demo;
+	struct ring_consumer ring[DEMO_MAX_WORKERS];
+	uint64_t last[DEMO_MAX_WORKERS]; /* frame of each worker */
+	uint64_t frames, bytes, pages, disorder;
+};
+
+/* Returns how many it took from this worker, or -1. */
+static int64_t take_from(struct sender *sender, unsigned worker)
+{
+	struct demo *demo = sender->demo;
+	struct ring_consumer *ring = &sender->ring[worker];
+	uint64_t count = ring_ready(ring);
+	if (count > BATCH)
+		count = BATCH;
+	if (count == 0)
+		return 0;
+	for (uint64_t i = 0; i < count; i++) {
+		struct ring_entry entry = *ring_entry_at(ring, ring->tail + i);
+		if (entry.frame <= sender->last[worker])
+			sender->disorder++;
+		sender->last[worker] = entry.frame;
+		int error = hp_page_free_at(demo->pool, entry.offset);
+		if (error < 0) {
+			demo_fail(demo, "the sender could not free frame %" PRIu64 " of worker %u: %s", entry.frame, worker,
+				strerror(-error));
+			return -1;
+		}
+		sender->frames++;
+		sender->bytes += entry.length;
+		sender->pages += entry.length ? (entry.length + HP_PAGE_SIZE - 1) / HP_PAGE_SIZE : 1;
+	}
+	ring_release(ring, ring->tail + count);
+	bell_ring(&demo->shared->worker[worker].bell);
+	return (int64_t)count;
+}
+
+static void publish(struct sender *sender)
+{
+	struct demo_shared *shared = sender->demo->shared;
+	demo_set(&shared->sent, sender->frames);
+	demo_set(&shared->sent_bytes, sender->bytes);
+	demo_set(&shared->disorder, sender->disorder);
+	/* Release: what is given back is free before the reader counts on it. */
+	atomic_store_explicit(&shared->pages_given, sender->pages, memory_order_release);
+	bell_ring(&shared->reader_bell);
+}
+
+static bool anything(struct sender *sender)
+{
+	for (unsigned i = 0; i < sender->demo->shared->workers; i++)
+		if (ring_ready(&sender->ring[i]) > 0)
+			return true;
+	return false;
+}
+
+/* True: no worker will ever put anything more. Looked at before the rings. */
+static bool all_finished(const struct demo_shared *shared)
+{
+	for (unsigned i = 0; i < shared->workers; i++)
+		if (atomic_load_explicit(&shared->worker[i].finished, memory_order_acquire) == 0)
+			return false;
+	return true;
+}
+
+static bool wait_for_frames(struct sender *sender)
+{
+	struct demo *demo = sender->demo;
+	struct bell *bell = &demo->shared->sender_bell;
+	for (unsigned looks = 0;; looks++) {
+		bool finished = all_finished(demo->shared), sleep = looks >= demo->spin;
+		uint32_t heard = sleep ? bell_listen(bell) : 0;
+		bool some = anything(sender), over = demo_stopped(demo) || (finished && !some);
+		if (over || some) {
+			if (sleep)
+				bell_cancel(bell);
+			return !over;
+		}
+		if (sleep)
+			bell_sleep(bell, heard, DEMO_SLICE_NS);
+		else
+			ring_pause();
+	}
+}
+
+void sender_run(struct demo *demo)
+{
+	struct demo_shared *shared = demo->shared;
+	struct sender sender = {.demo = demo};
+	for (unsigned i = 0; i < shared->workers; i++) {
+		struct ring *ring = demo_at(demo, demo_get(&shared->worker[i].out), ring_bytes(shared->ring_capacity));
+		if (!ring) {
+			demo_fail(demo, "the sender finds no ring of worker %u", i);
+			return;
+		}
+		ring_open_consumer(ring, shared->ring_capacity, 0, &sender.ring[i]);
+	}
+	while (wait_for_frames(&sender)) {
+		for (unsigned i = 0; i < shared->workers; i++)
+			if (take_from(&sender, i) < 0)
+				return;
+		publish(&sender);
+	}
+	demo_set(&shared->end_ns, os_now_ns());
+}
