@@ -73,6 +73,18 @@ int os_lock_memory(void *addr, size_t bytes)
 	return os_result(mlock(addr, bytes));
 }
 
+int os_lock_on_fault(void *addr, size_t bytes)
+{
+	OS_ASK(OS_LOCK_MEMORY);
+	return os_result(mlock2(addr, bytes, MLOCK_ONFAULT));
+}
+
+int os_unlock_memory(void *addr, size_t bytes)
+{
+	OS_ASK(OS_LOCK_MEMORY);
+	return os_result(munlock(addr, bytes));
+}
+
 int os_mbind(void *addr, size_t bytes, int mode, uint64_t nodes, bool move)
 {
 	OS_ASK(OS_MBIND);

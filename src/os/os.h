@@ -64,6 +64,8 @@ int os_unmap(void *addr, size_t bytes);
 int os_protect(void *addr, size_t bytes, int prot);
 int os_advise(void *addr, size_t bytes, int advice);
 int os_lock_memory(void *addr, size_t bytes);
+int os_lock_on_fault(void *addr, size_t bytes);  /* pages are locked as they come; same hook id */
+int os_unlock_memory(void *addr, size_t bytes);  /* same hook id */
 int os_mbind(void *addr, size_t bytes, int mode, uint64_t nodes, bool move);
 int os_move_pages(unsigned long count, void **pages, int *status); /* query: status[i] node or -errno */
 

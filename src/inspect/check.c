@@ -1,0 +1,165 @@
+/* The checker: every invariant of the pool and page layers, on live pools and on those that nobody uses any more.
+ *
+ * A live pool moves while it is looked at, so each part is looked at again when something seems wrong, and is a finding
+ * only when it stays wrong. Nothing read here is trusted: indexes are checked before they are used, loops are bounded. */
+#include "inspect/inspect.h"
+#include "pool/record.h"
+#include "os/os.h"
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#define LOOKS 8
+
+struct check {
+	const hp_pool *pool;
+	char line[256]; /* the latest finding of the part being looked at */
+	bool wrong;
+	unsigned end; /* first page behind the last run seen */
+};
+
+__attribute__((format(printf, 2, 3))) static void wrong(struct check *check, const char *format, ...)
+{
+	if (check->wrong) return; /* one finding a part: what follows from it is noise */
+	check->wrong = true;
+	va_list args;
+	va_start(args, format);
+	vsnprintf(check->line, sizeof check->line, format, args);
+	va_end(args);
+}
+
+/* The live run at {chunk, page} covers later chunks: they exist, say so, and hold no head in the part covered. */
+static void check_span(struct check *check, uint32_t chunk, unsigned page, uint64_t pages)
+{
+	const hp_pool *pool = check->pool;
+	uint64_t cp = pool->chunk_pages, span = atomic_load_explicit(&pool->chunks[chunk].span, memory_order_acquire);
+	if (span != pages || page + pages <= cp) {
+		wrong(check, "chunk %u: the run at page %u says that it goes on, but is %llu pages long", chunk, page,
+		      (unsigned long long)span);
+		return;
+	}
+	uint64_t last = chunk + (page + pages - 1) / cp;
+	if (last >= pool_top(pool)) wrong(check, "chunk %u: the run at page %u reaches beyond the pool", chunk, page);
+	for (uint32_t i = chunk + 1; i <= last && !check->wrong; i++) {
+		uint64_t ctl, left = page + pages - (i - chunk) * cp;
+		if (!inspect_committed(pool, i, &ctl)) wrong(check, "chunk %u: uncommitted under a live run of chunk %u", i, chunk);
+		if (page_prefix(pool, i) != (left < cp ? left : cp))
+			wrong(check, "chunk %u: does not know that the run at chunk %u, page %u covers it", i, chunk, page);
+	}
+}
+
+static int check_run(void *arg, uint32_t chunk, unsigned page, unsigned len, uint64_t pages)
+{
+	struct check *check = arg;
+	unsigned cp = check->pool->chunk_pages, n = len & PARITY_LEN_MASK;
+	if (n == 0 || n > cp - page || (len & PARITY_LEN_SPANS && n != cp - page))
+		wrong(check, "chunk %u: the run at page %u has length %u", chunk, page, n);
+	if (page < check->end) wrong(check, "chunk %u: the run at page %u lies in another", chunk, page);
+	check->end = page + (n ? n : 1);
+	if (len & PARITY_LEN_SPANS && !check->wrong) check_span(check, chunk, page, pages);
+	return check->wrong;
+}
+
+static void check_chunk(struct check *check, uint32_t i)
+{
+	const hp_pool *pool = check->pool;
+	uint64_t ctl, tag = atomic_load_explicit(&pool->chunks[i].tag, memory_order_acquire);
+	bool heads = !parity_no_heads(&pool->units[i], pool->chunk_pages);
+	if (!inspect_committed(pool, i, &ctl)) {
+		if (heads) wrong(check, "chunk %u: blocks in memory that is not committed", i);
+		return;
+	}
+	if (ctl_state(ctl) > CTL_QUARANTINED) wrong(check, "chunk %u: in no known state", i);
+	if (ctl_state(ctl) == CTL_OWNED) {
+		uint32_t slot = ctl_owner(ctl) - 1;
+		uint64_t word = slot < pool->slot_count ? atomic_load_explicit(&pool->slots[slot].word, memory_order_acquire) : 0;
+		if (slot_state(word) == SLOT_FREE || slot_generation(word) != ctl_generation(ctl))
+			wrong(check, "chunk %u: lost, its owner slot %u generation %u is gone", i, slot, ctl_generation(ctl));
+	}
+	if (ctl_state(ctl) == CTL_RECOVERING) {
+		uint32_t record = ctl_owner(ctl) - 1;
+		uint64_t word = record < pool->record_count ? atomic_load_explicit(&pool->records[record].word, memory_order_acquire) : 0;
+		if (record_state(word) == RECORD_FREE || (record_generation(word) & 0xffff) != ctl_generation(ctl))
+			wrong(check, "chunk %u: lost, its recoverer is gone", i);
+	}
+	if (tag && heads && record_is_over(pool, (uint32_t)(tag >> 32) - 1, (uint32_t)tag))
+		wrong(check, "chunk %u: blocks of class PROCESS of a process that is gone", i);
+	if (ctl_state(ctl) == CTL_QUARANTINED) return;
+	check->end = page_prefix(pool, i);
+	inspect_runs(pool, i, check_run, check);
+}
+
+static void check_slot(struct check *check, uint32_t i)
+{
+	const hp_pool *pool = check->pool;
+	uint64_t word = atomic_load_explicit(&pool->slots[i].word, memory_order_acquire);
+	uint64_t mark = atomic_load_explicit(&pool->slots[i].taker, memory_order_acquire);
+	if (slot_state(word) > SLOT_RECOVERING) wrong(check, "slot %u: in no known state", i);
+	if (slot_state(word) != SLOT_FREE) {
+		uint32_t record = slot_record(word);
+		uint64_t of = record < pool->record_count ? atomic_load_explicit(&pool->records[record].word, memory_order_acquire) : 0;
+		if (record_state(of) == RECORD_FREE || record_generation(of) != slot_record_generation(word))
+			wrong(check, "slot %u: lost, its process record %u is gone", i, record);
+	}
+	if (mark >> 32) {
+		uint32_t taker = (uint32_t)(mark >> 48) - 1;
+		uint64_t of = taker < pool->slot_count ? atomic_load_explicit(&pool->slots[taker].word, memory_order_acquire) : 0;
+		if (slot_state(of) == SLOT_FREE || slot_generation(of) != ((uint32_t)(mark >> 32) & 0xffff))
+			wrong(check, "slot %u: marked by a taker, slot %u, that is gone", i, taker);
+	}
+}
+
+static void check_record(struct check *check, uint32_t i)
+{
+	const hp_pool *pool = check->pool;
+	uint64_t word = atomic_load_explicit(&pool->records[i].word, memory_order_acquire);
+	if (record_state(word) > RECORD_RECOVERING) wrong(check, "process record %u: in no known state", i);
+}
+
+static void check_growth(struct check *check, uint32_t unused)
+{
+	struct pool_header *header = check->pool->header;
+	(void)unused;
+	uint64_t lock = atomic_load_explicit(&header->growth_lock, memory_order_acquire);
+	uint32_t phase = atomic_load_explicit(&header->plan_phase, memory_order_acquire);
+	if (phase > PLAN_TRIMMING) wrong(check, "growth: a plan in no known phase");
+	if (phase != PLAN_NONE && lock >> 48 == 0) wrong(check, "growth: a plan that nobody carries out");
+	if (atomic_load(&header->committed_top) > check->pool->chunk_count) wrong(check, "growth: committed beyond the capacity");
+}
+
+typedef void check_part_fn(struct check *check, uint32_t index);
+
+static int check_parts(const hp_pool *pool, check_part_fn *part, uint32_t count, hp_log_fn *finding, void *arg)
+{
+	int found = 0;
+	for (uint32_t i = 0; i < count; i++) {
+		struct check check = {.pool = pool};
+		for (unsigned look = 0; look < LOOKS; look++) {
+			check.wrong = false;
+			check.end = 0;
+			part(&check, i);
+			if (!check.wrong) break;
+			os_yield();
+		}
+		if (!check.wrong) continue;
+		found++;
+		if (finding) finding(arg, check.line);
+	}
+	return found;
+}
+
+int hp_pool_check(hp_pool *pool, hp_log_fn *finding, void *arg)
+{
+	if (!pool) return -EINVAL;
+	int found = 0;
+	if (pool->header->geometry.magic != POOL_MAGIC ||
+	    pool_geometry_checksum(&pool->header->geometry) != pool->geometry.checksum) {
+		found++;
+		if (finding) finding(arg, "header: changed since the pool was made");
+	}
+	found += check_parts(pool, check_growth, 1, finding, arg);
+	found += check_parts(pool, check_record, pool->record_count, finding, arg);
+	found += check_parts(pool, check_slot, pool_slots_top(pool), finding, arg);
+	found += check_parts(pool, check_chunk, pool_top(pool), finding, arg);
+	return found;
+}

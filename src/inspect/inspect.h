@@ -1,0 +1,17 @@
+/* What the functions of this layer share: looking at one chunk. */
+#ifndef HUGEPOOL_INSPECT_INTERNAL_H
+#define HUGEPOOL_INSPECT_INTERNAL_H
+
+#include "page/page.h"
+#include "parity/parity.h"
+#include "pool/pool.h"
+#include <hugepool/inspect.h>
+
+/* Calls `each` for every live run headed in the chunk, ascending; stops at a value other than 0 and returns it. */
+typedef int inspect_run_fn(void *arg, uint32_t chunk, unsigned page, unsigned len, uint64_t pages);
+int inspect_runs(const hp_pool *pool, uint32_t chunk, inspect_run_fn *each, void *arg);
+
+/* The control word, and whether memory stands behind the chunk. */
+bool inspect_committed(const hp_pool *pool, uint32_t chunk, uint64_t *ctl);
+
+#endif

@@ -1,0 +1,92 @@
+/* Numbers, counted from the bitmaps: no counter is shared, and none can drift. */
+#include "inspect/inspect.h"
+#include <errno.h>
+#include <string.h>
+
+bool inspect_committed(const hp_pool *pool, uint32_t chunk, uint64_t *ctl)
+{
+	*ctl = atomic_load_explicit(&pool->chunks[chunk].ctl, memory_order_acquire);
+	return ctl_state(*ctl) != CTL_UNCOMMITTED;
+}
+
+int inspect_runs(const hp_pool *pool, uint32_t chunk, inspect_run_fn *each, void *arg)
+{
+	const struct parity_unit *unit = &pool->units[chunk];
+	for (unsigned w = 0; w < pool->chunk_pages / 64; w++) {
+		uint64_t a = atomic_load_explicit(&unit->a[w], memory_order_acquire);
+		uint64_t heads = a ^ atomic_load_explicit(&unit->r[w], memory_order_acquire);
+		for (; heads; heads &= heads - 1) {
+			unsigned i = w * 64 + (unsigned)__builtin_ctzll(heads);
+			unsigned len = atomic_load_explicit(&unit->len[i], memory_order_acquire);
+			uint64_t pages = page_run(pool, chunk, i);
+			if (!pages) continue; /* freed while we looked */
+			int stop = each(arg, chunk, i, len, pages);
+			if (stop) return stop;
+		}
+	}
+	return 0;
+}
+
+static struct hp_node_stats *node_entry(struct hp_pool_stats *stats, int node)
+{
+	for (unsigned i = 0; i < stats->nodes; i++)
+		if (stats->node[i].node == node) return &stats->node[i];
+	if (stats->nodes == HP_MAX_NODES + 1) return &stats->node[HP_MAX_NODES];
+	stats->node[stats->nodes] = (struct hp_node_stats){.node = node};
+	return &stats->node[stats->nodes++];
+}
+
+static void count_chunks(const hp_pool *pool, struct hp_pool_stats *stats)
+{
+	uint64_t carry = 0, cp = pool->chunk_pages, largest = 0;
+	uint32_t top = pool_top(pool);
+	for (uint32_t i = 0; i < top; i++) {
+		uint64_t ctl;
+		if (!inspect_committed(pool, i, &ctl) || ctl_state(ctl) == CTL_QUARANTINED) {
+			carry = 0;
+			continue;
+		}
+		struct parity_view view;
+		page_view(pool, i, &view);
+		uint8_t node = atomic_load_explicit(&pool->nodes[i], memory_order_relaxed);
+		struct hp_node_stats *at = node_entry(stats, node < HP_MAX_NODES ? node : -1);
+		uint64_t free = parity_view_count(&view);
+		at->committed += cp * HP_PAGE_SIZE;
+		at->free += free * HP_PAGE_SIZE;
+		stats->committed += cp * HP_PAGE_SIZE;
+		stats->free += free * HP_PAGE_SIZE;
+		stats->live_blocks += parity_count_heads(&pool->units[i], pool->chunk_pages);
+		uint64_t inside = parity_view_longest(&view), joined = carry + parity_view_prefix(&view);
+		if (inside > largest) largest = inside;
+		if (joined > largest) largest = joined;
+		carry = free == cp ? carry + cp : parity_view_suffix(&view);
+	}
+	stats->largest = largest * HP_PAGE_SIZE;
+}
+
+int hp_pool_stats(hp_pool *pool, struct hp_pool_stats *out)
+{
+	if (!pool || !out) return -EINVAL;
+	size_t size = out->struct_size ? out->struct_size : sizeof *out;
+	if (size > sizeof *out) return -EINVAL;
+	struct hp_pool_stats stats = {.struct_size = size,
+	                              .capacity = pool->capacity,
+	                              .page_size = pool->geometry.page_size,
+	                              .unit_size = pool_chunk_bytes(pool)};
+	count_chunks(pool, &stats);
+	uint32_t top = pool_slots_top(pool);
+	for (uint32_t i = 0; i < top; i++) {
+		const struct pool_slot *slot = &pool->slots[i];
+		stats.allocs += atomic_load_explicit(&slot->allocs, memory_order_relaxed);
+		stats.frees += atomic_load_explicit(&slot->frees, memory_order_relaxed);
+		stats.remote_frees += atomic_load_explicit(&slot->remote_frees, memory_order_relaxed);
+		stats.threads += slot_state(atomic_load_explicit(&slot->word, memory_order_relaxed)) == SLOT_LIVE;
+	}
+	for (uint32_t i = 0; i < pool->record_count; i++)
+		stats.processes += record_state(atomic_load_explicit(&pool->records[i].word, memory_order_relaxed)) == RECORD_LIVE;
+	stats.taken = atomic_load_explicit(&pool->header->taken, memory_order_relaxed);
+	stats.recovered = atomic_load_explicit(&pool->header->recovered, memory_order_relaxed);
+	stats.quarantined = atomic_load_explicit(&pool->header->quarantined, memory_order_relaxed);
+	memcpy(out, &stats, size);
+	return 0;
+}

@@ -1,0 +1,351 @@
+/* Allocating and freeing runs of pages: the public functions.
+ *
+ * The fast path is a handful of plain loads and stores between participant_enter and participant_end. When the active
+ * chunk does not serve, the slow path tries in this order: what else the thread owns (noticing remote frees), chunks that
+ * the hints name, all chunks there are, recovery of the dead, growth, taking from owners that do not use what they own.
+ * Only when a pass over everything found nothing, skipped nothing and nothing changed hands meanwhile is it -ENOMEM. */
+#include "page/page.h"
+#include "pool/create.h"
+#include "pool/recover.h"
+#include "os/os.h"
+#include "backing/backing.h"
+#include <errno.h>
+
+#define ROUNDS 256       /* of the slow path, before it gives up on owners that are always busy */
+#define HINT_WINDOW 4096 /* chunks looked at beyond the first that would do */
+
+static const unsigned known_flags = HP_PAGE_PROCESS | HP_PAGE_ZERO | HP_PAGE_STRICT_NODE;
+
+/* ---- allocating ---- */
+
+/* From what the thread owns. */
+static int64_t from_own(struct participant *me, const struct page_want *want)
+{
+	hp_pool *pool = me->pool;
+	struct page_state *state = page_state(me);
+	int64_t page = -1;
+	if (want->pages > pool->chunk_pages) return -1;
+	participant_begin(me);
+	for (unsigned k = want->process ? PAGE_PROCESS : PAGE_ACTIVE; k <= (want->process ? PAGE_PROCESS : PAGE_SPARE); k++) {
+		struct page_owned *owned = &state->own[k];
+		if (!owned->chunk1 || !page_node_fits(pool, owned->chunk1 - 1, want->node)) continue;
+		int i = parity_view_find(&owned->view, (unsigned)want->pages);
+		if (i < 0 && page_refresh(me, owned)) i = parity_view_find(&owned->view, (unsigned)want->pages);
+		if (i < 0) continue;
+		parity_allocate_local(&pool->units[owned->chunk1 - 1], (unsigned)i, (unsigned)want->pages);
+		parity_view_take(&owned->view, (unsigned)i, (unsigned)want->pages);
+		page = (int64_t)(owned->chunk1 - 1) * pool->chunk_pages + i;
+		if (k == PAGE_SPARE) {
+			struct page_owned spare = *owned;
+			*owned = state->own[PAGE_ACTIVE];
+			state->own[PAGE_ACTIVE] = spare;
+		}
+		break;
+	}
+	participant_end(me);
+	return page;
+}
+
+/* From the chunk that the hints call fullest while still good enough, first found from where the thread looked last. */
+static int64_t from_hints(struct participant *me, const struct page_want *want)
+{
+	hp_pool *pool = me->pool;
+	uint32_t top = pool_top(pool);
+	if (want->pages > pool->chunk_pages || top == 0) return -1;
+	uint8_t least = page_hint((unsigned)want->pages);
+	for (unsigned tries = 0; tries < 8; tries++) {
+		uint32_t best = UINT32_MAX, after = 0, at = me->cursor % top;
+		uint8_t best_hint = UINT8_MAX;
+		for (uint32_t k = 0; k < top && after < HINT_WINDOW; k++, at = at + 1 == top ? 0 : at + 1) {
+			uint8_t hint = atomic_load_explicit(&pool->hints[at], memory_order_relaxed);
+			after += best != UINT32_MAX;
+			if (hint < least || hint >= best_hint) continue;
+			if (ctl_state(atomic_load_explicit(&pool->chunks[at].ctl, memory_order_relaxed)) != CTL_UNOWNED ||
+			    !page_node_fits(pool, at, want->node))
+				continue;
+			best = at;
+			best_hint = hint;
+			if (hint == least) break;
+		}
+		if (best == UINT32_MAX) return -1;
+		me->cursor = best;
+		int64_t page = page_from_chunk(me, best, want);
+		if (page >= 0) return page;
+		me->cursor = best + 1;
+	}
+	return -1;
+}
+
+static int64_t from_anywhere(struct participant *me, const struct page_want *want)
+{
+	unsigned skipped = 0;
+	uint64_t versions = 0;
+	int64_t page = from_own(me, want);
+	if (page < 0) page = from_hints(me, want);
+	if (page < 0) page = page_survey(me, want, false, &skipped, &versions);
+	return page;
+}
+
+/* Nodes with memory of this pool, nearest first, at most HP_MAX_NODES. */
+static unsigned nodes_by_distance(const hp_pool *pool, int node, int order[HP_MAX_NODES])
+{
+	uint64_t nodes = atomic_load_explicit(&pool->header->committed_nodes, memory_order_relaxed);
+	unsigned count = 0;
+	for (; nodes; nodes &= nodes - 1) {
+		int n = __builtin_ctzll(nodes), d = n == node ? 0 : os_node_distance(node, n);
+		unsigned k = count++;
+		for (; k > 0 && (order[k - 1] == node ? 0 : os_node_distance(node, order[k - 1])) > d; k--) order[k] = order[k - 1];
+		order[k] = n;
+	}
+	return count;
+}
+
+/* Own node, then by distance, then whatever there is (memory of no single node, runs over several nodes). */
+static int64_t from_near(struct participant *me, const struct page_want *want, bool strict)
+{
+	struct page_want here = *want;
+	if (want->node < 0 && me->pool->single_node) return from_anywhere(me, want);
+	int node = want->node >= 0 ? want->node : me->node, order[HP_MAX_NODES];
+	unsigned count = strict ? 1 : nodes_by_distance(me->pool, node, order);
+	if (strict) order[0] = node;
+	int64_t page = -1;
+	for (unsigned k = 0; k < count && page < 0; k++) {
+		here.node = order[k];
+		page = from_anywhere(me, &here);
+	}
+	here.node = -1;
+	return page < 0 && !strict ? from_anywhere(me, &here) : page;
+}
+
+static int alloc_slow(hp_pool *pool, int node, size_t bytes, unsigned flags, int64_t *page)
+{
+	if (pool->observer) return -EROFS;
+	if (bytes == 0 || bytes > SIZE_MAX - HP_PAGE_SIZE || flags & ~known_flags || node >= HP_MAX_NODES) return -EINVAL;
+	if (bytes > pool->capacity) return -ENOMEM;
+	struct page_want want = {.pages = (bytes + HP_PAGE_SIZE - 1) / HP_PAGE_SIZE, .node = node,
+	                         .process = flags & HP_PAGE_PROCESS};
+	bool strict = flags & HP_PAGE_STRICT_NODE;
+	int error;
+	struct participant *me = participant_get(pool, &error);
+	if (!me) return error;
+	if (strict && node < 0) want.node = me->node;
+	if (strict && node >= 0 && !(atomic_load(&pool->header->committed_nodes) >> node & 1)) return -EINVAL;
+	uint64_t last = 0;
+	for (unsigned round = 0; round < ROUNDS; round++) {
+		if ((*page = from_near(me, &want, strict)) >= 0) goto got;
+		if (round == 0) {
+			if (recover_dead(pool) > 0 && (*page = from_near(me, &want, strict)) >= 0) goto got;
+			while (!strict && grow_for(pool, want.pages * HP_PAGE_SIZE) == 0)
+				if ((*page = from_near(me, &want, strict)) >= 0) goto got;
+		}
+		unsigned skipped = 0;
+		uint64_t versions = 0;
+		struct page_want any = want;
+		if (!strict) any.node = -1;
+		if ((*page = page_survey(me, &any, true, &skipped, &versions)) >= 0) goto got;
+		if (skipped == 0 && round > 0 && versions == last) break;
+		last = versions;
+		if (skipped) os_yield();
+	}
+	return -ENOMEM;
+got:
+	participant_count(&me->slot->allocs);
+	return 0;
+}
+
+static int alloc_finish(hp_pool *pool, int node, size_t bytes, unsigned flags, void **block)
+{
+	int64_t page;
+	int error = alloc_slow(pool, node, bytes, flags, &page);
+	if (pool->trace)
+		pool_log(pool, "hugepool: alloc %zu bytes, node %d, flags %x: %lld", bytes, node, flags,
+		         error < 0 ? (long long)error : (long long)page * HP_PAGE_SIZE);
+	if (error < 0) return error;
+	*block = pool->base + page * HP_PAGE_SIZE;
+	if (flags & HP_PAGE_ZERO) backing_zero(*block, (bytes + HP_PAGE_SIZE - 1) / HP_PAGE_SIZE * HP_PAGE_SIZE);
+	return 0;
+}
+
+int hp_page_alloc(hp_pool *pool, size_t bytes, unsigned flags, void **block)
+{
+	uint64_t pages = (bytes + HP_PAGE_SIZE - 1) / HP_PAGE_SIZE;
+	if (likely(pages - 1 < PARITY_GRANULES && !(flags | pool->slow))) {
+		struct participant *me = participant_enter(pool);
+		if (likely(me != NULL)) {
+			struct page_owned *own = &page_state(me)->own[PAGE_ACTIVE];
+			int i = parity_view_find(&own->view, (unsigned)pages);
+			if (likely(i >= 0)) {
+				uint32_t chunk = own->chunk1 - 1;
+				parity_allocate_local(&pool->units[chunk], (unsigned)i, (unsigned)pages);
+				parity_view_take(&own->view, (unsigned)i, (unsigned)pages);
+				participant_count(&me->slot->allocs);
+				participant_end(me);
+				*block = pool->base + ((((uint64_t)chunk << pool->page_shift_chunk) + (unsigned)i) << 12);
+				return 0;
+			}
+			participant_end(me);
+		}
+	}
+	*block = NULL;
+	return alloc_finish(pool, -1, bytes, flags, block);
+}
+
+int hp_page_alloc_on(hp_pool *pool, int node, size_t bytes, unsigned flags, void **block)
+{
+	*block = NULL;
+	if (node < 0) return -EINVAL;
+	return alloc_finish(pool, node, bytes, flags, block);
+}
+
+/* ---- freeing ---- */
+
+/* Why no live block begins there. */
+static int not_a_block(const hp_pool *pool, uint32_t chunk, unsigned i)
+{
+	const struct parity_unit *unit = &pool->units[chunk];
+	if (parity_head_of(unit, pool->chunk_pages, i) >= 0 || i < page_prefix(pool, chunk)) return -ENOENT;
+	return atomic_load_explicit(&unit->len[i], memory_order_relaxed) ? -EALREADY : -ENOENT;
+}
+
+/* Offset to chunk and page, or an error. */
+static int locate(const hp_pool *pool, hp_off off, uint32_t *chunk, unsigned *i)
+{
+	if (off >= pool->capacity || off & (HP_PAGE_SIZE - 1)) return -EINVAL;
+	uint64_t page = off >> 12;
+	*chunk = (uint32_t)(page >> pool->page_shift_chunk);
+	*i = (unsigned)page & (pool->chunk_pages - 1);
+	return *chunk < pool_top(pool) ? 0 : -ENOENT;
+}
+
+static int free_remote(hp_pool *pool, uint32_t chunk, unsigned i)
+{
+	struct parity_unit *unit = &pool->units[chunk];
+	uint64_t tag = atomic_load_explicit(&pool->chunks[chunk].tag, memory_order_acquire);
+	if (unlikely(tag && (tag != page_tag(pool) || pool->joined != participant_fork_generation()) && parity_live(unit, i)))
+		return -EPERM;
+	uint64_t span = atomic_load_explicit(&pool->chunks[chunk].span, memory_order_relaxed);
+	unsigned len = parity_free_remote(unit, i);
+	if (unlikely(len == 0)) return not_a_block(pool, chunk, i);
+	page_hint_raise(pool, chunk, parity_len(len, i, pool->chunk_pages));
+	if (unlikely(len & PARITY_LEN_SPANS)) {
+		uint64_t end = i + span; /* in pages from the start of the chunk */
+		for (uint32_t k = 1; k < pool->chunk_count - chunk && (uint64_t)k * pool->chunk_pages < end; k++) {
+			uint64_t left = end - (uint64_t)k * pool->chunk_pages;
+			page_hint_raise(pool, chunk + k, left < pool->chunk_pages ? (unsigned)left : pool->chunk_pages);
+		}
+	}
+	return 0;
+}
+
+static int free_slow(hp_pool *pool, hp_off off)
+{
+	uint32_t chunk;
+	unsigned i;
+	if (pool->observer) return -EROFS;
+	int error = locate(pool, off, &chunk, &i);
+	if (error < 0) return error;
+	struct participant *me = participant_peek(pool);
+	struct page_owned *own = me ? page_find_owned(me, chunk) : NULL;
+	if (own) {
+		participant_begin(me);
+		if (own->chunk1 == chunk + 1) {
+			unsigned len = parity_free_local(&pool->units[chunk], i);
+			if (len) parity_view_give(&own->view, i, parity_len(len, i, pool->chunk_pages));
+			error = len ? 0 : not_a_block(pool, chunk, i);
+			participant_end(me);
+			if (len) participant_count(&me->slot->frees);
+			return error;
+		}
+		participant_end(me);
+	}
+	/* needs no slot: where the process has no record yet (a forked child) it only cannot free class PROCESS */
+	error = free_remote(pool, chunk, i);
+	if (error == 0 && me) participant_count(&me->slot->remote_frees);
+	return error;
+}
+
+static int free_at(hp_pool *pool, hp_off off)
+{
+	struct participant *me = participant_current;
+	uint64_t page = off >> 12;
+	uint32_t chunk = (uint32_t)(page >> pool->page_shift_chunk);
+	if (likely(me->pool == pool && !(off & (HP_PAGE_SIZE - 1)) && !pool->slow && off < pool->capacity)) {
+		struct page_owned *own = page_state(me)->own;
+		unsigned i = (unsigned)page & (pool->chunk_pages - 1);
+		if (own->chunk1 != chunk + 1) own++;
+		if (likely(own->chunk1 == chunk + 1 && !atomic_load_explicit(&me->slot->in_op, memory_order_relaxed))) {
+			participant_begin(me);
+			if (likely(own->chunk1 == chunk + 1)) {
+				unsigned len = parity_free_local(&pool->units[chunk], i);
+				if (likely(len)) {
+					parity_view_give(&own->view, i, parity_len(len, i, pool->chunk_pages));
+					participant_count(&me->slot->frees);
+					participant_end(me);
+					return 0;
+				}
+			}
+			participant_end(me);
+		} else if (likely(chunk < pool_top(pool))) {
+			int error = free_remote(pool, chunk, i);
+			if (likely(error == 0)) participant_count(&me->slot->remote_frees);
+			return error;
+		}
+	}
+	int error = free_slow(pool, off);
+	if (pool->trace) pool_log(pool, "hugepool: free %llu: %d", (unsigned long long)off, error);
+	return error;
+}
+
+int hp_page_free(hp_pool *pool, void *block)
+{
+	if (!block) return 0;
+	return free_at(pool, (hp_off)((uintptr_t)block - (uintptr_t)pool->base));
+}
+
+int hp_page_free_at(hp_pool *pool, hp_off block)
+{
+	return free_at(pool, block);
+}
+
+/* ---- asking ---- */
+
+int64_t hp_page_size_at(hp_pool *pool, hp_off block)
+{
+	uint32_t chunk;
+	unsigned i;
+	int error = locate(pool, block, &chunk, &i);
+	if (error < 0) return error;
+	uint64_t pages = page_run(pool, chunk, i);
+	return pages ? (int64_t)(pages * HP_PAGE_SIZE) : not_a_block(pool, chunk, i);
+}
+
+int64_t hp_page_size(hp_pool *pool, const void *block)
+{
+	return hp_page_size_at(pool, (hp_off)((uintptr_t)block - (uintptr_t)pool->base));
+}
+
+int hp_page_zero(hp_pool *pool, void *start, size_t bytes)
+{
+	uint32_t chunk;
+	unsigned i;
+	if (pool->observer) return -EROFS;
+	hp_off off = (hp_off)((uintptr_t)start - (uintptr_t)pool->base);
+	int error = locate(pool, off, &chunk, &i);
+	if (error < 0) return error;
+	if (bytes & (HP_PAGE_SIZE - 1)) return -EINVAL;
+	/* the block it lies in: headed in this chunk, or reaching in from before */
+	int head = parity_head_of(&pool->units[chunk], pool->chunk_pages, i);
+	uint32_t first = chunk;
+	if (head < 0) {
+		if (i >= page_prefix(pool, chunk)) return -ENOENT;
+		uint64_t cover = atomic_load_explicit(&pool->chunks[chunk].cover, memory_order_acquire);
+		first = (uint32_t)(cover >> 32) - 1;
+		head = (int)(cover & 0xffff);
+		if (first >= chunk || (unsigned)head >= pool->chunk_pages) return -ENOENT;
+	}
+	uint64_t begin = ((uint64_t)first * pool->chunk_pages + (unsigned)head) * HP_PAGE_SIZE;
+	uint64_t size = page_run(pool, first, (unsigned)head) * HP_PAGE_SIZE;
+	if (off - begin > size || bytes > size - (off - begin)) return -ENOENT;
+	backing_zero(start, bytes);
+	return 0;
+}

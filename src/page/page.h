@@ -1,0 +1,91 @@
+/* The page layer's private side: which chunks a thread owns, and what it knows of them.
+ *
+ * A thread owns at most an active and a spare chunk for blocks of class POOL, and one for class PROCESS. It allocates
+ * from its private view of them and frees into it without a locked instruction; every other free goes through R. All
+ * runs are made by owners: one that touches several chunks owns all of them while it is made (page/survey.c). */
+#ifndef HUGEPOOL_PAGE_INTERNAL_H
+#define HUGEPOOL_PAGE_INTERNAL_H
+
+#include "parity/parity.h"
+#include "pool/participant.h"
+
+struct page_owned {
+	uint32_t chunk1; /* chunk + 1; 0: none, and then the view is empty */
+	uint32_t unused;
+	uint64_t ctl;    /* the control word it was taken with */
+	uint64_t others; /* a digest of R when the view was made: unchanged means that nobody has freed */
+	struct parity_view view;
+};
+
+enum { PAGE_ACTIVE = 0, PAGE_SPARE = 1, PAGE_PROCESS = 2, PAGE_OWNED = 3 };
+
+struct page_state {
+	struct page_owned own[PAGE_OWNED];
+};
+
+_Static_assert(sizeof(struct page_state) <= PARTICIPANT_PAGE_STATE, "the participant has room for the page layer");
+
+static inline struct page_state *page_state(struct participant *me)
+{
+	return (struct page_state *)(void *)me->page_state;
+}
+
+/* What a caller wants, resolved. */
+struct page_want {
+	uint64_t pages;
+	int node; /* -1: any */
+	bool process;
+};
+
+/* The hint for a longest free run of n pages, and the least that a search for n pages may accept. */
+static inline uint8_t page_hint(unsigned n)
+{
+	return n ? (uint8_t)(32 - __builtin_clz(n)) : 0;
+}
+
+static inline void page_hint_raise(const hp_pool *pool, uint32_t chunk, unsigned pages)
+{
+	uint8_t hint = page_hint(pages);
+	if (atomic_load_explicit(&pool->hints[chunk], memory_order_relaxed) < hint)
+		atomic_store_explicit(&pool->hints[chunk], hint, memory_order_relaxed);
+}
+
+static inline uint64_t page_tag(const hp_pool *pool)
+{
+	return (uint64_t)(pool->record + 1) << 32 | pool->record_generation;
+}
+
+/* Pages at the start of a chunk that a run from an earlier chunk occupies. */
+unsigned page_prefix(const hp_pool *pool, uint32_t chunk);
+
+/* Snapshot of what is free; exact for the owner. */
+void page_view(const hp_pool *pool, uint32_t chunk, struct parity_view *view);
+
+/* Wholly free: no head in it and nothing that reaches in. */
+bool page_chunk_free(const hp_pool *pool, uint32_t chunk);
+
+/* Pages of the live run headed at page i, its part in later chunks included; 0 when there is none. */
+uint64_t page_run(const hp_pool *pool, uint32_t chunk, unsigned i);
+
+/* Ownership (page/own.c). Inside or outside of an operation. */
+bool page_adopt(struct participant *me, uint32_t chunk, bool process, uint64_t *ctl);
+bool page_tag_settle(struct participant *me, uint32_t chunk, bool process); /* after adopting or taking */
+void page_release(const hp_pool *pool, uint32_t who, uint32_t chunk);
+/* Inside an operation: */
+void page_give_back(struct participant *me, struct page_owned *owned);
+bool page_refresh(struct participant *me, struct page_owned *owned); /* notices remote frees */
+struct page_owned *page_find_owned(struct participant *me, uint32_t chunk);
+void page_install(struct participant *me, uint32_t chunk, uint64_t ctl, const struct parity_view *view, bool process);
+
+/* A run anywhere (page/survey.c): its first page, or -ENOMEM. take: also from live owners that are not inside an
+ * operation; *skipped counts chunks that could not be had, *versions changes when any chunk changed hands. */
+int64_t page_survey(struct participant *me, const struct page_want *want, bool take, unsigned *skipped,
+                    uint64_t *versions);
+int64_t page_from_chunk(struct participant *me, uint32_t chunk, const struct page_want *want);
+
+static inline bool page_node_fits(const hp_pool *pool, uint32_t chunk, int node)
+{
+	return node < 0 || atomic_load_explicit(&pool->nodes[chunk], memory_order_relaxed) == node;
+}
+
+#endif
