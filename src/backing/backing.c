@@ -3,9 +3,10 @@
  * The file is mapped once, whole and without reservation, so growth maps nothing. The start is aligned to 2 MiB at
  * least, on every rung: the page layer cuts chunks of 2 MiB, and small pages may become huge.
  *
- * backing_zero clears in place. Giving the pages back and populating anew was measured against it on warm memory, one
- * thread (Zen 5, Linux 6.18; median of 21, microseconds):
- * @FIGURES@ */
+ * backing_zero clears in place. Giving the pages back and populating anew was measured against it (one thread, Zen 5,
+ * Linux 6.18, median of 21, microseconds, clear / give back and populate): on 4 KiB pages 64 KiB 0.6 / 47, 2 MiB
+ * 21 / 1,400, 64 MiB 1,200 / 51,000; on 2 MiB pages 0.6 / 1.8 (the kernel clears it), 24 / 38, 1,200 / 6,200. It is never
+ * cheaper, it breaks up transparent huge pages, and a page given back may be gone: so it is not done. */
 #include <backing/internal.h>
 #include <errno.h>
 #include <os/os.h>
