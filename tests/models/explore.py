@@ -11,7 +11,7 @@ A file *_model.py builds its cases with a Suite and ends with finish(). A right 
 must have taken every step named in reaches (so that it does not hold because nothing happened). A mutant must show the
 fault it is listed with; if it holds, or fails in another way, that is a failure, since then the model does not see what
 it is there to see. A fault is compared up to its first colon. Output is one line a case; -v prints the counterexamples
-of mutants too, those of right forms are always printed. Exit status 0 only if everything is as listed.
+of mutants too, those of right forms are always printed; deep adds larger cases, minutes instead of seconds. Exit status 0 only if everything is as listed.
 """
 import gc
 import sys
@@ -81,6 +81,7 @@ class Suite:
     def __init__(self, name):
         self.name, self.ok, self.states, self.begin = name, True, 0, time.monotonic()
         self.verbose = '-v' in sys.argv[1:]
+        self.deep = 'deep' in sys.argv[1:]
         gc.disable()        # millions of live tuples and no cycles: the collector would only walk them again and again
 
     def line(self, ok, kind, title, states, verdict, path):

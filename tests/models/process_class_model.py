@@ -5,7 +5,9 @@ before their first commit; a unit given up keeps its tag. Another process, Q, ad
 if they are wholly free, and then clears the tag before its first commit; what it allocates is of class POOL and outlives
 everybody. When P has died a recoverer claims every unit with P's tag, from unowned, from a slot of P, or from a dead
 recoverer, by CAS into RECOVERING; stores A := R; clears the tag; and sets ctl to unowned. R1 may die at any step of
-that, R2 repeats it; Q may die too, and is recovered in the ordinary way. Then P's record is free for others.
+that, R2 repeats it; Q may die too, and is recovered in the ordinary way. Then P's record is free for others, either
+at once or ("kept") only after a pass that met the tag nowhere. The second is the more robust: it also allows others to
+own a tagged unit for a moment, look, and put it back, as whoever needs a run over several units does.
 
 Who looks at a unit reads ctl first, then tag and bitmaps, and its CAS of ctl succeeds only if ctl's version is what it
 read ("has not changed since"). Abstracted: one unit of two granules, runs of one; no store buffers, since every decision
@@ -18,7 +20,7 @@ from explore import Suite
 
 
 def process_class(give_back='A := R', clear='after', adopt='wholly free', q_clears='before', p_tags='before',
-                  tag_if='wholly free', version=True):
+                  tag_if='wholly free', version=True, last='passes by'):
     def next_steps(s, add):
         def take(label, owner, **changes):      # a CAS of ctl: nobody's reading of it is current any more
             stale = {f: 0 for f in ('vP1', 'vP2', 'vQ', 'vR1', 'vR2') if getattr(s, f) and version}
@@ -95,7 +97,7 @@ def process_class(give_back='A := R', clear='after', adopt='wholly free', q_clea
                 add(r + ' looks, finds the tag', **{r: 'claim', v: 1})
             elif s.ctl in ('P1', 'P2', 'REC R1'):
                 take(r + ' finds no tag, gives the unit up', '-')
-            else:
+            elif last == 'passes by' or s.tag != 'P':
                 add(r + ' frees the record', P='gone', **{r: 'end'})
         if at == 'claim':
             if getattr(s, v) and s.ctl in ('-', 'P1', 'P2', 'REC R1'):
@@ -140,7 +142,11 @@ def main():
     suite.mutant('PR recovery flips what it noted instead of A := R', process_class(give_back='noted flips'), 'lost')
     suite.mutant('PR tag cleared before A := R', process_class(clear='before'), 'lost')
     suite.mutant('PR adopted by another while runs are live', process_class(adopt='any'), 'lost')
-    suite.mutant('PR adopted by another, looked at, and put back', process_class(adopt='looked at after'), 'lost')
+    suite.mutant('PR adopted by another, looked at, and put back; recovery passes it by',
+                 process_class(adopt='looked at after'), 'lost')
+    for adopt in ('wholly free', 'looked at after'):
+        suite.right('PR the record is kept until nothing bears its tag, adopted if %s' % adopt,
+                    process_class(adopt=adopt, last='waits'), ('R2 frees the record', 'Q recovered', 'Q adopts'))
     suite.mutant('PR the adopter clears the tag after its commit', process_class(q_clears='after'),
                  'a run of another was freed')
     suite.mutant('PR the adopter leaves the tag', process_class(q_clears='never'), 'a run of another was freed')
