@@ -162,6 +162,9 @@ void page_install(struct participant *me, uint32_t chunk, uint64_t ctl, const st
 		page_give_back(me, &state->own[PAGE_SPARE]);
 		state->own[PAGE_SPARE] = *place;
 	}
+	place->bytes = (uint32_t)pool_chunk_bytes(me->pool);
+	place->start = me->pool->base + (uint64_t)chunk * place->bytes;
+	place->unit = &me->pool->units[chunk];
 	place->chunk1 = chunk + 1;
 	place->ctl = ctl;
 	place->others = digest(&me->pool->units[chunk], me->pool->chunk_pages);

@@ -166,28 +166,42 @@ static int alloc_finish(hp_pool *pool, int node, size_t bytes, unsigned flags, v
 	return 0;
 }
 
-int hp_page_alloc(hp_pool *pool, size_t bytes, unsigned flags, void **block)
+/* Everything but a single page from the active chunk. */
+static __attribute__((noinline)) int alloc_other(hp_pool *pool, size_t bytes, unsigned flags, void **block)
 {
+	struct participant *me = participant_current;
 	uint64_t pages = (bytes + HP_PAGE_SIZE - 1) / HP_PAGE_SIZE;
-	if (likely(pages - 1 < PARITY_GRANULES && !(flags | pool->slow))) {
-		struct participant *me = participant_enter(pool);
-		if (likely(me != NULL)) {
-			struct page_owned *own = &page_state(me)->own[PAGE_ACTIVE];
-			int i = parity_view_find(&own->view, (unsigned)pages);
-			if (likely(i >= 0)) {
-				uint32_t chunk = own->chunk1 - 1;
-				parity_allocate_local(&pool->units[chunk], (unsigned)i, (unsigned)pages);
-				parity_view_take(&own->view, (unsigned)i, (unsigned)pages);
-				participant_count(&me->slot->allocs);
-				participant_end(me);
-				*block = pool->base + ((((uint64_t)chunk << pool->page_shift_chunk) + (unsigned)i) << 12);
-				return 0;
-			}
+	if (pages - 1 < PARITY_GRANULES && !(flags | pool->slow) && me->pool == pool && participant_try_begin(me)) {
+		struct page_owned *own = &page_state(me)->own[PAGE_ACTIVE];
+		int i = parity_view_find(&own->view, (unsigned)pages);
+		if (likely(i >= 0)) {
+			parity_allocate_local(own->unit, (unsigned)i, (unsigned)pages);
+			parity_view_take(&own->view, (unsigned)i, (unsigned)pages);
+			participant_count(&me->slot->allocs);
+			*block = own->start + ((size_t)i << 12);
 			participant_end(me);
+			return 0;
 		}
+		participant_end(me);
 	}
 	*block = NULL;
 	return alloc_finish(pool, -1, bytes, flags, block);
+}
+
+int hp_page_alloc(hp_pool *pool, size_t bytes, unsigned flags, void **block)
+{
+	struct participant *me = participant_current;
+	struct page_owned *own = &page_state(me)->own[PAGE_ACTIVE];
+	if (likely(bytes - 1 < HP_PAGE_SIZE && !(flags | pool->slow) && me->pool == pool && own->view.free[own->view.word] &&
+	           participant_try_begin(me))) {
+		unsigned i = parity_view_take_one(&own->view);
+		parity_allocate_local(own->unit, i, 1);
+		participant_count(&me->slot->allocs);
+		*block = own->start + ((size_t)i << 12);
+		participant_end(me);
+		return 0;
+	}
+	return alloc_other(pool, bytes, flags, block);
 }
 
 int hp_page_alloc_on(hp_pool *pool, int node, size_t bytes, unsigned flags, void **block)
@@ -264,28 +278,28 @@ static int free_slow(hp_pool *pool, hp_off off)
 	return error;
 }
 
-static int free_at(hp_pool *pool, hp_off off)
+/* Everything but a single page of the active chunk. */
+static __attribute__((noinline)) int free_other(hp_pool *pool, hp_off off)
 {
 	struct participant *me = participant_current;
-	uint64_t page = off >> 12;
-	uint32_t chunk = (uint32_t)(page >> pool->page_shift_chunk);
-	if (likely(me->pool == pool && !(off & (HP_PAGE_SIZE - 1)) && !pool->slow && off < pool->capacity)) {
-		struct page_owned *own = page_state(me)->own;
+	if (likely(me->pool == pool && !pool->slow && !(off & (HP_PAGE_SIZE - 1)) && off < pool->capacity)) {
+		uint64_t page = off >> 12;
+		uint32_t chunk = (uint32_t)(page >> pool->page_shift_chunk);
 		unsigned i = (unsigned)page & (pool->chunk_pages - 1);
+		struct page_owned *own = page_state(me)->own;
 		if (own->chunk1 != chunk + 1) own++;
-		if (likely(own->chunk1 == chunk + 1 && !atomic_load_explicit(&me->slot->in_op, memory_order_relaxed))) {
-			participant_begin(me);
-			if (likely(own->chunk1 == chunk + 1)) {
-				unsigned len = parity_free_local(&pool->units[chunk], i);
+		if (own->chunk1 == chunk + 1) {
+			if (likely(participant_try_begin(me))) {
+				unsigned len = parity_free_local(own->unit, i);
 				if (likely(len)) {
 					parity_view_give(&own->view, i, parity_len(len, i, pool->chunk_pages));
 					participant_count(&me->slot->frees);
 					participant_end(me);
 					return 0;
 				}
+				participant_end(me);
 			}
-			participant_end(me);
-		} else if (likely(chunk < pool_top(pool))) {
+		} else if (likely(chunk < pool_top(pool) && own[1].chunk1 != chunk + 1)) {
 			int error = free_remote(pool, chunk, i);
 			if (likely(error == 0)) participant_count(&me->slot->remote_frees);
 			return error;
@@ -298,13 +312,26 @@ static int free_at(hp_pool *pool, hp_off off)
 
 int hp_page_free(hp_pool *pool, void *block)
 {
-	if (!block) return 0;
-	return free_at(pool, (hp_off)((uintptr_t)block - (uintptr_t)pool->base));
+	struct participant *me = participant_current;
+	struct page_owned *own = &page_state(me)->own[PAGE_ACTIVE];
+	uintptr_t at = (uintptr_t)block - (uintptr_t)own->start;
+	unsigned i = (unsigned)(at >> 12);
+	if (likely(me->pool == pool && at < own->bytes && !(at & (HP_PAGE_SIZE - 1)) && !pool->slow &&
+	           parity_is_one(own->unit, i) && participant_try_begin(me))) {
+		if (likely(parity_free_local(own->unit, i))) {
+			parity_view_give_one(&own->view, i);
+			participant_count(&me->slot->frees);
+			participant_end(me);
+			return 0;
+		}
+		participant_end(me);
+	}
+	return block ? free_other(pool, (hp_off)((uintptr_t)block - (uintptr_t)pool->base)) : 0;
 }
 
 int hp_page_free_at(hp_pool *pool, hp_off block)
 {
-	return free_at(pool, block);
+	return free_other(pool, block);
 }
 
 /* ---- asking ---- */

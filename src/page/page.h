@@ -10,8 +10,10 @@
 #include "pool/participant.h"
 
 struct page_owned {
-	uint32_t chunk1; /* chunk + 1; 0: none, and then the view is empty */
-	uint32_t unused;
+	uint32_t chunk1; /* chunk + 1; 0: none, and then bytes is 0 and the view is empty */
+	uint32_t bytes;
+	char *start; /* of the chunk, in this process */
+	struct parity_unit *unit;
 	uint64_t ctl;    /* the control word it was taken with */
 	uint64_t others; /* a digest of R when the view was made: unchanged means that nobody has freed */
 	struct parity_view view;

@@ -29,16 +29,25 @@ int parity_view_find_run(const struct parity_view *view, unsigned n)
 	return -1;
 }
 
+int parity_view_find(struct parity_view *view, unsigned n)
+{
+	if (n > 1) return parity_view_find_run(view, n);
+	for (unsigned k = 0, words = view->granules / 64; k < words; k++) {
+		unsigned w = (view->word + k) % words;
+		if (!view->free[w]) continue;
+		view->word = w;
+		return (int)(w * 64 + (unsigned)__builtin_ctzll(view->free[w]));
+	}
+	return -1;
+}
+
 void parity_view_rebuild(const struct parity_unit *unit, unsigned granules, unsigned prefix, struct parity_view *view)
 {
 	unsigned words = granules / 64;
 	view->granules = granules;
-	view->words = 0;
+	view->word = 0;
 	memset(view->free, 0, sizeof view->free);
-	for (unsigned w = 0; w < words; w++) {
-		view->free[w] = ~UINT64_C(0);
-		view->words |= UINT32_C(1) << w;
-	}
+	for (unsigned w = 0; w < words; w++) view->free[w] = ~UINT64_C(0);
 	if (prefix) parity_view_take(view, 0, prefix < granules ? prefix : granules);
 	for (unsigned w = 0; w < words; w++) {
 		/* A before R, both acquire: a head live all the time is seen live */

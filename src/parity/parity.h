@@ -11,8 +11,8 @@
 
 struct parity_view {
 	uint64_t free[PARITY_WORDS]; /* bit set: free for the owner to hand out */
-	uint32_t words;              /* bit w: free[w] is not 0 */
-	uint32_t granules;           /* of this unit, a multiple of 64 */
+	uint32_t word;               /* where single granules are taken from: no search while free[word] lasts */
+	uint32_t granules;           /* of this unit, a multiple of 64; 0: an empty view */
 };
 
 static inline uint64_t parity_bit(unsigned i)
@@ -29,47 +29,52 @@ static inline bool parity_live(const struct parity_unit *unit, unsigned i)
 	return ((a ^ r) >> (i & 63)) & 1;
 }
 
+/* Bits b to b + n - 1 of a word, n 1 to 64 - b. */
+static inline uint64_t parity_mask(unsigned b, unsigned n)
+{
+	return ~UINT64_C(0) >> (64 - n) << b;
+}
+
 /* Marks granules in the view; n may reach over any number of words. */
 static inline void parity_view_take(struct parity_view *view, unsigned i, unsigned n)
 {
 	unsigned w = i >> 6, b = i & 63;
-	while (n) {
-		unsigned k = 64 - b < n ? 64 - b : n;
-		uint64_t mask = (k == 64 ? ~UINT64_C(0) : (UINT64_C(1) << k) - 1) << b;
-		view->free[w] &= ~mask;
-		view->words &= ~((uint32_t)(view->free[w] == 0) << w);
-		n -= k;
-		w++;
-		b = 0;
+	for (; b + n > 64; w++, b = 0) {
+		view->free[w] &= ~parity_mask(b, 64 - b);
+		n -= 64 - b;
 	}
+	view->free[w] &= ~parity_mask(b, n);
 }
 
 static inline void parity_view_give(struct parity_view *view, unsigned i, unsigned n)
 {
 	unsigned w = i >> 6, b = i & 63;
-	while (n) {
-		unsigned k = 64 - b < n ? 64 - b : n;
-		uint64_t mask = (k == 64 ? ~UINT64_C(0) : (UINT64_C(1) << k) - 1) << b;
-		view->free[w] |= mask;
-		view->words |= UINT32_C(1) << w;
-		n -= k;
-		w++;
-		b = 0;
+	for (; b + n > 64; w++, b = 0) {
+		view->free[w] |= parity_mask(b, 64 - b);
+		n -= 64 - b;
 	}
+	view->free[w] |= parity_mask(b, n);
+}
+
+/* A single granule of the current word, which must have one. */
+static inline unsigned parity_view_take_one(struct parity_view *view)
+{
+	unsigned w = view->word;
+	uint64_t free = view->free[w];
+	view->free[w] = free & (free - 1);
+	return w * 64 + (unsigned)__builtin_ctzll(free);
+}
+
+static inline void parity_view_give_one(struct parity_view *view, unsigned i)
+{
+	view->free[i >> 6] |= parity_bit(i);
 }
 
 /* First run of n free granules, or -1. */
 int parity_view_find_run(const struct parity_view *view, unsigned n);
 
-static inline int parity_view_find(const struct parity_view *view, unsigned n)
-{
-	if (n == 1) {
-		if (!view->words) return -1;
-		unsigned w = (unsigned)__builtin_ctz(view->words);
-		return (int)(w * 64 + (unsigned)__builtin_ctzll(view->free[w]));
-	}
-	return parity_view_find_run(view, n);
-}
+/* The same for any n, going to the next word that has something where n is 1. */
+int parity_view_find(struct parity_view *view, unsigned n);
 
 /* The owner makes the run at i live. `len` as in layout.h. */
 static inline void parity_allocate_local(struct parity_unit *unit, unsigned i, unsigned len)
@@ -92,6 +97,12 @@ static inline unsigned parity_free_local(struct parity_unit *unit, unsigned i)
 	/* commit: after it the run is free. Release: a later owner's reuse comes after the caller's last access. */
 	atomic_store_explicit(a, bits ^ parity_bit(i), memory_order_release);
 	return len;
+}
+
+/* Were a live run to begin there, it would be of one granule and no type. */
+static inline bool parity_is_one(const struct parity_unit *unit, unsigned i)
+{
+	return atomic_load_explicit(&unit->len[i], memory_order_relaxed) == 1;
 }
 
 /* Anybody but the owner frees the run at i, with one compare-and-swap: its len word, or 0 when no live run begins

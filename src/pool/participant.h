@@ -57,13 +57,20 @@ static inline void participant_end(struct participant *me)
 	atomic_store_explicit(&me->slot->in_op, 0, memory_order_release);
 }
 
-/* Fast entry: the thread's last used pool, not in the middle of an operation; otherwise NULL and the slow path. */
-static inline struct participant *participant_enter(hp_pool *pool)
+/* Fast entry, without a call: false, and nothing has begun, when the thread is inside an operation already (this is a
+ * signal handler) or there is news of a taker; the slow path deals with both. */
+static inline bool participant_try_begin(struct participant *me)
 {
-	struct participant *me = participant_current;
-	if (unlikely(me->pool != pool || atomic_load_explicit(&me->slot->in_op, memory_order_relaxed))) return NULL;
-	participant_begin(me);
-	return me;
+	struct pool_slot *slot = me->slot;
+	if (unlikely(atomic_load_explicit(&slot->in_op, memory_order_relaxed))) return false;
+	if (unlikely(me->fenced))
+		atomic_exchange_explicit(&slot->in_op, 1, memory_order_seq_cst);
+	else
+		atomic_store_explicit(&slot->in_op, 1, memory_order_relaxed);
+	atomic_signal_fence(memory_order_seq_cst); /* as in participant_begin */
+	if (likely(atomic_load_explicit(&slot->taker, memory_order_acquire) == me->seen)) return true;
+	atomic_store_explicit(&slot->in_op, 0, memory_order_release);
+	return false;
 }
 
 /* Counters have one writer. */
