@@ -150,6 +150,15 @@ static void stop(struct supervisor *sup)
 	plant_ring_all(&sup->demo);
 }
 
+static const char *child_name(unsigned child)
+{
+	static char name[32];
+	if (child == READER || child == SENDER)
+		return child == READER ? "reader" : "sender";
+	snprintf(name, sizeof(name), "worker %u", child - FIRST_WORKER);
+	return name;
+}
+
 static void child_life(struct supervisor *sup, unsigned child, bool successor)
 {
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -158,6 +167,9 @@ static void child_life(struct supervisor *sup, unsigned child, bool successor)
 	signal(SIGINT, SIG_IGN); /* Ctrl-C reaches the whole group; the supervisor passes it on in order */
 	sigprocmask(SIG_SETMASK, &sup->before, NULL);
 	close(sup->signal_fd);
+	char name[16];
+	snprintf(name, sizeof(name), "%s", child_name(child));
+	prctl(PR_SET_NAME, name); /* for ps and for who wants to kill one */
 	if (child == READER)
 		reader_run(&sup->demo);
 	else if (child == SENDER)
@@ -180,15 +192,6 @@ static int start(struct supervisor *sup, unsigned child, bool successor)
 	sup->child[child] = pid;
 	sup->alive++;
 	return 0;
-}
-
-static const char *child_name(unsigned child)
-{
-	static char name[32];
-	if (child == READER || child == SENDER)
-		return child == READER ? "reader" : "sender";
-	snprintf(name, sizeof(name), "worker %u", child - FIRST_WORKER);
-	return name;
 }
 
 /* A worker has been killed: what it held comes back to the pool, and another process takes its place. */

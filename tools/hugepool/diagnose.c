@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #define POOL ((uint64_t)64 << 20) /* of the default pool */
 #define SIZE_2M ((uint64_t)2 << 20)
@@ -46,15 +47,28 @@ static uint64_t left(const struct host_limit *limit)
 	return limit->limit > used ? limit->limit - used : 0;
 }
 
-/* /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages */
-static void pages_file(uint64_t size, char *path, size_t room)
+/* The command that writes a word into a file of the kernel, for who runs this. */
+__attribute__((format(printf, 4, 5))) static void writing(char *cure, size_t room, const char *word,
+	const char *format, ...)
 {
-	snprintf(path, room, "/sys/kernel/mm/hugepages/hugepages-%" PRIu64 "kB/nr_hugepages", size >> 10);
+	char path[640];
+	va_list args;
+	va_start(args, format);
+	vsnprintf(path, sizeof(path), format, args);
+	va_end(args);
+	snprintf(cure, room, geteuid() == 0 ? "echo %s > %s" : "echo %s | sudo tee %s", word, path);
+}
+
+static const char *decimal(uint64_t value)
+{
+	static char text[24];
+	snprintf(text, sizeof(text), "%" PRIu64, value);
+	return text;
 }
 
 static void huge_pages(const struct host *host, struct diagnosis *diagnosis)
 {
-	char path[96], cure[256];
+	char cure[700];
 	if (host->sizes == 0) {
 		problem(diagnosis, "", "There are no huge pages: this kernel has no hugetlb, or a container hides its files; "
 			"pools fall to smaller pages");
@@ -65,14 +79,13 @@ static void huge_pages(const struct host *host, struct diagnosis *diagnosis)
 		uint64_t need = POOL / pages->size + (POOL % pages->size != 0);
 		if (pages->size == SIZE_2M && obtainable(pages) < need) {
 			uint64_t total = pages->total == HOST_UNKNOWN ? 0 : pages->total;
-			pages_file(pages->size, path, sizeof(path));
-			snprintf(cure, sizeof(cure), "echo %" PRIu64 " | sudo tee %s", total + need - obtainable(pages), path);
+			writing(cure, sizeof(cure), decimal(total + need - obtainable(pages)),
+				"/sys/kernel/mm/hugepages/hugepages-%" PRIu64 "kB/nr_hugepages", pages->size >> 10);
 			problem(diagnosis, cure, "%" PRIu64 " free huge pages of %s; the default pool of %s wants %" PRIu64,
 				obtainable(pages), cli_size(pages->size), cli_size(POOL), need);
 		}
 		if (left(&host->hugetlb_limit[i]) < POOL) {
-			snprintf(cure, sizeof(cure), "echo max | sudo tee %.160s/%.63s", host->hugetlb_limit[i].group,
-				host->hugetlb_limit[i].file);
+			writing(cure, sizeof(cure), "max", "%s/%s", host->hugetlb_limit[i].group, host->hugetlb_limit[i].file);
 			problem(diagnosis, cure, "The cgroup leaves %s in huge pages of %s (%s/%s)",
 				cli_size(left(&host->hugetlb_limit[i])), cli_size(pages->size), host->hugetlb_limit[i].group,
 				host->hugetlb_limit[i].file);
@@ -89,14 +102,14 @@ static void huge_pages_of_nodes(const struct host *host, struct diagnosis *diagn
 			continue;
 		for (unsigned n = 0; n < host->nodes; n++) {
 			int id = host->node[n].id;
-			char cure[256];
+			char cure[700];
 			if (id < 0 || id >= HOST_MAX_NODES || pages->node[id].free != 0)
 				continue;
 			if (host->node[n].memory_total == 0)
 				continue;
-			snprintf(cure, sizeof(cure), "echo %" PRIu64
-				" | sudo tee /sys/devices/system/node/node%d/hugepages/hugepages-%" PRIu64 "kB/nr_hugepages",
-				(pages->node[id].total == HOST_UNKNOWN ? 0 : pages->node[id].total) + POOL / pages->size, id,
+			uint64_t total = pages->node[id].total == HOST_UNKNOWN ? 0 : pages->node[id].total;
+			writing(cure, sizeof(cure), decimal(total + POOL / pages->size),
+				"/sys/devices/system/node/node%d/hugepages/hugepages-%" PRIu64 "kB/nr_hugepages", id,
 				pages->size >> 10);
 			problem(diagnosis, cure, "Node %d has no free huge page of %s, though others have: a pool bound to it "
 				"falls to smaller pages", id, cli_size(pages->size));
@@ -110,14 +123,16 @@ static void transparent(const struct host *host, struct diagnosis *diagnosis)
 	bool off = strcmp(shmem, "never") == 0 || strcmp(shmem, "deny") == 0;
 	if (host->thp_collapse || !off)
 		return;
-	problem(diagnosis, "echo advise | sudo tee /sys/kernel/mm/transparent_hugepage/shmem_enabled",
+	char cure[700];
+	writing(cure, sizeof(cure), "advise", "/sys/kernel/mm/transparent_hugepage/shmem_enabled");
+	problem(diagnosis, cure,
 		"Transparent huge pages of shared memory are off (%s) and collapsing does not work (%s): below hugetlb, pools "
 		"fall to 4 KiB pages", shmem, host->thp_collapse_error ? strerror(-host->thp_collapse_error) : "not tried");
 }
 
 static void limits(const struct host *host, struct diagnosis *diagnosis)
 {
-	char cure[512];
+	char cure[700];
 	if (!host->memlock_exempt && host->memlock_soft < POOL) {
 		if (host->memlock_hard == HOST_NO_LIMIT || (host->memlock_hard != HOST_UNKNOWN && host->memlock_hard >= POOL))
 			snprintf(cure, sizeof(cure), "ulimit -l %s",
@@ -128,8 +143,7 @@ static void limits(const struct host *host, struct diagnosis *diagnosis)
 			"registered I/O buffers count against it", cli_size(host->memlock_soft));
 	}
 	if (left(&host->memory_limit) < 2 * POOL) {
-		snprintf(cure, sizeof(cure), "echo max | sudo tee %.300s/%.63s", host->memory_limit.group,
-			host->memory_limit.file);
+		writing(cure, sizeof(cure), "max", "%s/%s", host->memory_limit.group, host->memory_limit.file);
 		problem(diagnosis, cure, "The cgroup leaves %s of memory (%s/%s): a pool of 4 KiB pages may meet the OOM killer",
 			cli_size(left(&host->memory_limit)), host->memory_limit.group, host->memory_limit.file);
 	}

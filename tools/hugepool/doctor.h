@@ -9,7 +9,7 @@
 struct diagnosis {
 	unsigned problems;
 	struct {
-		char text[512], cure[512]; /* the cure is a command, or empty where there is none */
+		char text[512], cure[700]; /* the cure is a command, or empty where there is none */
 	} problem[DIAGNOSIS_MOST];
 	char best[128]; /* the pages that the default pool would get */
 };

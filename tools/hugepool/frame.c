@@ -1,5 +1,5 @@
 /* The parser; frame.h says what counts as a conversation. Each header moves `at` behind itself and may only shorten
- * `end`, so no read can pass the captured bytes whatever the headers claim. */
+ * `end`, so no read passes the captured bytes whatever the headers claim, and no chain of headers outlasts its frame. */
 #include "frame.h"
 
 #include <string.h>
@@ -10,7 +10,6 @@
 #define TYPE_VLAN 0x8100        /* 802.1Q */
 #define TYPE_SERVICE_VLAN 0x88a8 /* 802.1ad, the outer tag */
 #define TYPE_OLD_QINQ 0x9100    /* outer tag before 802.1ad */
-#define MAX_TAGS 8
 
 enum { HOP_BY_HOP = 0, TCP = 6, UDP = 17, ROUTING = 43, FRAGMENT = 44, AUTHENTICATION = 51, DESTINATION = 60 };
 
@@ -42,8 +41,8 @@ static bool ethernet(struct cursor *cursor, uint16_t *type)
 		return false;
 	*type = be16(cursor->bytes + 12);
 	cursor->at = ETHERNET_HEADER;
-	for (int tags = 0; *type == TYPE_VLAN || *type == TYPE_SERVICE_VLAN || *type == TYPE_OLD_QINQ; tags++) {
-		if (tags == MAX_TAGS || !has(cursor, 4))
+	while (*type == TYPE_VLAN || *type == TYPE_SERVICE_VLAN || *type == TYPE_OLD_QINQ) {
+		if (!has(cursor, 4))
 			return false;
 		*type = be16(cursor->bytes + cursor->at + 2);
 		cursor->at += 4;
@@ -74,7 +73,7 @@ static bool ipv4(struct cursor *cursor, struct flow_key *key, uint8_t *protocol)
 
 static bool ipv6_extensions(struct cursor *cursor, uint8_t *next)
 {
-	for (int headers = 0; headers <= FRAME_MAX_EXTENSIONS; headers++) {
+	for (;;) {
 		const uint8_t *header = cursor->bytes + cursor->at;
 		size_t length;
 		switch (*next) {
@@ -103,7 +102,6 @@ static bool ipv6_extensions(struct cursor *cursor, uint8_t *next)
 		*next = header[0];
 		cursor->at += length;
 	}
-	return false;
 }
 
 static bool ipv6(struct cursor *cursor, struct flow_key *key, uint8_t *protocol)

@@ -10,8 +10,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FRAME_MAX_EXTENSIONS 16 /* IPv6 headers before TCP or UDP; a chain that is longer is not followed */
-
 /* Both ends of a conversation, the lower one first, so that both directions give the same key. An IPv4 address takes
  * the first four bytes, the rest is zero. No padding: keys are compared and hashed as bytes. */
 struct flow_key {

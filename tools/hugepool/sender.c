@@ -97,20 +97,24 @@ static bool wait_for_frames(struct sender *sender)
 void sender_run(struct demo *demo)
 {
 	struct demo_shared *shared = demo->shared;
-	struct sender sender = {.demo = demo};
+	static struct sender private; /* where the pool has no memory of class PROCESS left */
+	void *own = NULL;
+	struct sender *sender = hp_page_alloc(demo->pool, sizeof(*sender), HP_PAGE_PROCESS, &own) == 0 ? own : &private;
+	*sender = (struct sender){.demo = demo};
 	for (unsigned i = 0; i < shared->workers; i++) {
 		struct ring *ring = demo_at(demo, demo_get(&shared->worker[i].out), ring_bytes(shared->ring_capacity));
 		if (!ring) {
 			demo_fail(demo, "the sender finds no ring of worker %u", i);
 			return;
 		}
-		ring_open_consumer(ring, shared->ring_capacity, 0, &sender.ring[i]);
+		ring_open_consumer(ring, shared->ring_capacity, 0, &sender->ring[i]);
 	}
-	while (wait_for_frames(&sender)) {
+	while (wait_for_frames(sender)) {
 		for (unsigned i = 0; i < shared->workers; i++)
-			if (take_from(&sender, i) < 0)
+			if (take_from(sender, i) < 0)
 				return;
-		publish(&sender);
+		publish(sender);
 	}
 	demo_set(&shared->end_ns, os_now_ns());
+	hp_page_free(demo->pool, own);
 }

@@ -95,7 +95,7 @@ static void as_text(hp_pool *pool, const struct hp_pool_stats *stats)
 			printf("  on node %-3d    %s, free %s\n", stats->node[i].node, cli_size(stats->node[i].committed),
 				cli_size(stats->node[i].free));
 	}
-	printf("  so far         %" PRIu64 " allocated, %" PRIu64 " freed, %" PRIu64 " of these by others than the owner\n",
+	printf("  so far         %" PRIu64 " allocated, %" PRIu64 " freed by who owned the chunk, %" PRIu64 " by others\n",
 		stats->allocs, stats->frees, stats->remote_frees);
 	printf("  taking part    %u processes, %u threads; %" PRIu64 " recovered after their death\n", stats->processes,
 		stats->threads, stats->recovered);
