@@ -34,6 +34,11 @@ int os_map(void *hint, size_t bytes, int prot, unsigned os_map_flags, int fd, ui
 		flags |= MAP_FIXED_NOREPLACE;
 	if ((os_map_flags & (OS_MAP_FIXED | OS_MAP_AT)) && !hint)
 		return -EINVAL;
+#ifdef __SANITIZE_THREAD__
+	/* It keeps most addresses for itself, and turns a hint there into NULL: the kernel then maps at 0. */
+	if (os_map_flags & OS_MAP_AT)
+		return -EEXIST;
+#endif
 	void *got = mmap(hint, bytes, prot, flags, fd, at);
 	if (got == MAP_FAILED)
 		return -errno;
