@@ -153,7 +153,7 @@ got:
 	return 0;
 }
 
-static int alloc_finish(hp_pool *pool, int node, size_t bytes, unsigned flags, void **block)
+static __attribute__((noinline)) intptr_t alloc_finish(hp_pool *pool, int node, size_t bytes, unsigned flags)
 {
 	int64_t page;
 	int error = alloc_slow(pool, node, bytes, flags, &page);
@@ -161,13 +161,13 @@ static int alloc_finish(hp_pool *pool, int node, size_t bytes, unsigned flags, v
 		pool_log(pool, "hugepool: alloc %zu bytes, node %d, flags %x: %lld", bytes, node, flags,
 		         error < 0 ? (long long)error : (long long)page * HP_PAGE_SIZE);
 	if (error < 0) return error;
-	*block = pool->base + page * HP_PAGE_SIZE;
-	if (flags & HP_PAGE_ZERO) backing_zero(*block, (bytes + HP_PAGE_SIZE - 1) / HP_PAGE_SIZE * HP_PAGE_SIZE);
-	return 0;
+	char *block = pool->base + page * HP_PAGE_SIZE;
+	if (flags & HP_PAGE_ZERO) backing_zero(block, (bytes + HP_PAGE_SIZE - 1) / HP_PAGE_SIZE * HP_PAGE_SIZE);
+	return (intptr_t)block;
 }
 
-/* Everything but a single page from the active chunk. */
-static __attribute__((noinline)) int alloc_other(hp_pool *pool, size_t bytes, unsigned flags, void **block)
+/* Runs of several pages from the active chunk, and all the rest. */
+static __attribute__((noinline)) intptr_t alloc_other(hp_pool *pool, size_t bytes, unsigned flags)
 {
 	struct participant *me = participant_current;
 	uint64_t pages = (bytes + HP_PAGE_SIZE - 1) / HP_PAGE_SIZE;
@@ -178,37 +178,36 @@ static __attribute__((noinline)) int alloc_other(hp_pool *pool, size_t bytes, un
 			parity_allocate_local(own->unit, (unsigned)i, (unsigned)pages);
 			parity_view_take(&own->view, (unsigned)i, (unsigned)pages);
 			participant_count(&me->slot->allocs);
-			*block = own->start + ((size_t)i << 12);
+			char *block = own->start + ((size_t)i << 12);
 			participant_end(me);
-			return 0;
+			return (intptr_t)block;
 		}
 		participant_end(me);
 	}
-	*block = NULL;
-	return alloc_finish(pool, -1, bytes, flags, block);
+	return alloc_finish(pool, -1, bytes, flags);
 }
 
-int hp_page_alloc(hp_pool *pool, size_t bytes, unsigned flags, void **block)
+intptr_t hp_page_alloc_address(hp_pool *pool, size_t bytes, unsigned flags)
 {
 	struct participant *me = participant_current;
 	struct page_owned *own = &page_state(me)->own[PAGE_ACTIVE];
-	if (likely(bytes - 1 < HP_PAGE_SIZE && !(flags | pool->slow) && me->pool == pool && own->view.free[own->view.word] &&
-	           participant_try_begin(me))) {
+	if (likely(bytes - 1 < HP_PAGE_SIZE && !(flags | pool->slow) && me->pool == pool &&
+	           own->view.free[own->view.word] && participant_try_begin(me))) {
 		unsigned i = parity_view_take_one(&own->view);
+		char *block = own->start + ((size_t)i << 12);
 		parity_allocate_local(own->unit, i, 1);
 		participant_count(&me->slot->allocs);
-		*block = own->start + ((size_t)i << 12);
 		participant_end(me);
-		return 0;
+		return (intptr_t)block;
 	}
-	return alloc_other(pool, bytes, flags, block);
+	return alloc_other(pool, bytes, flags);
 }
 
 int hp_page_alloc_on(hp_pool *pool, int node, size_t bytes, unsigned flags, void **block)
 {
-	*block = NULL;
-	if (node < 0) return -EINVAL;
-	return alloc_finish(pool, node, bytes, flags, block);
+	intptr_t at = node < 0 ? -EINVAL : alloc_finish(pool, node, bytes, flags);
+	*block = at < 0 ? NULL : (void *)at;
+	return at < 0 ? (int)at : 0;
 }
 
 /* ---- freeing ---- */

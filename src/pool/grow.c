@@ -137,7 +137,6 @@ void growth_settle(hp_pool *pool)
 		punch_uncommitted(pool, from, to);
 	}
 	growth_plan_clear(pool);
-	pool_log(pool, "hugepool: settled what a dead process left of growing or trimming chunks %u to %u", from, to);
 }
 
 void growth_recover(hp_pool *pool)
