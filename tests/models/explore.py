@@ -2,16 +2,17 @@
 A small engine for exhaustive explicit-state models.
 
 A model is three things: the first state (a dict of hashable values), a function next(s, add) that adds every step
-somebody can take in state s, and a function bad(s, final) that names the fault of s or returns None (final: nobody can
-take a step). States are named tuples: s.word reads, add('label', word=1) makes the state in which word alone differs;
-a name that the first state lacks is an error. The search is breadth first, so the path to a fault is a shortest one.
-The grain of atomicity is one add: whatever two processors could interleave must be two steps.
+somebody can take in state s, and a function bad(s, final) that names the fault of s or returns None (final: nobody
+can take a step). States are named tuples: s.word reads, add('label', word=1) makes the state in which word alone
+differs; a name that the first state lacks is an error. The search is breadth first, so the path to a fault is a
+shortest one. The grain of atomicity is one add: whatever two processors could interleave must be two steps.
 
-A file *_model.py builds its cases with a Suite and ends with finish(). A right form must hold, within the limit, and
-must have taken every step named in reaches (so that it does not hold because nothing happened). A mutant must show the
-fault it is listed with; if it holds, or fails in another way, that is a failure, since then the model does not see what
-it is there to see. A fault is compared up to its first colon. Output is one line a case; -v prints the counterexamples
-of mutants too, those of right forms are always printed; deep adds larger cases, minutes instead of seconds. Exit status 0 only if everything is as listed.
+A file *_model.py builds its cases with a Suite and ends with finish(). A right form must hold, within the limit,
+and must have taken every step named in reaches (so that it does not hold because nothing happened). A mutant must
+show the fault it is listed with; if it holds, or fails in another way, that is a failure, since then the model does
+not see what it is there to see. A fault is compared up to its first colon. Output is one line a case; -v prints the
+counterexamples of mutants too, those of right forms are always printed; deep adds larger cases, minutes instead of
+seconds. Exit status 0 only if everything is as listed.
 """
 import gc
 import sys

@@ -1,21 +1,23 @@
 """
-G: growth, trim and attach. Two chunks; page[i] is the node chunk i's page lies on, or '-'; ctl[i] is UNC (uncommitted),
-FREE (unowned) or its owner. A lock word names its holder; plan = {phase, from, to}. Growing: lock; store from and to;
-phase POPULATING; instantiate the pages on the wanted node; verify; phase PUBLISHING (the commit); each ctl UNC -> FREE by
-CAS; phase 0; unlock. Trimming: lock; own a wholly free unit; from and to; phase TRIMMING; ctl -> UNC; punch; phase 0;
-unlock. An attacher reads under the lock which chunks are committed and touches them. Whoever finds a dead holder takes
-the lock over by CAS and first finishes its plan: POPULATING: punch the uncommitted chunks of the range; PUBLISHING: finish,
-CAS UNC -> FREE; TRIMMING: punch the uncommitted chunks of the range; then phase 0. It may die in the middle too. Units of
-a dead slot go FREE by ordinary recovery, with no lock.
+G: growth, trim and attach. Two chunks; page[i] is the node chunk i's page lies on, or '-'; ctl[i] is UNC
+(uncommitted), FREE (unowned) or its owner. A lock word names its holder; plan = {phase, from, to}. Growing: lock;
+store from and to; phase POPULATING; instantiate the pages on the wanted node; verify; phase PUBLISHING (the
+commit); each ctl UNC -> FREE by CAS; phase 0; unlock. Trimming: lock; own a wholly free unit; from and to; phase
+TRIMMING; ctl -> UNC; punch; phase 0; unlock. An attacher reads under the lock which chunks are committed and
+touches them. Whoever finds a dead holder takes the lock over by CAS and first finishes its plan: POPULATING: punch
+the uncommitted chunks of the range; PUBLISHING: finish, CAS UNC -> FREE; TRIMMING: punch the uncommitted chunks of
+the range; then phase 0. It may die in the middle too. Units of a dead slot go FREE by ordinary recovery, with no
+lock.
 
-G1 grows both chunks on node a, G2 whatever is left on node b, X trims chunk 1, Y attaches on node y, M allocates a whole
-chunk, frees it and may keep it for ever; which of them there are, who may die, and one recoverer that may die are
-parameters. Abstracted: the lock's generation (a record does not come back here); a page that is there stays where it is
-when it is touched again, a punch takes it away; what a system call does is one step a chunk, and a death comes before or
-after it. No store buffers: what matters is the order of each one's own stores, and stores leave in order.
+G1 grows both chunks on node a, G2 whatever is left on node b, X trims chunk 1, Y attaches on node y, M allocates a
+whole chunk, frees it and may keep it for ever; which of them there are, who may die, and one recoverer that may die
+are parameters. Abstracted: the lock's generation (a record does not come back here); a page that is there stays
+where it is when it is touched again, a punch takes it away; what a system call does is one step a chunk, and a
+death comes before or after it. No store buffers: what matters is the order of each one's own stores, and stores
+leave in order.
 
-Checked: a committed chunk always has its page (no SIGBUS), on the node it was asked for; nobody holds a chunk that is
-uncommitted or somebody else's; and when all have come to rest, no page is held that no committed chunk has.
+Checked: a committed chunk always has its page (no SIGBUS), on the node it was asked for; nobody holds a chunk that
+is uncommitted or somebody else's; and when all have come to rest, no page is held that no committed chunk has.
 """
 from explore import Suite
 
@@ -23,7 +25,8 @@ NONE = (0, 0, 0, '-')       # phase, from, to; the node wanted is a ghost
 
 
 def growth(who=('G1', 'G2', 'M'), dies=('G1',), start='empty', plan='first', publish='after', recover=True,
-           takeover='finishes', finish='CAS', trim='UNC, punch', trim_plan='first', attach='locked', r_dies=True, helpers=True):
+           takeover='finishes', finish='CAS', trim='UNC, punch', trim_plan='first', attach='locked', r_dies=True,
+           helpers=True):
     want = {'G1': (2, 'a'), 'G2': (2, 'b')}
     people = tuple(who) + (('R1', 'R2') if helpers else ())
 
@@ -67,7 +70,8 @@ def growth(who=('G1', 'G2', 'M'), dies=('G1',), start='empty', plan='first', pub
             phase, lo, hi, node = s.plan
             for i in range(lo, hi):
                 if phase == 'PUBLISHING' and (s.ctl[i] == 'UNC' or (finish == 'store' and s.ctl[i] != 'FREE')):
-                    return add('%s finishes: publishes %d' % (p, i), ctl=put(s.ctl, i, 'FREE'), asked=put(s.asked, i, node))
+                    return add('%s finishes: publishes %d' % (p, i), ctl=put(s.ctl, i, 'FREE'),
+                               asked=put(s.asked, i, node))
                 if phase in ('POPULATING', 'TRIMMING') and recover and s.ctl[i] == 'UNC' and s.page[i] != '-':
                     return add('%s finishes %s: punches %d' % (p, phase, i), page=put(s.page, i, '-'))
             return add(p + ' has finished', plan=NONE, **{p: 'locked'})
@@ -145,7 +149,8 @@ def main():
     suite.right('G two growers, one and a recoverer die', growth(), grow)
     everybody = ('G1', 'G2', 'X', 'Y', 'M')
     suite.right('G growers, trim and attach, the trimmer dies', growth(everybody, dies=('X',), start='full'),
-                ('X makes 1 UNC', 'R1 finishes TRIMMING: punches 1', 'unit 1 recovered', 'Y touches 1', 'G2 populates 1'))
+                ('X makes 1 UNC', 'R1 finishes TRIMMING: punches 1', 'unit 1 recovered', 'Y touches 1',
+                 'G2 populates 1'))
     suite.right('G growers, trim and attach from nothing, grower and trimmer die',
                 growth(('G1', 'G2', 'X', 'Y'), dies=('G1', 'X'), r_dies=False), ('X killed', 'Y touches 1'))
     for title, fault, options in (
@@ -155,7 +160,8 @@ def main():
             ('lock taken over by a grower, plan not finished', 'page on the wrong node',
              dict(takeover='forgets', helpers=False)),
             ('lock taken over, plan not finished', 'page held that no committed chunk has', dict(takeover='forgets')),
-            ('PUBLISHING before the pages are there', 'committed chunk without a page (SIGBUS)', dict(publish='before')),
+            ('PUBLISHING before the pages are there', 'committed chunk without a page (SIGBUS)',
+             dict(publish='before')),
             ('publication finished by stores, not by CAS', 'two owners', dict(finish='store'))):
         suite.mutant('G ' + title, growth(**options), fault)
     for title, fault, options in (

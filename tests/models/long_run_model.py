@@ -1,20 +1,21 @@
 """
-K: runs that are longer than a unit or straddle units, with no state of their own in ctl. Who allocates one first owns
-every unit it touches (CAS of ctl, unowned to me, ascending; where one is taken it gives back those it has, by CAS),
-finds the granules free under that ownership, writes into every following unit k cover[k] = the head's name, into the
-head's unit span = the total length, into len[head] LONG (a run that ends in its unit: its length, and span is left
-alone), and flips the head's A: the only commit. Then it gives the units up. The prefix of unit k is held iff the head
-that cover[k] names is live, its length is LONG and its span reaches into k: otherwise cover and span mean nothing.
+K: runs that are longer than a unit or straddle units, with no state of their own in ctl. Who allocates one first
+owns every unit it touches (CAS of ctl, unowned to me, ascending; where one is taken it gives back those it has, by
+CAS), finds the granules free under that ownership, writes into every following unit k cover[k] = the head's name,
+into the head's unit span = the total length, into len[head] LONG (a run that ends in its unit: its length, and span
+is left alone), and flips the head's A: the only commit. Then it gives the units up. The prefix of unit k is held
+iff the head that cover[k] names is live, its length is LONG and its span reaches into k: otherwise cover and span
+mean nothing.
 
-The owner of k reads cover[k], A, R, len and span of the head in five steps, in either order, while others free the head
-and allocate there again. Why that is safe: whoever owns k alone could make a run reach into k, so while I own k its
-prefix can only come free, and a torn answer can only err to "held", which the next look puts right.
+The owner of k reads cover[k], A, R, len and span of the head in five steps, in either order, while others free the
+head and allocate there again. Why that is safe: whoever owns k alone could make a run reach into k, so while I own
+k its prefix can only come free, and a torn answer can only err to "held", which the next look puts right.
 
-Two or three participants allocate runs of given shapes (through store buffers), somebody frees them by R, an owner of the
-head's unit by A; P may be killed between any two steps, its units then go to unowned one by one, by CAS. Abstracted: ctl
-is the owner alone (unit_model has versions), frees by R are one step, units that one participant holds on to are the
-stages of giving up. Checked: no granule in two live runs; ctl names who believes to own (exact roll-back); and every
-unit that nobody owns reads as what is rightly held, no more (nothing lost) and no less.
+Two or three participants allocate runs of given shapes (through store buffers), somebody frees them by R, an owner
+of the head's unit by A; P may be killed between any two steps, its units then go to unowned one by one, by CAS.
+Abstracted: ctl is the owner alone (unit_model has versions), frees by R are one step, units that one participant
+holds on to are the stages of giving up. Checked: no granule in two live runs; ctl names who believes to own (exact
+roll-back); and every unit that nobody owns reads as what is rightly held, no more (nothing lost) and no less.
 """
 from explore import Suite, drain, seen
 
@@ -46,7 +47,9 @@ def long_run(sizes, shapes, who='PQ', order='A first', write='before commit', ow
         for g in range(starts[k], starts[k] + sizes[k]):
             if (seen(s, 'A%d' % k, buf) ^ getattr(s, 'R%d' % k)) >> g & 1:
                 length = seen(s, 'l%d' % g, buf)
-                held |= in_unit[k] & mask[g, max(1, min(total - g, seen(s, 's%d' % k, buf) if length == LONG else length))]
+                if length == LONG:
+                    length = seen(s, 's%d' % k, buf)
+                held |= in_unit[k] & mask[g, max(1, min(total - g, length))]
         return held
 
     def all_of(s, k):
@@ -213,10 +216,9 @@ def main():
     three = (1, 1, 1)
     life = ('P owns 0', 'Q owns 1', 'P finds a unit taken', 'P gives 0 back', 'P finds 1 held', 'Q finds 1 free',
             'P commits', 'P frees', 'P killed', 'unit 1 of P recovered')
-    for order in ('A first', 'span first'):
-        suite.right('K two units, cover read %s' % order, long_run((1, 1), ((0, 1), (0, 2), (1, 1)), order=order), life)
+    suite.right('K two units, cover read A first', long_run((1, 1), ((0, 1), (0, 2), (1, 1))), life)
     suite.right('K three units, runs of 1, 2 and 3', long_run(three, ((0, 1), (0, 3), (1, 2))), life)
-    suite.right('K three units, runs of 1, 2 and 3 that conflict in the middle',
+    suite.right('K three units, runs of 1, 2 and 3 in conflict, cover read span first',
                 long_run(three, ((0, 3), (1, 1), (1, 2)), order='span first'))
     suite.right('K three participants, runs of 2', long_run(three, ((0, 2), (1, 2)), who='PQS'), life)
     suite.right('K straddling, a short run in the head\'s unit', long_run((2, 1), ((0, 3), (1, 1), (1, 2))),

@@ -1,20 +1,22 @@
 """
-PR: memory of class PROCESS, given back when its process dies. A unit carries a tag, the process record and generation
-its runs belong to. Threads P1 and P2 of process P adopt units that are tagged for P, or wholly free ones, which they tag
-before their first commit; a unit given up keeps its tag. Another process, Q, adopts untagged units, and tagged ones only
-if they are wholly free, and then clears the tag before its first commit; what it allocates is of class POOL and outlives
-everybody. When P has died a recoverer claims every unit with P's tag, from unowned, from a slot of P, or from a dead
-recoverer, by CAS into RECOVERING; stores A := R; clears the tag; and sets ctl to unowned. R1 may die at any step of
-that, R2 repeats it; Q may die too, and is recovered in the ordinary way. Then P's record is free for others, either
-at once or ("kept") only after a pass that met the tag nowhere. The second is the more robust: it also allows others to
-own a tagged unit for a moment, look, and put it back, as whoever needs a run over several units does.
+PR: memory of class PROCESS, given back when its process dies. A unit carries a tag, the process record and
+generation its runs belong to. Threads P1 and P2 of process P adopt units that are tagged for P, or wholly free
+ones, which they tag before their first commit; a unit given up keeps its tag. Another process, Q, adopts untagged
+units, and tagged ones only if they are wholly free, and then clears the tag before its first commit; what it
+allocates is of class POOL and outlives everybody. When P has died a recoverer claims every unit with P's tag, from
+unowned, from a slot of P, or from a dead recoverer, by CAS into RECOVERING; stores A := R; clears the tag; and sets
+ctl to unowned. R1 may die at any step of that, R2 repeats it; Q may die too, and is recovered in the ordinary way.
+Then P's record is free for others, either at once or ("kept") only after a pass that met the tag nowhere. The
+second is the more robust: it also allows others to own a tagged unit for a moment, look, and put it back, as
+whoever needs a run over several units does.
 
-Who looks at a unit reads ctl first, then tag and bitmaps, and its CAS of ctl succeeds only if ctl's version is what it
-read ("has not changed since"). Abstracted: one unit of two granules, runs of one; no store buffers, since every decision
-here follows a CAS, which empties them, and stores leave in order; frees by other processes (refused, -EPERM, by the tag).
+Who looks at a unit reads ctl first, then tag and bitmaps, and its CAS of ctl succeeds only if ctl's version is what
+it read ("has not changed since"). Abstracted: one unit of two granules, runs of one; no store buffers, since every
+decision here follows a CAS, which empties them, and stores leave in order; frees by other processes (refused,
+-EPERM, by the tag).
 
-Checked: no run of class POOL is ever freed by a recovery, none of class PROCESS is left when its record is free again,
-live bits and holders go together, ctl names who believes to own.
+Checked: no run of class POOL is ever freed by a recovery, none of class PROCESS is left when its record is free
+again, live bits and holders go together, ctl names who believes to own.
 """
 from explore import Suite
 
@@ -107,7 +109,8 @@ def process_class(give_back='A := R', clear='after', adopt='wholly free', q_clea
                 add(r + ' comes late', **{r: 'idle', v: 0})
         if at == 'A':
             a = s.A ^ s.note if give_back == 'noted flips' else s.R
-            add(r + ' stores A', A=a, hit=s.runsQ & (s.A ^ s.R) & ~(a ^ s.R), **{r: 'tag' if clear == 'after' else 'ctl'})
+            add(r + ' stores A', A=a, hit=s.runsQ & (s.A ^ s.R) & ~(a ^ s.R),
+                **{r: 'tag' if clear == 'after' else 'ctl'})
         if at == 'tag':
             add(r + ' clears the tag', tag='-', **{r: 'ctl' if clear == 'after' else 'A'})
         if at == 'ctl':

@@ -1,26 +1,26 @@
 """
 T: taking units from a live owner. O owns U, nobody owns V. Every operation of O: in_op = 1; load the word taker =
-(mark, sequence) and compare it with the value O remembers; work; in_op = 0, all plain, through a store buffer. A taker
-lists the control words it wants, marks by CAS (nobody, n) -> (me, n), runs membarrier (O's buffer is empty), and only if
-in_op is 0 moves what it listed, each by CAS at unchanged version; then it takes the mark away. If O meets a mark it gives
-its units back by CAS, remembers the marked word and competes for units like anybody, V or U again, by CAS; the mark may
-stay for ever, the taker stop anywhere. If O meets another sequence it reads ctl of its units again and drops what was
-moved. Two takers; the first goes round twice and may be killed at any step: its mark is displaced by n + 1, its units
-are recovered. O may be killed too.
+(mark, sequence) and compare it with the value O remembers; work; in_op = 0, all plain, through a store buffer. A
+taker lists the control words it wants, marks by CAS (nobody, n) -> (me, n), runs membarrier (O's buffer is empty),
+and only if in_op is 0 moves what it listed, each by CAS at unchanged version; then it takes the mark away. If O
+meets a mark it gives its units back by CAS, remembers the marked word and competes for units like anybody, V or U
+again, by CAS; the mark may stay for ever, the taker stop anywhere. If O meets another sequence it reads ctl of its
+units again and drops what was moved. Two takers; the first goes round twice and may be killed at any step: its mark
+is displaced by n + 1, its units are recovered. O may be killed too.
 
-Every unmarking counts: (me, n) -> (nobody, n + 1), also when nothing was moved. An earlier rule kept n in that case;
-then the same taker's next mark equals the word O remembers, and O goes on with units that were moved (case "n kept").
-Keeping n is right only if O remembers unmarked words alone, at the price of giving its units back in every operation
-for as long as the mark stands.
+Every unmarking counts: (me, n) -> (nobody, n + 1), also when nothing was moved. An earlier rule kept n in that
+case; then the same taker's next mark equals the word O remembers, and O goes on with units that were moved (case "n
+kept"). Keeping n is right only if O remembers unmarked words alone, at the price of giving its units back in every
+operation for as long as the mark stands.
 
-Abstracted: a unit is one granule, never freed; ctl's version is "has ctl changed since I listed it". Checked: no granule
-has two owners.
+Abstracted: a unit is one granule, never freed; ctl's version is "has ctl changed since I listed it". Checked: no
+granule has two owners.
 """
 from explore import Suite, drain, seen
 
 
-def taking(barrier=True, fenced=False, moves='listed, version', unmark='n + 1', remembers='marks too', on_mark='gives back',
-           on_sequence='reads ctl', displaced='n + 1', kill_o=False, ops=2, rounds=(2, 0)):
+def taking(barrier=True, fenced=False, moves='listed, version', unmark='n + 1', remembers='marks too',
+           on_mark='gives back', on_sequence='reads ctl', displaced='n + 1', kill_o=False, ops=2, rounds=(2, 0)):
     takers = (('1', rounds[0]), ('2', rounds[1]))
 
     def next_steps(s, add):
@@ -59,7 +59,8 @@ def taking(barrier=True, fenced=False, moves='listed, version', unmark='n + 1', 
                 add('O sees a sequence', exp=s.word, o=2)
         for u, then in (('U', 'read V'), ('V', 2)):
             if o == 'read ' + u:
-                add('O reads ctl of ' + u, o=then, **{'mine' + u: int(getattr(s, 'ctl' + u) == 'O' and getattr(s, 'mine' + u))})
+                still = getattr(s, 'ctl' + u) == 'O' and getattr(s, 'mine' + u)
+                add('O reads ctl of ' + u, o=then, **{'mine' + u: int(still)})
         if o == 3 and not s.buf:
             for u in 'UV':
                 if getattr(s, 'mine' + u):
@@ -127,8 +128,8 @@ def taking(barrier=True, fenced=False, moves='listed, version', unmark='n + 1', 
     def bad(s, final):
         if s.hU > 1 or s.hV > 1:
             return 'two owners'
-    init = dict(o=0, k=0, buf=(), in_op=0, word=('', 0), exp=('', 0), reg=0, ctlU='O', ctlV='-', mineU=1, mineV=0, AU=0, AV=0,
-                hU=0, hV=0)
+    init = dict(o=0, k=0, buf=(), in_op=0, word=('', 0), exp=('', 0), reg=0, ctlU='O', ctlV='-', mineU=1, mineV=0,
+                AU=0, AV=0, hU=0, hV=0)
     for t in '12':
         init.update({'t' + t: 'list U', 'r' + t: 0, 'm' + t: 0, 'l%sU' % t: 0, 'l%sV' % t: 0})
     return init, next_steps, bad

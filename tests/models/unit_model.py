@@ -1,30 +1,31 @@
 """
-U: the life of one unit. Granules 0..n-1, bitmaps A (plain stores of the owner, through its store buffer) and R (CAS by
-others), a length a granule, ctl. Participants P and Q both adopt the unit when nobody owns it (CAS), rebuild the private
-view from A ^ R and the lengths, allocate (length, then the flip of A that commits), free by A as owner and by R
-otherwise, notice remote frees, and give the unit up (CAS). P may be killed between any two steps; stores it had retired
-still drain. Once they have (that is when the kernel lets its lock go) two recoverers set ctl to unowned; one of them may
-stop for ever between reading ctl and its CAS, which is also what its death looks like; then the slot may be used again.
-Users err too: a run is freed a second time, by the owner or by another.
+U: the life of one unit. Granules 0..n-1, bitmaps A (plain stores of the owner, through its store buffer) and R (CAS
+by others), a length a granule, ctl. Participants P and Q both adopt the unit when nobody owns it (CAS), rebuild the
+private view from A ^ R and the lengths, allocate (length, then the flip of A that commits), free by A as owner and
+by R otherwise, notice remote frees, and give the unit up (CAS). P may be killed between any two steps; stores it
+had retired still drain. Once they have (that is when the kernel lets its lock go) two recoverers set ctl to
+unowned; one of them may stop for ever between reading ctl and its CAS, which is also what its death looks like;
+then the slot may be used again. Users err too: a run is freed a second time, by the owner or by another.
 
-Abstracted: ctl's version is "has ctl changed since I read it", so it never runs out and the state space is finite. A
-wrong free is one step, since the contract excludes one that races with another free or a hand-out of the same run. A
-run may be freed by anyone who has heard of it, and to have heard of it means that the stores that made it have drained.
-RACE is what that exclusion is for: the owner's free and somebody else's of the same run cross, each having seen it live,
-and the run is live again with no holder. There a leak is not counted as a fault, only harm to others is; none is done
-where allocation makes A the complement of R (instead of flipping it) and an owner that sees R changed computes its view
-anew (instead of taking the difference).
+Abstracted: ctl's version is "has ctl changed since I read it", so it never runs out and the state space is finite.
+A wrong free is one step, since the contract excludes one that races with another free or a hand-out of the same
+run. A run may be freed by anyone who has heard of it, and to have heard of it means that the stores that made it
+have drained. RACE is what that exclusion is for: the owner's free and somebody else's of the same run cross, each
+having seen it live, and the run is live again with no holder. There a leak is not counted as a fault, only harm to
+others is; none is done where allocation makes A the complement of R (instead of flipping it) and an owner that sees
+R changed computes its view anew (instead of taking the difference).
 
-Ghost state: runs, what is rightly held; hand, what a participant is just freeing. Checked: no live run is handed out
-again, a live bit and a holder go together, a view that is up to date is right, and ctl names who believes to own.
+Ghost state: runs, what is rightly held; hand, what a participant is just freeing. Checked: no live run is handed
+out again, a live bit and a holder go together, a view that is up to date is right, and ctl names who believes to
+own.
 
 N (once M4): why nobody but the owner may write A. One granule, X allocates with a CAS of A from outside.
 """
 from explore import Suite, drain, seen
 
 
-def unit(n=2, shapes=((0, 1), (0, 2), (1, 1)), commit='len first', build='after CAS', check='live', local='reads R', notice='run', free_r='cas',
-         version=True, adopt='builds', wrong=True, race=False, contain=False):
+def unit(n=2, shapes=((0, 1), (0, 2), (1, 1)), commit='len first', build='after CAS', check='live', local='reads R',
+         notice='run', free_r='cas', version=True, adopt='builds', wrong=True, race=False, contain=False):
     mask = {(g, l): ((1 << l) - 1) << g for g, l in shapes}
     one_word = dict(A=0, R=0, ctl='-', runs=(), fault='', snap='', born=0)
     lens = {'l%d' % g: 1 for g in range(n)}
@@ -217,8 +218,8 @@ def main():
     suite.mutant('U RACE, allocation flips A', unit(race=True, notice='rebuild'), 'view wrong')
     suite.mutant('U RACE, A is made the complement of R, view updated by the difference', unit(race=True, contain=True),
                  'view wrong')
-    suite.right('U RACE, allocation makes A the complement of R, view rebuilt: a leak at most', unit(race=True, contain=True, notice='rebuild'),
-                reaches=('P by A and Q by R free',))
+    suite.right('U RACE, allocation makes A the complement of R, view rebuilt: a leak at most',
+                unit(race=True, contain=True, notice='rebuild'), reaches=('P by A and Q by R free',))
     suite.mutant('N others write A too, R used for frees', outsider(False), 'two owners')
     suite.right('N others write A too, R never used', outsider(True), reaches=('X CAS A',))
     suite.finish()
