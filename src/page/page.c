@@ -133,19 +133,18 @@ static int alloc_slow(hp_pool *pool, int node, size_t bytes, unsigned flags, int
 	uint64_t last = 0;
 	for (unsigned round = 0; round < ROUNDS; round++) {
 		if ((*page = from_near(me, &want, strict)) >= 0) goto got;
-		if (round == 0) {
-			if (recover_dead(pool) > 0 && (*page = from_near(me, &want, strict)) >= 0) goto got;
-			while (!strict && grow_for(pool, want.pages * HP_PAGE_SIZE) == 0)
-				if ((*page = from_near(me, &want, strict)) >= 0) goto got;
-		}
+		if (round % 16 == 0 && recover_dead(pool) > 0 && (*page = from_near(me, &want, strict)) >= 0) goto got;
+		while (round == 0 && !strict && grow_for(pool, want.pages * HP_PAGE_SIZE) == 0)
+			if ((*page = from_near(me, &want, strict)) >= 0) goto got;
 		unsigned skipped = 0;
 		uint64_t versions = 0;
 		struct page_want any = want;
 		if (!strict) any.node = -1;
 		if ((*page = page_survey(me, &any, true, &skipped, &versions)) >= 0) goto got;
-		if (skipped == 0 && round > 0 && versions == last) break;
+		bool waiting = skipped || recover_pending(pool);
+		if (!waiting && round > 0 && versions == last) break;
 		last = versions;
-		if (skipped) os_yield();
+		if (waiting) os_yield();
 	}
 	return -ENOMEM;
 got:
@@ -155,7 +154,7 @@ got:
 
 static __attribute__((noinline)) intptr_t alloc_finish(hp_pool *pool, int node, size_t bytes, unsigned flags)
 {
-	int64_t page;
+	int64_t page = -1;
 	int error = alloc_slow(pool, node, bytes, flags, &page);
 	if (pool->trace)
 		pool_log(pool, "hugepool: alloc %zu bytes, node %d, flags %x: %lld", bytes, node, flags,

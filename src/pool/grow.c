@@ -13,6 +13,7 @@
 #include <string.h>
 
 #define GROWTH_SLICE_NS UINT64_C(5000000)
+#define GROWTH_STEP (UINT64_C(64) << 20)
 #define GROWTH_PATIENCE_NS UINT64_C(1000000000) /* without progress of a living holder */
 
 static uint64_t lock_make(uint32_t holder, uint32_t generation, uint64_t old)
@@ -164,20 +165,19 @@ static int on_progress(void *arg, uint64_t done, uint64_t todo, int node)
 /* Which node each chunk lies on, for the allocator's preferences. */
 static void note_nodes(hp_pool *pool, uint32_t from, uint32_t to, const struct hp_numa *numa)
 {
-	uint32_t count = to - from;
-	int *node = malloc(count * sizeof *node);
-	uint64_t seen = 0;
-	bool known = node && numa->policy != HP_NUMA_INTERLEAVE &&
-	             backing_where(&pool->data, from * pool_chunk_bytes(pool), to * pool_chunk_bytes(pool),
-	                           pool_chunk_bytes(pool), node, count) == 0;
-	for (uint32_t i = 0; i < count; i++) {
-		bool one = known && node[i] >= 0 && node[i] < HP_MAX_NODES;
-		atomic_store_explicit(&pool->nodes[from + i], one ? (uint8_t)node[i] : POOL_NODE_ANY, memory_order_relaxed);
-		if (one) seen |= UINT64_C(1) << node[i];
+	int node[256];
+	uint64_t seen = numa->policy == HP_NUMA_INTERLEAVE ? backing_nodes(numa) : 0, chunk = pool_chunk_bytes(pool);
+	for (uint32_t count; from < to; from += count) {
+		count = to - from < 256 ? to - from : 256;
+		bool known = numa->policy != HP_NUMA_INTERLEAVE &&
+		             backing_where(&pool->data, from * chunk, (from + count) * chunk, chunk, node, count) == 0;
+		for (uint32_t i = 0; i < count; i++) {
+			bool one = known && node[i] >= 0 && node[i] < HP_MAX_NODES;
+			atomic_store_explicit(&pool->nodes[from + i], one ? (uint8_t)node[i] : POOL_NODE_ANY, memory_order_relaxed);
+			if (one) seen |= UINT64_C(1) << node[i];
+		}
 	}
-	if (numa->policy == HP_NUMA_INTERLEAVE) seen |= backing_nodes(numa);
 	atomic_fetch_or_explicit(&pool->header->committed_nodes, seen, memory_order_relaxed);
-	free(node);
 }
 
 void growth_publish_first(hp_pool *pool, uint32_t to)
@@ -258,6 +258,7 @@ int hp_pool_grow(hp_pool *pool, uint64_t bytes, const struct hp_numa *numa, stru
 	return error == -EBUSY ? -ENOMEM : error;
 }
 
+/* An allocation may be made by a signal handler, and so may this: no malloc, hence one thread and small steps. */
 int grow_for(hp_pool *pool, uint64_t bytes)
 {
 	if (pool->geometry.flags & HP_POOL_NO_AUTOGROW || growth_left(pool) == 0) return -ENOSPC;
@@ -266,15 +267,13 @@ int grow_for(hp_pool *pool, uint64_t bytes)
 	if (error < 0) return -ENOMEM;
 	/* somebody else has grown the pool while we waited: look again before taking more */
 	if (atomic_load_explicit(&pool->header->growth_futex, memory_order_acquire) == turn) {
-		struct hp_report *report = calloc(1, sizeof *report);
+		struct hp_report report = {0};
 		struct grow_progress progress = {.pool = pool};
-		uint64_t left = growth_left(pool) * pool_chunk_bytes(pool);
-		uint64_t step = (pool->capacity - left) / 4; /* in larger steps than asked for, as vectors do */
+		uint64_t left = growth_left(pool) * pool_chunk_bytes(pool), step = GROWTH_STEP;
 		if (step < bytes) step = bytes;
 		if (step > left) step = left;
-		error = !report ? -ENOMEM : grow(pool, step, NULL, 0, &progress, report);
-		if (error < 0 && report && bytes < step) error = grow(pool, bytes, NULL, 0, &progress, report);
-		free(report);
+		error = grow(pool, step, NULL, 1, &progress, &report);
+		if (error < 0 && bytes < step) error = grow(pool, bytes, NULL, 1, &progress, &report);
 	}
 	growth_unlock(pool);
 	return error;

@@ -116,6 +116,17 @@ int recover_dead(hp_pool *pool)
 	return found;
 }
 
+bool recover_pending(hp_pool *pool)
+{
+	for (uint32_t i = 0; i < pool->record_count; i++)
+		if (record_state(atomic_load_explicit(&pool->records[i].word, memory_order_acquire)) == RECORD_RECOVERING)
+			return true;
+	uint32_t top = pool_slots_top(pool);
+	for (uint32_t i = 0; i < top; i++)
+		if (slot_state(atomic_load_explicit(&pool->slots[i].word, memory_order_acquire)) == SLOT_RECOVERING) return true;
+	return false;
+}
+
 int hp_pool_recover(hp_pool *pool)
 {
 	if (!pool) return -EINVAL;

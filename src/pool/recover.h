@@ -4,9 +4,11 @@
 
 #include "pool/participant.h"
 
-/* Recovers what is dead. Returns how many records and slots, or -errno. `quick`: looks at one record, the next one each
- * time. */
+/* Recovers what is dead. Returns how many records and slots, or -errno. */
 int recover_dead(hp_pool *pool);
+
+/* Somebody alive is recovering something right now: what it gives back may be what we look for. */
+bool recover_pending(hp_pool *pool);
 
 /* Gives back what a record's process left: its slots, then what is of class PROCESS. The caller holds the claim on the
  * record. Idempotent. */
