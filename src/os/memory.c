@@ -35,9 +35,8 @@ int os_map(void *hint, size_t bytes, int prot, unsigned os_map_flags, int fd, ui
 	if ((os_map_flags & (OS_MAP_FIXED | OS_MAP_AT)) && !hint)
 		return -EINVAL;
 #ifdef __SANITIZE_THREAD__
-	/* It keeps most addresses for itself, and turns a hint there into NULL: the kernel then maps at 0. */
-	if (os_map_flags & OS_MAP_AT)
-		return -EEXIST;
+	/* It keeps most addresses for itself and turns a hint there into NULL, which must not be taken for exact. */
+	flags &= ~MAP_FIXED_NOREPLACE;
 #endif
 	void *got = mmap(hint, bytes, prot, flags, fd, at);
 	if (got == MAP_FAILED)
