@@ -172,7 +172,7 @@ static __attribute__((noinline)) intptr_t alloc_other(hp_pool *pool, size_t byte
 	uint64_t pages = (bytes + HP_PAGE_SIZE - 1) / HP_PAGE_SIZE;
 	if (pages - 1 < PARITY_GRANULES && !(flags | pool->slow) && me->pool == pool && participant_try_begin(me)) {
 		struct page_owned *own = &page_state(me)->own[PAGE_ACTIVE];
-		int i = parity_view_find(&own->view, (unsigned)pages);
+		int i = pages > 1 ? parity_view_find_run(&own->view, (unsigned)pages) : parity_view_find(&own->view, 1);
 		if (likely(i >= 0)) {
 			parity_allocate_local(own->unit, (unsigned)i, (unsigned)pages);
 			parity_view_take(&own->view, (unsigned)i, (unsigned)pages);

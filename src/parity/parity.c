@@ -3,32 +3,6 @@
 #include "parity/parity.h"
 #include <string.h>
 
-int parity_view_find_run(const struct parity_view *view, unsigned n)
-{
-	unsigned words = view->granules / 64, carry = 0; /* carry: free granules right before word w */
-	for (unsigned w = 0; w < words; w++) {
-		uint64_t m = view->free[w];
-		if (m == ~UINT64_C(0)) {
-			carry += 64;
-			if (carry >= n) return (int)((w + 1) * 64 - carry);
-			continue;
-		}
-		if (carry + (unsigned)__builtin_ctzll(~m) >= n) return (int)(w * 64 - carry);
-		if (n < 64) {
-			/* keep a bit where n bits in a row are set, by halving the distance still to cover */
-			uint64_t run = m;
-			for (unsigned left = n - 1, step = 1; left && run; step <<= 1) {
-				unsigned k = step < left ? step : left;
-				run &= run >> k;
-				left -= k;
-			}
-			if (run) return (int)(w * 64 + (unsigned)__builtin_ctzll(run));
-		}
-		carry = (unsigned)__builtin_clzll(~m);
-	}
-	return -1;
-}
-
 int parity_view_find(struct parity_view *view, unsigned n)
 {
 	if (n > 1) return parity_view_find_run(view, n);

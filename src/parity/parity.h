@@ -35,13 +35,16 @@ static inline uint64_t parity_mask(unsigned b, unsigned n)
 	return ~UINT64_C(0) >> (64 - n) << b;
 }
 
-/* Marks granules in the view; n may reach over any number of words. */
+/* Marks granules in the view, 1 or more, over any number of words. */
 static inline void parity_view_take(struct parity_view *view, unsigned i, unsigned n)
 {
 	unsigned w = i >> 6, b = i & 63;
-	for (; b + n > 64; w++, b = 0) {
+	if (b + n > 64) {
 		view->free[w] &= ~parity_mask(b, 64 - b);
 		n -= 64 - b;
+		for (w++; n >= 64; n -= 64) view->free[w++] = 0;
+		if (n == 0) return;
+		b = 0;
 	}
 	view->free[w] &= ~parity_mask(b, n);
 }
@@ -49,9 +52,12 @@ static inline void parity_view_take(struct parity_view *view, unsigned i, unsign
 static inline void parity_view_give(struct parity_view *view, unsigned i, unsigned n)
 {
 	unsigned w = i >> 6, b = i & 63;
-	for (; b + n > 64; w++, b = 0) {
+	if (b + n > 64) {
 		view->free[w] |= parity_mask(b, 64 - b);
 		n -= 64 - b;
+		for (w++; n >= 64; n -= 64) view->free[w++] = ~UINT64_C(0);
+		if (n == 0) return;
+		b = 0;
 	}
 	view->free[w] |= parity_mask(b, n);
 }
@@ -71,7 +77,31 @@ static inline void parity_view_give_one(struct parity_view *view, unsigned i)
 }
 
 /* First run of n free granules, or -1. */
-int parity_view_find_run(const struct parity_view *view, unsigned n);
+static inline int parity_view_find_run(const struct parity_view *view, unsigned n)
+{
+	unsigned words = view->granules / 64, carry = 0; /* carry: free granules right before word w */
+	for (unsigned w = 0; w < words; w++) {
+		uint64_t m = view->free[w];
+		if (m == ~UINT64_C(0)) {
+			carry += 64;
+			if (carry >= n) return (int)((w + 1) * 64 - carry);
+			continue;
+		}
+		if (carry + (unsigned)__builtin_ctzll(~m) >= n) return (int)(w * 64 - carry);
+		if (n < 64) {
+			/* keep a bit where n bits in a row are set, by halving the distance still to cover */
+			uint64_t run = m;
+			for (unsigned left = n - 1, step = 1; left && run; step <<= 1) {
+				unsigned k = step < left ? step : left;
+				run &= run >> k;
+				left -= k;
+			}
+			if (run) return (int)(w * 64 + (unsigned)__builtin_ctzll(run));
+		}
+		carry = (unsigned)__builtin_clzll(~m);
+	}
+	return -1;
+}
 
 /* The same for any n, going to the next word that has something where n is 1. */
 int parity_view_find(struct parity_view *view, unsigned n);
