@@ -1,10 +1,6 @@
 /* The layer of system calls: each can be made to fail, and each does what os.h says. Would catch a call that ignores the
  * hook, a lock that belongs to the process instead of the description, and descriptors that a hostile message leaves. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "hp_test.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -26,8 +22,7 @@ static int open_files(void)
 	int count = 0;
 	DIR *dir = opendir("/proc/self/fd");
 	assert_non_null(dir);
-	while (readdir(dir))
-		count++;
+	while (readdir(dir)) count++;
 	closedir(dir);
 	return count;
 }
@@ -128,8 +123,7 @@ static void every_call_asks_the_hook(void **state)
 	assert_int_equal(os_node_distance(0, 1), 20);
 	assert_int_equal(os_node_of_cpu(0), -1);
 	os_hook = NULL;
-	for (int call = 0; call < OS_CALLS; call++)
-		assert_string_not_equal(os_call_name(call), "?");
+	for (int call = 0; call < OS_CALLS; call++) assert_string_not_equal(os_call_name(call), "?");
 	assert_string_equal(os_call_name(OS_CALLS), "?");
 }
 
@@ -216,7 +210,7 @@ static void byte_locks_belong_to_the_description(void **state)
 	int a = memfd(0), b = os_reopen(a, O_RDWR), copy = os_dup(a);
 	assert_true(b >= 0 && copy >= 0);
 	assert_int_equal(os_byte_lock(a, 7), 0);
-	assert_int_equal(os_byte_lock(a, 7), 0);      /* again by itself */
+	assert_int_equal(os_byte_lock(a, 7), 0);       /* again by itself */
 	assert_int_equal(os_byte_lock(b, 7), -EAGAIN); /* another description of the same process */
 	assert_int_equal(os_byte_lock(b, 8), 0);
 	assert_int_equal(os_byte_held(b, 7), 1);
@@ -254,7 +248,12 @@ static void map_at_never_replaces(void **state)
 	assert_null(b);
 	assert_string_equal(a, "kept");
 	assert_int_equal(os_unmap(a, 8192), 0);
-	assert_int_equal(os_map(a, 8192, PROT_READ, OS_MAP_AT, fd, 0, &b), 0);
+	int error = os_map(a, 8192, PROT_READ, OS_MAP_AT, fd, 0, &b);
+	if (error && HP_TEST_SANITIZER) {
+		os_close(fd);
+		hp_test_skip_one("the sanitizer keeps the address for itself");
+	}
+	assert_int_equal(error, 0);
 	assert_ptr_equal(a, b);
 	assert_int_equal(os_map(a, 4096, PROT_READ, OS_MAP_FIXED, fd, 4096, &b), 0);
 	assert_string_equal(b, ""); /* the second page now */
@@ -280,9 +279,8 @@ static void pages_can_be_found(void **state)
 	pages[1] = at + 4096;
 	int error = os_move_pages(2, pages, status);
 	if (error == -EPERM || error == -ENOSYS) {
-		print_message("skipped: move_pages is refused here\n");
 		os_unmap(addr, 8192);
-		skip();
+		hp_test_skip_one("move_pages is refused here");
 	}
 	assert_int_equal(error, 0);
 	assert_true(status[0] >= 0 && nodes >> status[0] & 1);
@@ -290,8 +288,7 @@ static void pages_can_be_found(void **state)
 	uint64_t lowest = nodes & -nodes;
 	assert_int_equal(os_mbind(addr, 8192, 2 /* MPOL_BIND */, lowest, true), 0);
 	assert_int_equal(os_mbind(addr, 8192, 0, 0, false), 0);
-	if (!(nodes >> 63))
-		assert_int_equal(os_mbind(addr, 8192, 2, UINT64_C(1) << 63, false), -EINVAL);
+	if (!(nodes >> 63)) assert_int_equal(os_mbind(addr, 8192, 2, UINT64_C(1) << 63, false), -EINVAL);
 	os_unmap(addr, 8192);
 }
 
@@ -311,8 +308,7 @@ static void topology_has_an_answer(void **state)
 	assert_int_equal(os_set_affinity(&set), 0);
 	if (os_node_cpus(node, &cpus) == 0 && CPU_COUNT(&cpus))
 		for (int i = 0; i < CPU_SETSIZE; i++)
-			if (CPU_ISSET(i, &cpus))
-				assert_int_equal(os_node_of_cpu(i), node);
+			if (CPU_ISSET(i, &cpus)) assert_int_equal(os_node_of_cpu(i), node);
 	assert_true(os_node_cpus(4000, &cpus) < 0);
 }
 
@@ -368,13 +364,11 @@ static void threads_can_be_told_alive(void **state)
 	while (os_thread_exists(os_pid(), tid)) /* join returns a moment before the kernel forgets the thread */
 		sched_yield();
 	pid_t child = fork();
-	if (!child)
-		_exit(0);
+	if (!child) _exit(0);
 	waitpid(child, NULL, 0);
 	assert_false(os_thread_exists(child, child));
 	assert_true(os_thread_exists(-1, -1)); /* nonsense: not known to be gone */
-	if (os_membarrier_register() == 0)
-		assert_int_equal(os_membarrier(), 0);
+	if (os_membarrier_register() == 0) assert_int_equal(os_membarrier(), 0);
 }
 
 static void random_bytes_differ(void **state)
@@ -412,8 +406,7 @@ static void send_raw(const void *msg, size_t bytes, unsigned count)
 	struct iovec iov = {.iov_base = (void *)msg, .iov_len = bytes};
 	struct msghdr header = {.msg_iov = &iov, .msg_iovlen = 1};
 	memset(&control, 0, sizeof control);
-	for (unsigned i = 0; i < count; i++)
-		fds[i] = 0;
+	for (unsigned i = 0; i < count; i++) fds[i] = 0;
 	header.msg_control = &control;
 	header.msg_controllen = CMSG_SPACE(count * sizeof(int));
 	struct cmsghdr *cmsg = CMSG_FIRSTHDR(&header);
@@ -501,8 +494,7 @@ static void credentials_do_not_disturb(void **state)
 	send_raw("hello", 5, 3);
 	assert_int_equal(os_recv_fds(pair[1], msg, sizeof msg, got, 3, &count), 5);
 	assert_int_equal(count, 3);
-	for (int i = 0; i < 3; i++)
-		os_close(got[i]);
+	for (int i = 0; i < 3; i++) os_close(got[i]);
 	assert_int_equal(open_files(), before);
 	close_pair();
 }
@@ -520,9 +512,8 @@ static void lists_are_parsed(void **state)
 	static const struct {
 		const char *text;
 		uint64_t bits;
-	} cases[] = {{"", 0},          {"0", 1},        {"0-3", 15},          {"0-1,4,6-7", 0xd3}, {"62-9999", UINT64_C(3) << 62},
-	             {"3-1", 0},       {"x", 0},        {"1,x", 2},           {"-", 0},            {"5-", 0},
-	             {"99999999999999999999999", 0}};
+	} cases[] = {{"", 0},  {"0", 1},   {"0-3", 15}, {"0-1,4,6-7", 0xd3}, {"62-9999", UINT64_C(3) << 62}, {"3-1", 0},
+	             {"x", 0}, {"1,x", 2}, {"-", 0},    {"5-", 0},           {"99999999999999999999999", 0}};
 	for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
 		uint64_t bits = 0;
 		unsigned set = host_parse_list(cases[i].text, add_bit, &bits, 64);
@@ -580,24 +571,15 @@ static void a_host_that_hides_everything_is_no_error(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(every_call_asks_the_hook),
-		cmocka_unit_test(memfd_can_be_sealed_and_is_close_on_exec),
-		cmocka_unit_test(punch_gives_pages_back),
-		cmocka_unit_test(small_files_are_read_whole),
-		cmocka_unit_test(duplicates_are_close_on_exec),
-		cmocka_unit_test(byte_locks_belong_to_the_description),
-		cmocka_unit_test(map_at_never_replaces),
-		cmocka_unit_test(pages_can_be_found),
-		cmocka_unit_test(topology_has_an_answer),
-		cmocka_unit_test(futexes_wait_and_wake),
-		cmocka_unit_test(threads_can_be_told_alive),
-		cmocka_unit_test(random_bytes_differ),
-		cmocka_unit_test(descriptors_travel),
-		cmocka_unit_test(hostile_messages_leave_nothing),
-		cmocka_unit_test(credentials_do_not_disturb),
-		cmocka_unit_test(lists_are_parsed),
-		cmocka_unit_test(host_facts_make_sense),
-		cmocka_unit_test(a_host_that_hides_everything_is_no_error),
+		cmocka_unit_test(every_call_asks_the_hook),     cmocka_unit_test(memfd_can_be_sealed_and_is_close_on_exec),
+		cmocka_unit_test(punch_gives_pages_back),       cmocka_unit_test(small_files_are_read_whole),
+		cmocka_unit_test(duplicates_are_close_on_exec), cmocka_unit_test(byte_locks_belong_to_the_description),
+		cmocka_unit_test(map_at_never_replaces),        cmocka_unit_test(pages_can_be_found),
+		cmocka_unit_test(topology_has_an_answer),       cmocka_unit_test(futexes_wait_and_wake),
+		cmocka_unit_test(threads_can_be_told_alive),    cmocka_unit_test(random_bytes_differ),
+		cmocka_unit_test(descriptors_travel),           cmocka_unit_test(hostile_messages_leave_nothing),
+		cmocka_unit_test(credentials_do_not_disturb),   cmocka_unit_test(lists_are_parsed),
+		cmocka_unit_test(host_facts_make_sense),        cmocka_unit_test(a_host_that_hides_everything_is_no_error),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -26,29 +26,24 @@ int backing_map(struct backing *backing, void *hint, int prot)
 	int error;
 
 	backing->base = NULL;
-	if (!size || size > UINT64_MAX / 2)
-		return -EINVAL;
+	if (!size || size > UINT64_MAX / 2) return -EINVAL;
 	if (hint && (uintptr_t)hint % align == 0) {
 		error = os_map(hint, size, prot, OS_MAP_AT | OS_MAP_NORESERVE, backing->fd, 0, &at);
-		if (!error)
-			goto done;
+		if (!error) goto done;
 	}
 	/* Reserve with slack, map over the aligned part, give the slack back. */
 	uint64_t span = round_up(size, 2 * MIB) + align;
 	error = os_map(NULL, span, PROT_NONE, OS_MAP_PRIVATE_ANON | OS_MAP_NORESERVE, -1, 0, &room);
-	if (error)
-		return error;
+	if (error) return error;
 	char *start = (char *)(uintptr_t)round_up((uintptr_t)room, align), *end = (char *)room + span;
 	error = os_map(start, size, prot, OS_MAP_FIXED | OS_MAP_NORESERVE, backing->fd, 0, &at);
 	if (error) {
 		os_unmap(room, span);
 		return error;
 	}
-	if (start > (char *)room)
-		os_unmap(room, start - (char *)room);
+	if (start > (char *)room) os_unmap(room, start - (char *)room);
 	char *behind = start + round_up(size, 4 * KIB);
-	if (end > behind)
-		os_unmap(behind, end - behind);
+	if (end > behind) os_unmap(behind, end - behind);
 done:
 	backing->base = at;
 	if (backing->rung == HP_RUNG_THP)
@@ -58,8 +53,7 @@ done:
 
 void backing_unmap(struct backing *backing)
 {
-	if (backing->base)
-		os_unmap(backing->base, backing->capacity);
+	if (backing->base) os_unmap(backing->base, backing->capacity);
 	backing->base = NULL;
 }
 
@@ -67,11 +61,9 @@ int backing_commit(const struct backing *backing, uint64_t from, uint64_t to, co
                    unsigned threads, hp_progress_fn *progress, void *progress_arg, struct hp_report *report)
 {
 	struct hp_report unwanted;
-	if (!report)
-		report = &unwanted;
+	if (!report) report = &unwanted;
 	memset(report, 0, sizeof *report);
-	if (!is_range(backing, from, to))
-		return -EINVAL;
+	if (!is_range(backing, from, to)) return -EINVAL;
 	struct range_order order = {
 		.numa = numa ? *numa : (struct hp_numa){0},
 		.threads = threads,
@@ -84,8 +76,7 @@ int backing_commit(const struct backing *backing, uint64_t from, uint64_t to, co
 	report->rungs = 1;
 	report->rung[0] = (struct hp_report_rung){.rung = backing->rung, .page_size = backing->page_size, .tried = 1};
 	int error = range_commit(backing, from, to, &order, report, &report->rung[0]);
-	if (error)
-		return error;
+	if (error) return error;
 	report->rung_got = backing->rung;
 	report->page_size = backing->page_size;
 	report->bytes_got = to - from;
@@ -94,21 +85,17 @@ int backing_commit(const struct backing *backing, uint64_t from, uint64_t to, co
 
 int backing_punch(const struct backing *backing, uint64_t from, uint64_t to)
 {
-	if (!is_range(backing, from, to))
-		return -EINVAL;
+	if (!is_range(backing, from, to)) return -EINVAL;
 	int error = os_punch(backing->fd, from, to - from);
-	if (error)
-		return error;
-	if (!rung_is_hugetlb(backing->rung))
-		os_unlock_memory(backing->base + from, to - from);
+	if (error) return error;
+	if (!rung_is_hugetlb(backing->rung)) os_unlock_memory(backing->base + from, to - from);
 	policy_reset(backing->base + from, to - from);
 	return 0;
 }
 
 int backing_populate_tables(const struct backing *backing, uint64_t from, uint64_t to)
 {
-	if (!is_range(backing, from, to))
-		return -EINVAL;
+	if (!is_range(backing, from, to)) return -EINVAL;
 	int error = os_advise(backing->base + from, to - from, MADV_POPULATE_WRITE);
 	if (error == -EINVAL) { /* before Linux 5.14 */
 		populate_touch(backing->base + from, to - from, rung_is_hugetlb(backing->rung) ? backing->page_size : 4 * KIB);

@@ -20,10 +20,10 @@ struct backing {
 };
 
 struct backing_want {
-	const char *name;   /* for /proc/PID/maps */
-	uint64_t size;      /* bytes to commit at once */
-	uint64_t capacity;  /* bytes of address space; 0 or less than size: size */
-	void *hint;         /* preferred address, or NULL */
+	const char *name;  /* for /proc/PID/maps */
+	uint64_t size;     /* bytes to commit at once */
+	uint64_t capacity; /* bytes of address space; 0 or less than size: size */
+	void *hint;        /* preferred address, or NULL */
 	hp_rung_choice choice;
 	hp_rung rung;
 	struct hp_numa numa;
@@ -36,7 +36,8 @@ struct backing_want {
 /* Goes down the ladder until a rung holds: memfd, size, seal, map, commit [0, *committed). With prefault BACKGROUND
  * *committed is the part populated at once (at least one page); otherwise it is size rounded up to the rung's pages. LAZY:
  * 4 KiB only, nothing is populated and all of it counts as committed. `report` may not be NULL. -EINVAL for nonsense. */
-int backing_create(const struct backing_want *want, struct backing *backing, uint64_t *committed, struct hp_report *report);
+int backing_create(const struct backing_want *want, struct backing *backing, uint64_t *committed,
+                   struct hp_report *report);
 
 /* Makes [from, to) real, both multiples of page_size. numa NULL: default. On failure nothing stays of it. */
 int backing_commit(const struct backing *backing, uint64_t from, uint64_t to, const struct hp_numa *numa,

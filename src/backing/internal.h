@@ -66,9 +66,9 @@ bool shortage_of_memory(uint64_t bytes, uint64_t nodes, bool bound, struct hp_re
 
 /* report.c */
 uint64_t rung_page_size(hp_rung rung);
-const char *text_size(uint64_t bytes, char text[32]); /* "64 MiB", exact */
+const char *text_size(uint64_t bytes, char text[32]);            /* "64 MiB", exact */
 const char *text_nodes(uint64_t nodes, char *text, size_t size); /* "0-1,3" */
-const char *text_error(int error); /* "Cannot allocate memory" for -ENOMEM */
+const char *text_error(int error);                               /* "Cannot allocate memory" for -ENOMEM */
 /* Into the reports' fields. A cause is cut where it is too long; a cure is left out, since a command cut off in the
  * middle is worse than none. */
 __attribute__((format(printf, 2, 3))) void put_cause(char cause[192], const char *format, ...);

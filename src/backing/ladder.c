@@ -27,23 +27,19 @@ static int make_file(const struct backing_want *want, struct backing *backing, s
 		failed(entry, error, "memfd_create");
 		if (shift && (error == -ENODEV || error == -EINVAL)) {
 			put_cause(entry->cause, "this kernel or processor has no huge pages of %s",
-			         text_size(backing->page_size, size));
+			          text_size(backing->page_size, size));
 			return -ENOMEM;
 		}
-		if (error == -EMFILE)
-			put_cure(entry->cure, "ulimit -n 4096");
+		if (error == -EMFILE) put_cure(entry->cure, "ulimit -n 4096");
 		return error;
 	}
 	error = os_ftruncate(backing->fd, backing->capacity);
-	if (error)
-		return failed(entry, error, "sizing the file");
+	if (error) return failed(entry, error, "sizing the file");
 	/* Other users who get hold of a descriptor must not reopen it through /proc with more rights. */
 	error = os_fchmod(backing->fd, 0600);
-	if (error)
-		return failed(entry, error, "fchmod");
+	if (error) return failed(entry, error, "fchmod");
 	error = os_seal(backing->fd, F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL);
-	if (error)
-		return failed(entry, error, "sealing the file");
+	if (error) return failed(entry, error, "sealing the file");
 	return 0;
 }
 
@@ -57,19 +53,16 @@ static int try_rung(const struct backing_want *want, hp_rung rung, struct backin
 	entry->tried = 1;
 
 	int error = make_file(want, backing, entry);
-	if (error)
-		goto out;
+	if (error) goto out;
 	error = backing_map(backing, want->hint, PROT_READ | PROT_WRITE);
 	if (error) {
 		failed(entry, error, "mapping the file");
-		if (error == -ENOMEM)
-			put_cure(entry->cure, "ulimit -v unlimited");
+		if (error == -ENOMEM) put_cure(entry->cure, "ulimit -v unlimited");
 		goto out;
 	}
 	if (want->prefault == HP_PREFAULT_BACKGROUND) {
 		uint64_t first = page > 2 * MIB ? page : 2 * MIB;
-		if (*committed > first)
-			*committed = first;
+		if (*committed > first) *committed = first;
 	}
 	struct range_order order = {
 		.numa = want->numa,
@@ -82,8 +75,7 @@ static int try_rung(const struct backing_want *want, hp_rung rung, struct backin
 out:
 	if (error) {
 		backing_unmap(backing);
-		if (backing->fd >= 0)
-			os_close(backing->fd);
+		if (backing->fd >= 0) os_close(backing->fd);
 		*backing = (struct backing){.fd = -1};
 		*committed = 0;
 	}
@@ -97,21 +89,18 @@ static const char *skipped(const struct backing_want *want, hp_rung rung)
 		return "memory that is populated lazily is on 4 KiB pages only";
 	if (want->choice == HP_CHOICE_ANY || want->rung == HP_RUNG_BEST)
 		return rung == HP_RUNG_1G && want->size < GIB ? "the size asked for is below 1 GiB" : NULL;
-	if (want->choice == HP_CHOICE_REQUIRE && rung != want->rung)
-		return "other pages are required";
+	if (want->choice == HP_CHOICE_REQUIRE && rung != want->rung) return "other pages are required";
 	return rung < want->rung ? "smaller pages are preferred" : NULL;
 }
 
 static bool makes_sense(const struct backing_want *want)
 {
 	const uint64_t most = UINT64_C(1) << 56;
-	if (!want->size || want->size > most || want->capacity > most)
-		return false;
+	if (!want->size || want->size > most || want->capacity > most) return false;
 	if ((unsigned)want->choice > HP_CHOICE_REQUIRE || (unsigned)want->rung > HP_RUNG_4K ||
 	    (unsigned)want->prefault > HP_PREFAULT_LAZY || (unsigned)want->numa.policy > HP_NUMA_INTERLEAVE)
 		return false;
-	if (want->choice == HP_CHOICE_REQUIRE && want->rung == HP_RUNG_BEST)
-		return false;
+	if (want->choice == HP_CHOICE_REQUIRE && want->rung == HP_RUNG_BEST) return false;
 	/* Touching huge pages that are not there is SIGBUS. */
 	return want->prefault != HP_PREFAULT_LAZY || want->choice == HP_CHOICE_ANY || want->rung == HP_RUNG_BEST ||
 	       want->rung == HP_RUNG_4K;
@@ -128,8 +117,7 @@ int backing_create(const struct backing_want *want, struct backing *backing, uin
 	report->rung_asked = want->choice == HP_CHOICE_ANY ? HP_RUNG_BEST : want->rung;
 	report->choice = want->choice;
 	report->numa = want->numa;
-	if (!makes_sense(want))
-		return -EINVAL;
+	if (!makes_sense(want)) return -EINVAL;
 	for (hp_rung rung = HP_RUNG_1G; rung <= HP_RUNG_4K; rung++) {
 		struct hp_report_rung *entry = &report->rung[report->rungs++];
 		*entry = (struct hp_report_rung){.rung = rung, .page_size = rung_page_size(rung)};
@@ -145,8 +133,7 @@ int backing_create(const struct backing_want *want, struct backing *backing, uin
 			report->bytes_got = *committed;
 			return 0;
 		}
-		if (error == -ECANCELED)
-			break;
+		if (error == -ECANCELED) break;
 	}
 	return error;
 }

@@ -15,16 +15,11 @@ uint64_t backing_nodes(const struct hp_numa *numa)
 {
 	uint64_t nodes = numa->nodes;
 	switch (numa->policy) {
-	case HP_NUMA_LOCAL:
-		return UINT64_C(1) << os_node();
-	case HP_NUMA_BIND:
-		return nodes ? nodes : UINT64_C(1) << os_node();
-	case HP_NUMA_PREFERRED:
-		return nodes ? nodes & -nodes : UINT64_C(1) << os_node();
-	case HP_NUMA_INTERLEAVE:
-		return nodes ? nodes : os_nodes_with_memory();
-	default:
-		return os_nodes_with_memory();
+	case HP_NUMA_LOCAL: return UINT64_C(1) << os_node();
+	case HP_NUMA_BIND: return nodes ? nodes : UINT64_C(1) << os_node();
+	case HP_NUMA_PREFERRED: return nodes ? nodes & -nodes : UINT64_C(1) << os_node();
+	case HP_NUMA_INTERLEAVE: return nodes ? nodes : os_nodes_with_memory();
+	default: return os_nodes_with_memory();
 	}
 }
 
@@ -39,18 +34,18 @@ static void explain(int error, uint64_t nodes, struct hp_report *report)
 	report->numa_error = error;
 	switch (error) {
 	case -EPERM:
-		put_cause(report->numa_cause, "mbind is not permitted (a container's profile without CAP_SYS_NICE), so memory is not bound to nodes");
+		put_cause(
+			report->numa_cause,
+			"mbind is not permitted (a container's profile without CAP_SYS_NICE), so memory is not bound to nodes");
 		put_cure(report->numa_cure, "docker run --cap-add SYS_NICE ...");
 		break;
-	case -ENOSYS:
-		put_cause(report->numa_cause, "this kernel has no NUMA support");
-		break;
+	case -ENOSYS: put_cause(report->numa_cause, "this kernel has no NUMA support"); break;
 	case -EINVAL:
-		put_cause(report->numa_cause, "node %.60s is not there, has no memory or is not allowed here; this process may use node %.60s",
-		         text_nodes(nodes, asked, sizeof asked), text_nodes(os_nodes_with_memory(), allowed, sizeof allowed));
+		put_cause(report->numa_cause,
+		          "node %.60s is not there, has no memory or is not allowed here; this process may use node %.60s",
+		          text_nodes(nodes, asked, sizeof asked), text_nodes(os_nodes_with_memory(), allowed, sizeof allowed));
 		break;
-	default:
-		put_cause(report->numa_cause, "mbind failed: %s", text_error(error));
+	default: put_cause(report->numa_cause, "mbind failed: %s", text_error(error));
 	}
 }
 
@@ -58,17 +53,12 @@ int policy_set(void *start, uint64_t bytes, const struct hp_numa *numa, uint64_t
 {
 	int mode;
 	switch (numa->policy) {
-	case HP_NUMA_DEFAULT:
-		return 0;
-	case HP_NUMA_INTERLEAVE:
-		mode = MPOL_INTERLEAVE;
-		break;
-	default:
-		mode = policy_is_bound(numa) ? MPOL_BIND : MPOL_PREFERRED;
+	case HP_NUMA_DEFAULT: return 0;
+	case HP_NUMA_INTERLEAVE: mode = MPOL_INTERLEAVE; break;
+	default: mode = policy_is_bound(numa) ? MPOL_BIND : MPOL_PREFERRED;
 	}
 	int error = os_mbind(start, bytes, mode, nodes, false);
-	if (!error)
-		return 0;
+	if (!error) return 0;
 	explain(error, nodes, report);
 	bool no_numa = error == -EPERM || error == -ENOSYS || error == -EINVAL;
 	return no_numa && !numa->strict ? 0 : error;
@@ -78,8 +68,7 @@ int policy_set(void *start, uint64_t bytes, const struct hp_numa *numa, uint64_t
 void policy_reset(void *start, uint64_t bytes)
 {
 	uint64_t nodes = os_nodes_with_memory();
-	if (nodes & (nodes - 1))
-		os_mbind(start, bytes, MPOL_DEFAULT, 0, false);
+	if (nodes & (nodes - 1)) os_mbind(start, bytes, MPOL_DEFAULT, 0, false);
 }
 
 static int query(char *start, uint64_t count, uint64_t step, int *status)
@@ -92,8 +81,7 @@ static int query(char *start, uint64_t count, uint64_t step, int *status)
 			status[at + i] = -ENOENT;
 		}
 		int error = os_move_pages(batch, pages, status + at);
-		if (error)
-			return error;
+		if (error) return error;
 		at += batch;
 	}
 	return 0;
@@ -114,8 +102,7 @@ int policy_verify(const struct backing *backing, uint64_t from, uint64_t to, con
 	for (uint64_t at = 0; at < total;) {
 		uint64_t batch = total - at < 512 ? total - at : 512;
 		int error = query(backing->base + from + at * step, batch, step, status);
-		if (error)
-			return error;
+		if (error) return error;
 		for (uint64_t i = 0; i < batch; i++) {
 			if (status[i] >= 0 && status[i] < HP_MAX_NODES)
 				count[status[i]]++;
@@ -127,12 +114,10 @@ int policy_verify(const struct backing *backing, uint64_t from, uint64_t to, con
 	unsigned wanted = __builtin_popcountll(nodes);
 	uint64_t share = wanted ? (total + wanted - 1) / wanted : total;
 	for (unsigned node = 0; node < HP_MAX_NODES; node++) {
-		if (!count[node])
-			continue;
+		if (!count[node]) continue;
 		struct hp_report_node *entry = &report->node[report->nodes++];
 		*entry = (struct hp_report_node){.node = node, .pages = count[node]};
-		if (numa->policy == HP_NUMA_DEFAULT)
-			continue;
+		if (numa->policy == HP_NUMA_DEFAULT) continue;
 		if (!(nodes >> node & 1))
 			entry->misplaced = count[node];
 		else if (numa->policy == HP_NUMA_INTERLEAVE && count[node] > share)
@@ -144,12 +129,10 @@ int policy_verify(const struct backing *backing, uint64_t from, uint64_t to, con
 
 int backing_where(const struct backing *backing, uint64_t from, uint64_t to, uint64_t step, int *nodes, unsigned count)
 {
-	if (!step || from > to || to > backing->capacity || (to - from + step - 1) / step > count)
-		return -EINVAL;
+	if (!step || from > to || to > backing->capacity || (to - from + step - 1) / step > count) return -EINVAL;
 	uint64_t steps = (to - from + step - 1) / step;
 	int error = query(backing->base + from, steps, step, nodes);
 	for (uint64_t i = 0; i < steps; i++)
-		if (error || nodes[i] < 0 || nodes[i] >= HP_MAX_NODES)
-			nodes[i] = -1;
+		if (error || nodes[i] < 0 || nodes[i] >= HP_MAX_NODES) nodes[i] = -1;
 	return error;
 }

@@ -38,8 +38,7 @@ static void fail(_Atomic int *place, int error)
 void populate_touch(char *start, uint64_t bytes, uint64_t step)
 {
 	/* Adding nothing, atomically, is a write that changes nothing, whoever else writes there. */
-	for (uint64_t at = 0; at < bytes; at += step)
-		__atomic_fetch_add(start + at, 0, __ATOMIC_RELAXED);
+	for (uint64_t at = 0; at < bytes; at += step) __atomic_fetch_add(start + at, 0, __ATOMIC_RELAXED);
 }
 
 static int fill(struct job *job, uint64_t at, uint64_t bytes)
@@ -48,14 +47,12 @@ static int fill(struct job *job, uint64_t at, uint64_t bytes)
 	char *start = backing->base + at;
 	if (!atomic_load_explicit(&job->old_kernel, memory_order_relaxed)) {
 		int error = os_advise(start, bytes, MADV_POPULATE_WRITE);
-		if (error != -EINVAL)
-			return error;
+		if (error != -EINVAL) return error;
 		atomic_store_explicit(&job->old_kernel, true, memory_order_relaxed);
 	}
 	if (rung_is_hugetlb(backing->rung)) {
 		int error = os_allocate(backing->fd, at, bytes);
-		if (error)
-			return error == -ENOSPC ? -EFAULT : error; /* one code for a shortage */
+		if (error) return error == -ENOSPC ? -EFAULT : error; /* one code for a shortage */
 	}
 	populate_touch(start, bytes, rung_is_hugetlb(backing->rung) ? backing->page_size : 4 * KIB);
 	return 0;
@@ -67,21 +64,17 @@ static int fill_huge(struct job *job, uint64_t at, uint64_t bytes)
 {
 	for (uint64_t end = at + bytes; at < end; at += 2 * MIB) {
 		int error = fill(job, at, 4 * KIB), collapsed = 0;
-		if (error)
-			return error;
+		if (error) return error;
 		for (unsigned tries = 0; tries < 8; tries++) { /* a page may be busy for a moment */
 			collapsed = os_advise(job->backing->base + at, 2 * MIB, MADV_COLLAPSE);
-			if (collapsed != -EAGAIN && collapsed != -EBUSY)
-				break;
+			if (collapsed != -EAGAIN && collapsed != -EBUSY) break;
 		}
 		error = fill(job, at, 2 * MIB);
-		if (error)
-			return error;
+		if (error) return error;
 		if (collapsed) { /* no harm if it is huge all the same; otherwise the whole rung fails, so at once */
 			uint64_t huge;
 			fail(&job->collapse_error, collapsed);
-			if (thp_huge_bytes(job->backing, at, at + 2 * MIB, &huge) < 0 || !huge)
-				return -ENODATA;
+			if (thp_huge_bytes(job->backing, at, at + 2 * MIB, &huge) < 0 || !huge) return -ENODATA;
 		}
 	}
 	return 0;
@@ -90,11 +83,9 @@ static int fill_huge(struct job *job, uint64_t at, uint64_t bytes)
 /* Returns false when there is nothing left to do. */
 static bool take_slice(struct job *job)
 {
-	if (atomic_load(&job->error))
-		return false;
+	if (atomic_load(&job->error)) return false;
 	uint64_t at = atomic_fetch_add(&job->next, job->slice), size = job->to - job->from;
-	if (at >= size)
-		return false;
+	if (at >= size) return false;
 	uint64_t bytes = size - at < job->slice ? size - at : job->slice;
 	int error = job->backing->rung == HP_RUNG_THP ? fill_huge(job, job->from + at, bytes)
 	                                              : fill(job, job->from + at, bytes);
@@ -109,8 +100,7 @@ static bool take_slice(struct job *job)
 static void *worker(void *arg)
 {
 	struct job *job = arg;
-	if (job->pin)
-		os_set_affinity(&job->cpus);
+	if (job->pin) os_set_affinity(&job->cpus);
 	while (take_slice(job))
 		;
 	return NULL;
@@ -128,19 +118,15 @@ static unsigned choose_cpus(struct job *job, uint64_t nodes, const struct hp_num
 {
 	cpu_set_t node_cpus;
 	job->pin = false;
-	if (os_affinity(own) < 0)
-		return 1;
+	if (os_affinity(own) < 0) return 1;
 	/* By default memory comes from the node of whoever faults it, which should be the caller's. */
-	if (numa->policy == HP_NUMA_DEFAULT && nodes & (nodes - 1))
-		nodes = UINT64_C(1) << os_node();
+	if (numa->policy == HP_NUMA_DEFAULT && nodes & (nodes - 1)) nodes = UINT64_C(1) << os_node();
 	CPU_ZERO(&job->cpus);
 	for (unsigned node = 0; node < HP_MAX_NODES; node++) {
-		if (nodes >> node & 1 && os_node_cpus(node, &node_cpus) == 0)
-			CPU_OR(&job->cpus, &job->cpus, &node_cpus);
+		if (nodes >> node & 1 && os_node_cpus(node, &node_cpus) == 0) CPU_OR(&job->cpus, &job->cpus, &node_cpus);
 	}
 	CPU_AND(&job->cpus, &job->cpus, own);
-	if (!CPU_COUNT(&job->cpus))
-		return CPU_COUNT(own);
+	if (!CPU_COUNT(&job->cpus)) return CPU_COUNT(own);
 	job->pin = !CPU_EQUAL(&job->cpus, own);
 	return CPU_COUNT(&job->cpus);
 }
@@ -160,31 +146,22 @@ int populate(const struct backing *backing, uint64_t from, uint64_t to, uint64_t
 	cpu_set_t own;
 	unsigned threads = choose_cpus(&job, nodes, &order->numa, &own);
 	uint64_t worth = order->threads ? (size + job.slice - 1) / job.slice : size / BYTES_PER_THREAD;
-	if (order->threads)
-		threads = order->threads;
-	if (threads > worth)
-		threads = worth;
-	if (threads > MAX_THREADS)
-		threads = MAX_THREADS;
-	if (!threads)
-		threads = 1;
+	if (order->threads) threads = order->threads;
+	if (threads > worth) threads = worth;
+	if (threads > MAX_THREADS) threads = MAX_THREADS;
+	if (!threads) threads = 1;
 
 	tell(&job, order, &told);
 	unsigned long id[MAX_THREADS];
 	unsigned started = 0;
 	/* Fewer threads than wished for are only slower. */
-	while (started + 1 < threads && !atomic_load(&job.error) && os_thread(worker, &job, &id[started]) == 0)
-		started++;
+	while (started + 1 < threads && !atomic_load(&job.error) && os_thread(worker, &job, &id[started]) == 0) started++;
 	bool pinned = job.pin && os_set_affinity(&job.cpus) == 0;
 	while (take_slice(&job))
-		if (atomic_load(&job.done) < size)
-			tell(&job, order, &told);
-	if (pinned)
-		os_set_affinity(&own);
-	for (unsigned i = 0; i < started; i++)
-		os_join(id[i]);
-	if (!atomic_load(&job.error))
-		tell(&job, order, &told);
+		if (atomic_load(&job.done) < size) tell(&job, order, &told);
+	if (pinned) os_set_affinity(&own);
+	for (unsigned i = 0; i < started; i++) os_join(id[i]);
+	if (!atomic_load(&job.error)) tell(&job, order, &told);
 
 	report->threads = started + 1;
 	report->prefault_ns += os_now_ns() - begin;

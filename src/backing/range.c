@@ -13,8 +13,7 @@
 static int because(struct hp_report_rung *entry, int error, int result, const char *what)
 {
 	entry->error = error;
-	if (!entry->cause[0])
-		put_cause(entry->cause, "%s: %s", what, text_error(error));
+	if (!entry->cause[0]) put_cause(entry->cause, "%s: %s", what, text_error(error));
 	return result;
 }
 
@@ -27,10 +26,8 @@ static bool shortage(const struct backing *backing, uint64_t bytes, uint64_t nod
 
 static void give_back(const struct backing *backing, uint64_t from, uint64_t to)
 {
-	if (os_punch(backing->fd, from, to - from) < 0)
-		os_advise(backing->base + from, to - from, MADV_REMOVE);
-	if (!rung_is_hugetlb(backing->rung))
-		os_unlock_memory(backing->base + from, to - from);
+	if (os_punch(backing->fd, from, to - from) < 0) os_advise(backing->base + from, to - from, MADV_REMOVE);
+	if (!rung_is_hugetlb(backing->rung)) os_unlock_memory(backing->base + from, to - from);
 	policy_reset(backing->base + from, to - from);
 }
 
@@ -39,10 +36,8 @@ static int check_thp(const struct backing *backing, uint64_t from, uint64_t to, 
 {
 	uint64_t huge;
 	int error = thp_huge_bytes(backing, from, to, &huge);
-	if (error)
-		return because(entry, error, -ENOMEM, "it cannot be told whether the pages are huge");
-	if (huge == to - from)
-		return 0;
+	if (error) return because(entry, error, -ENOMEM, "it cannot be told whether the pages are huge");
+	if (huge == to - from) return 0;
 	thp_explain(collapse_error, entry);
 	entry->error = collapse_error ? collapse_error : -ENOMEM;
 	return -ENOMEM;
@@ -55,8 +50,9 @@ static int check_nodes(const struct backing *backing, uint64_t from, uint64_t to
 	bool strict = numa->strict && numa->policy != HP_NUMA_DEFAULT;
 	int error = policy_verify(backing, from, to, numa, nodes, report, misplaced, &absent);
 	if (error)
-		return strict ? because(entry, error, error, "the kernel does not say where pages are, and the policy is strict")
-		              : 0;
+		return strict
+		           ? because(entry, error, error, "the kernel does not say where pages are, and the policy is strict")
+		           : 0;
 	if (absent && rung_is_hugetlb(backing->rung))
 		return because(entry, -EFAULT, -ENOMEM, "pages are missing after they were populated");
 	if (*misplaced && strict) {
@@ -94,33 +90,27 @@ static int commit(const struct backing *backing, uint64_t from, uint64_t to, con
 			thp_explain(0, entry);
 			return because(entry, error, -ENOMEM, "");
 		}
-		if (error)
-			return because(entry, error, error, "MADV_HUGEPAGE");
+		if (error) return because(entry, error, error, "MADV_HUGEPAGE");
 	}
 	/* Before populating: so it costs nothing, while locking 4 KiB pages afterwards takes a tenth of the time. */
-	if (!rung_is_hugetlb(backing->rung))
-		report->lock_error = os_lock_on_fault(start, bytes);
+	if (!rung_is_hugetlb(backing->rung)) report->lock_error = os_lock_on_fault(start, bytes);
 	error = populate(backing, from, to, nodes, order, report, &collapse_error);
 	if (error == -ENODATA) { /* small pages where they should be huge */
 		thp_explain(collapse_error, entry);
 		return because(entry, collapse_error, -ENOMEM, "");
 	}
-	if (error == -ECANCELED)
-		return because(entry, error, error, "cancelled by the progress function");
+	if (error == -ECANCELED) return because(entry, error, error, "cancelled by the progress function");
 	if (error == -EFAULT || error == -ENOMEM || error == -ENOSPC) {
 		entry->error = -ENOMEM; /* explained once everything is given back */
 		return -ENOMEM;
 	}
-	if (error)
-		return because(entry, error, error, "populating failed");
+	if (error) return because(entry, error, error, "populating failed");
 	if (backing->rung == HP_RUNG_THP) {
 		error = check_thp(backing, from, to, collapse_error, entry);
-		if (error)
-			return error;
+		if (error) return error;
 	}
 	error = check_nodes(backing, from, to, numa, nodes, report, entry, misplaced);
-	if (error)
-		return error;
+	if (error) return error;
 	return 0;
 }
 
@@ -136,20 +126,20 @@ int range_commit(const struct backing *backing, uint64_t from, uint64_t to, cons
 	report->nodes = report->threads = 0;
 	report->prefault_ns = 0;
 	int error = commit(backing, from, to, order, nodes, report, entry, &misplaced);
-	if (!error)
-		return 0;
+	if (!error) return 0;
 	give_back(backing, from, to);
 	if (error == -ENOMEM && !entry->cause[0]) {
 		/* The numbers that matter are those without what we had taken. */
-		if (misplaced)
-			bound = true;
+		if (misplaced) bound = true;
 		if (!shortage(backing, to - from, nodes, bound, entry)) {
 			if (misplaced)
 				put_cause(entry->cause, "%llu of %llu pages came from other nodes than asked for",
-				         (unsigned long long)misplaced, (unsigned long long)((to - from) / backing->page_size));
+				          (unsigned long long)misplaced, (unsigned long long)((to - from) / backing->page_size));
 			else
-				put_cause(entry->cause, "the kernel ran short while populating, though enough is free now: others took memory at the same "
-				         "time; try again");
+				put_cause(
+					entry->cause,
+					"the kernel ran short while populating, though enough is free now: others took memory at the same "
+					"time; try again");
 		}
 	}
 	return error;

@@ -8,16 +8,11 @@
 const char *hp_rung_name(hp_rung rung)
 {
 	switch (rung) {
-	case HP_RUNG_1G:
-		return "1 GiB";
-	case HP_RUNG_2M:
-		return "2 MiB";
-	case HP_RUNG_THP:
-		return "2 MiB (THP)";
-	case HP_RUNG_4K:
-		return "4 KiB";
-	case HP_RUNG_BEST:
-		return "best";
+	case HP_RUNG_1G: return "1 GiB";
+	case HP_RUNG_2M: return "2 MiB";
+	case HP_RUNG_THP: return "2 MiB (THP)";
+	case HP_RUNG_4K: return "4 KiB";
+	case HP_RUNG_BEST: return "best";
 	}
 	return "unknown";
 }
@@ -25,13 +20,10 @@ const char *hp_rung_name(hp_rung rung)
 uint64_t rung_page_size(hp_rung rung)
 {
 	switch (rung) {
-	case HP_RUNG_1G:
-		return GIB;
+	case HP_RUNG_1G: return GIB;
 	case HP_RUNG_2M:
-	case HP_RUNG_THP:
-		return 2 * MIB;
-	default:
-		return 4 * KIB;
+	case HP_RUNG_THP: return 2 * MIB;
+	default: return 4 * KIB;
 	}
 }
 
@@ -52,12 +44,11 @@ const char *text_nodes(uint64_t nodes, char *text, size_t size)
 	size_t length = 0;
 	text[0] = 0;
 	for (unsigned node = 0; node < HP_MAX_NODES && length < size; node++) {
-		if (!(nodes >> node & 1))
-			continue;
+		if (!(nodes >> node & 1)) continue;
 		unsigned last = node;
-		while (last + 1 < HP_MAX_NODES && nodes >> (last + 1) & 1)
-			last++;
-		length += snprintf(text + length, size - length, last > node ? "%s%u-%u" : "%s%u", length ? "," : "", node, last);
+		while (last + 1 < HP_MAX_NODES && nodes >> (last + 1) & 1) last++;
+		length += snprintf(text + length, size - length, last > node ? "%s%u-%u" : "%s%u", length ? "," : "", node,
+		                   last);
 		node = last;
 	}
 	return text;
@@ -83,8 +74,7 @@ void put_cure(char cure[192], const char *format, ...)
 	va_start(args, format);
 	int length = vsnprintf(cure, 192, format, args);
 	va_end(args);
-	if (length < 0 || length >= 192)
-		cure[0] = 0;
+	if (length < 0 || length >= 192) cure[0] = 0;
 }
 
 /* Collects text as snprintf does: goes on counting when the room is used up. */
@@ -100,8 +90,7 @@ __attribute__((format(printf, 2, 3))) static void put(struct writer *writer, con
 	va_start(args, format);
 	int length = vsnprintf(left ? writer->text + writer->length : NULL, left, format, args);
 	va_end(args);
-	if (length > 0)
-		writer->length += length;
+	if (length > 0) writer->length += length;
 }
 
 static void put_asked(struct writer *to, const struct hp_report *report)
@@ -123,8 +112,7 @@ static void put_asked(struct writer *to, const struct hp_report *report)
 			else
 				put(to, "%s", numa->policy == HP_NUMA_INTERLEAVE ? " all nodes" : " the local node");
 		}
-		if (numa->strict)
-			put(to, ", strictly");
+		if (numa->strict) put(to, ", strictly");
 	}
 	put(to, "\n");
 }
@@ -154,32 +142,27 @@ static void put_got(struct writer *to, const struct hp_report *report)
 int hp_report_text(const struct hp_report *report, char *text, size_t size)
 {
 	struct writer to = {.text = text, .size = size};
-	if (size)
-		text[0] = 0;
+	if (size) text[0] = 0;
 	put_asked(&to, report);
 	put_got(&to, report);
 	for (unsigned i = 0; i < report->rungs && i < HP_RUNGS; i++) {
 		const struct hp_report_rung *rung = &report->rung[i];
-		if (rung->tried && !rung->error)
-			continue;
+		if (rung->tried && !rung->error) continue;
 		put(&to, "%s: ", hp_rung_name(rung->rung));
 		if (rung->tried)
 			put(&to, "no (%s)%s%s\n", text_error(rung->error), rung->cause[0] ? ": " : "", rung->cause);
 		else
 			put(&to, "not tried: %s\n", rung->cause);
-		if (rung->cure[0])
-			put(&to, "  cure: %s\n", rung->cure);
+		if (rung->cure[0]) put(&to, "  cure: %s\n", rung->cure);
 	}
 	if (report->numa_error) {
 		put(&to, "NUMA: %s\n", report->numa_cause[0] ? report->numa_cause : text_error(report->numa_error));
-		if (report->numa_cure[0])
-			put(&to, "  cure: %s\n", report->numa_cure);
+		if (report->numa_cure[0]) put(&to, "  cure: %s\n", report->numa_cure);
 	}
 	for (unsigned i = 0; i < report->nodes && i < HP_MAX_NODES; i++) {
 		const struct hp_report_node *node = &report->node[i];
 		put(&to, "node %d: %llu page%s", node->node, (unsigned long long)node->pages, node->pages == 1 ? "" : "s");
-		if (node->misplaced)
-			put(&to, ", %llu of them misplaced", (unsigned long long)node->misplaced);
+		if (node->misplaced) put(&to, ", %llu of them misplaced", (unsigned long long)node->misplaced);
 		put(&to, "\n");
 	}
 	return to.length > INT32_MAX ? INT32_MAX : (int)to.length;

@@ -24,11 +24,11 @@ static void explain_limit(const struct host_limit *limit, uint64_t bytes, const 
                           struct hp_report_rung *entry)
 {
 	char max[32], needed[32];
-	put_cause(entry->cause, "the cgroup %.64s allows %s of %s (%s); %llu MiB of that are used, %s are needed", limit->group,
-	         text_size(limit->limit, max), what, limit->file, (unsigned long long)(limit->used / MIB),
-	         text_size(bytes, needed));
+	put_cause(entry->cause, "the cgroup %.64s allows %s of %s (%s); %llu MiB of that are used, %s are needed",
+	          limit->group, text_size(limit->limit, max), what, limit->file, (unsigned long long)(limit->used / MIB),
+	          text_size(bytes, needed));
 	put_cure(entry->cure, "echo %llu > %s/%s", (unsigned long long)round_up(limit->used + bytes, 2 * MIB), limit->group,
-	     limit->file);
+	         limit->file);
 }
 
 /* Huge pages of a set of nodes; false where that is hidden. */
@@ -37,13 +37,10 @@ static bool count_on(const struct host_pages *pages, uint64_t nodes, uint64_t *t
 	bool seen = false;
 	*total = *unused = 0;
 	for (unsigned node = 0; node < HOST_MAX_NODES; node++) {
-		if (pages->node[node].total == HOST_UNKNOWN)
-			continue;
+		if (pages->node[node].total == HOST_UNKNOWN) continue;
 		seen = true;
-		if (!(nodes >> node & 1))
-			continue;
-		if (pages->node[node].free == HOST_UNKNOWN)
-			return false;
+		if (!(nodes >> node & 1)) continue;
+		if (pages->node[node].free == HOST_UNKNOWN) return false;
 		*total += pages->node[node].total;
 		*unused += pages->node[node].free;
 	}
@@ -66,8 +63,7 @@ bool shortage_of_huge_pages(uint64_t page_size, uint64_t bytes, uint64_t nodes, 
 		explain_limit(&limit, bytes, what, entry);
 		return true;
 	}
-	if (host_pages(page_size, &pages) < 0 || pages.free == HOST_UNKNOWN)
-		return false;
+	if (host_pages(page_size, &pages) < 0 || pages.free == HOST_UNKNOWN) return false;
 	uint64_t overcommit = known(pages.overcommit), surplus = known(pages.surplus);
 	uint64_t spare = overcommit > surplus ? overcommit - surplus : 0;
 	uint64_t reserved = known(pages.reserved), unused = known(pages.free);
@@ -75,27 +71,27 @@ bool shortage_of_huge_pages(uint64_t page_size, uint64_t bytes, uint64_t nodes, 
 	const char *boot = page_size == GIB ? ". If the command gets fewer: boot with hugepagesz=1G hugepages=N" : "";
 	if (need > left) {
 		if (!pages.total && !spare)
-			put_cause(entry->cause, "no huge pages of %s are set aside, %llu are needed%s", page, need,
-			         boot);
+			put_cause(entry->cause, "no huge pages of %s are set aside, %llu are needed%s", page, need, boot);
 		else
-			put_cause(entry->cause, "%llu huge pages of %s are needed, %llu of %llu are free and %llu of those reserved by others%s", need,
-			         page, (unsigned long long)unused, (unsigned long long)pages.total, (unsigned long long)reserved, boot);
+			put_cause(entry->cause,
+			          "%llu huge pages of %s are needed, %llu of %llu are free and %llu of those reserved by others%s",
+			          need, page, (unsigned long long)unused, (unsigned long long)pages.total,
+			          (unsigned long long)reserved, boot);
 		put_cure(entry->cure, "echo %llu > /sys/kernel/mm/hugepages/hugepages-%llukB/nr_hugepages",
-		     (unsigned long long)(pages.total + need - left), kilobytes);
+		         (unsigned long long)(pages.total + need - left), kilobytes);
 		return true;
 	}
 	/* Without a policy the cpuset decides. */
-	if (!bound)
-		nodes = os_nodes_with_memory();
+	if (!bound) nodes = os_nodes_with_memory();
 	uint64_t there, there_total;
-	if (!count_on(&pages, nodes, &there_total, &there) || need <= there + spare)
-		return false;
+	if (!count_on(&pages, nodes, &there_total, &there) || need <= there + spare) return false;
 	unsigned first = nodes ? __builtin_ctzll(nodes) : 0;
-	put_cause(entry->cause, "node %.40s: %llu huge pages of %s are needed there, %llu of %llu are free (%llu on all nodes together)",
-	         text_nodes(nodes, list, sizeof list), need, page, (unsigned long long)there,
-	         (unsigned long long)there_total, (unsigned long long)unused);
+	put_cause(entry->cause,
+	          "node %.40s: %llu huge pages of %s are needed there, %llu of %llu are free (%llu on all nodes together)",
+	          text_nodes(nodes, list, sizeof list), need, page, (unsigned long long)there,
+	          (unsigned long long)there_total, (unsigned long long)unused);
 	put_cure(entry->cure, "echo %llu > /sys/devices/system/node/node%u/hugepages/hugepages-%llukB/nr_hugepages",
-	     (unsigned long long)(known(pages.node[first].total) + need - there - spare), first, kilobytes);
+	         (unsigned long long)(known(pages.node[first].total) + need - there - spare), first, kilobytes);
 	return true;
 }
 
@@ -114,24 +110,20 @@ bool shortage_of_memory(uint64_t bytes, uint64_t nodes, bool bound, struct hp_re
 	uint64_t available = host_memory_available();
 	if (with_tables > available) {
 		put_cause(entry->cause, "%s are needed, %llu MiB of memory are available on this machine", needed,
-		         (unsigned long long)(available / MIB));
+		          (unsigned long long)(available / MIB));
 		return true;
 	}
 	uint64_t all = os_nodes_with_memory();
-	if (!bound || !(all & (all - 1)))
-		return false;
+	if (!bound || !(all & (all - 1))) return false;
 	available = 0;
 	for (unsigned node = 0; node < HOST_MAX_NODES; node++) {
-		if (!(nodes >> node & 1))
-			continue;
+		if (!(nodes >> node & 1)) continue;
 		uint64_t here = host_node_available(node);
-		if (here == HOST_UNKNOWN)
-			return false;
+		if (here == HOST_UNKNOWN) return false;
 		available += here;
 	}
-	if (with_tables <= available)
-		return false;
+	if (with_tables <= available) return false;
 	put_cause(entry->cause, "node %.40s: %s are needed there, %llu MiB of memory are available",
-	         text_nodes(nodes, list, sizeof list), needed, (unsigned long long)(available / MIB));
+	          text_nodes(nodes, list, sizeof list), needed, (unsigned long long)(available / MIB));
 	return true;
 }

@@ -23,8 +23,7 @@ static int sum_smaps(uintptr_t start, uintptr_t end, uint64_t *bytes)
 	bool inside = false;
 	*bytes = 0;
 	int fd = os_open("/proc/self/smaps", O_RDONLY);
-	if (fd < 0)
-		return fd;
+	if (fd < 0) return fd;
 	int64_t got;
 	while ((got = os_pread(fd, buf + kept, sizeof buf - 1 - kept, at)) > 0) {
 		at += got;
@@ -36,8 +35,7 @@ static int sum_smaps(uintptr_t start, uintptr_t end, uint64_t *bytes)
 			unsigned long long kilobytes;
 			if (sscanf(line, "%lx-%lx ", &from, &to) == 2) {
 				inside = from >= start && to <= end;
-				if (from >= end)
-					goto done; /* they are in order of address */
+				if (from >= end) goto done; /* they are in order of address */
 			} else if (inside && sscanf(line, "ShmemPmdMapped: %llu", &kilobytes) == 1) {
 				*bytes += kilobytes * 1024;
 			}
@@ -45,8 +43,7 @@ static int sum_smaps(uintptr_t start, uintptr_t end, uint64_t *bytes)
 		}
 		kept = buf + kept - line;
 		memmove(buf, line, kept);
-		if (kept == sizeof buf - 1)
-			kept = 0; /* a path longer than a page: no line of ours */
+		if (kept == sizeof buf - 1) kept = 0; /* a path longer than a page: no line of ours */
 	}
 done:
 	os_close(fd);
@@ -60,19 +57,16 @@ int thp_huge_bytes(const struct backing *backing, uint64_t from, uint64_t to, ui
 	*bytes = 0;
 	/* Reserved with slack, so that the view can be aligned and has no neighbour to merge with. */
 	int error = os_map(NULL, size + 4 * MIB, PROT_NONE, OS_MAP_PRIVATE_ANON | OS_MAP_NORESERVE, -1, 0, &room);
-	if (error)
-		return error;
+	if (error) return error;
 	char *aligned = (char *)(uintptr_t)round_up((uintptr_t)room + 4096, 2 * MIB);
 	error = os_map(aligned, size, PROT_READ, OS_MAP_FIXED | OS_MAP_NORESERVE, backing->fd, from, &view);
 	if (!error) {
 		error = os_advise(view, size, MADV_POPULATE_READ);
 		if (error == -EINVAL) {
-			for (uint64_t at = 0; at < size; at += 4096)
-				(void)*(volatile char *)((char *)view + at);
+			for (uint64_t at = 0; at < size; at += 4096) (void)*(volatile char *)((char *)view + at);
 			error = 0;
 		}
-		if (!error)
-			error = sum_smaps((uintptr_t)view, (uintptr_t)view + size, bytes);
+		if (!error) error = sum_smaps((uintptr_t)view, (uintptr_t)view + size, bytes);
 	}
 	os_unmap(room, size + 4 * MIB);
 	return error;
@@ -82,16 +76,15 @@ void thp_explain(int collapse_error, struct hp_report_rung *entry)
 {
 	char word[32], why[96] = "";
 	host_choice("/sys/kernel/mm/transparent_hugepage/shmem_enabled", word, sizeof word);
-	if (collapse_error)
-		snprintf(why, sizeof why, ", and MADV_COLLAPSE fails: %.40s", text_error(collapse_error));
+	if (collapse_error) snprintf(why, sizeof why, ", and MADV_COLLAPSE fails: %.40s", text_error(collapse_error));
 	if (!word[0]) {
 		put_cause(entry->cause, "this kernel has no transparent huge pages for shared memory");
 	} else if (!strcmp(word, "never") || !strcmp(word, "deny")) {
-		put_cause(entry->cause, "transparent huge pages of shared memory are set to \"%.8s\"%s", word,
-		         why);
+		put_cause(entry->cause, "transparent huge pages of shared memory are set to \"%.8s\"%s", word, why);
 		put_cure(entry->cure, "echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled");
 	} else {
-		put_cause(entry->cause, "the kernel found no free blocks of 2 MiB for all of it (memory is fragmented or short)%s", why);
+		put_cause(entry->cause,
+		          "the kernel found no free blocks of 2 MiB for all of it (memory is fragmented or short)%s", why);
 		put_cure(entry->cure, "echo 1 > /proc/sys/vm/compact_memory");
 	}
 }

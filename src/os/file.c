@@ -23,14 +23,11 @@ int os_memfd_create(const char *name, unsigned huge_shift, int *fd)
 	*fd = -1;
 	if (!os_answered(OS_MEMFD_CREATE, &result)) {
 		unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
-		if (huge_shift)
-			flags |= MFD_HUGETLB | huge_shift << MFD_HUGE_SHIFT;
+		if (huge_shift) flags |= MFD_HUGETLB | huge_shift << MFD_HUGE_SHIFT;
 		result = os_result(memfd_create(name, flags | MFD_NOEXEC_SEAL));
-		if (result == -EINVAL)
-			result = os_result(memfd_create(name, flags));
+		if (result == -EINVAL) result = os_result(memfd_create(name, flags));
 	}
-	if (result < 0)
-		return result;
+	if (result < 0) return result;
 	*fd = result;
 	return 0;
 }
@@ -38,8 +35,7 @@ int os_memfd_create(const char *name, unsigned huge_shift, int *fd)
 int os_ftruncate(int fd, uint64_t size)
 {
 	OS_ASK(OS_FTRUNCATE);
-	if (size > INT64_MAX)
-		return -EFBIG;
+	if (size > INT64_MAX) return -EFBIG;
 	int64_t result;
 	do {
 		result = os_result(ftruncate(fd, size));
@@ -49,8 +45,7 @@ int os_ftruncate(int fd, uint64_t size)
 
 static int allocate(int fd, int mode, uint64_t from, uint64_t bytes)
 {
-	if (from > INT64_MAX || bytes > INT64_MAX - from)
-		return -EFBIG;
+	if (from > INT64_MAX || bytes > INT64_MAX - from) return -EFBIG;
 	int64_t result;
 	do {
 		result = os_result(fallocate(fd, mode, from, bytes));
@@ -102,10 +97,8 @@ int64_t os_block_size(int fd)
 	do {
 		result = os_result(fstatfs(fd, &fs));
 	} while (result == -EINTR);
-	if (result < 0)
-		return result;
-	if (fs.f_type != TMPFS_MAGIC && fs.f_type != HUGETLBFS_MAGIC)
-		return -EINVAL;
+	if (result < 0) return result;
+	if (fs.f_type != TMPFS_MAGIC && fs.f_type != HUGETLBFS_MAGIC) return -EINVAL;
 	return fs.f_bsize;
 }
 
@@ -136,8 +129,7 @@ int os_close(int fd)
 	int64_t answer, result = 0;
 	bool answered = os_answered(OS_CLOSE, &answer);
 	/* Not retried: after EINTR the descriptor is gone, and its number may be somebody else's. */
-	if (close(fd) < 0 && errno != EINTR)
-		result = -errno;
+	if (close(fd) < 0 && errno != EINTR) result = -errno;
 	return answered ? answer : result;
 }
 
@@ -156,8 +148,7 @@ int os_cloexec(int fd, bool on)
 int64_t os_pread(int fd, void *buf, size_t bytes, uint64_t at)
 {
 	OS_ASK(OS_PREAD);
-	if (at > INT64_MAX)
-		return -EINVAL;
+	if (at > INT64_MAX) return -EINVAL;
 	int64_t result;
 	do {
 		result = os_result(pread(fd, buf, bytes, at));
@@ -167,21 +158,17 @@ int64_t os_pread(int fd, void *buf, size_t bytes, uint64_t at)
 
 int64_t os_read_file(const char *path, char *buf, size_t size)
 {
-	if (!size)
-		return -EINVAL;
+	if (!size) return -EINVAL;
 	buf[0] = 0;
 	OS_ASK(OS_READ_FILE);
 	int64_t fd = open_retried(path, O_RDONLY);
-	if (fd < 0)
-		return fd;
+	if (fd < 0) return fd;
 	size_t length = 0;
 	int64_t result;
 	for (;;) {
 		result = os_result(read(fd, buf + length, size - length));
-		if (result == -EINTR)
-			continue;
-		if (result <= 0)
-			break;
+		if (result == -EINTR) continue;
+		if (result <= 0) break;
 		length += result;
 		if (length == size) {
 			result = -EFBIG;
@@ -193,16 +180,14 @@ int64_t os_read_file(const char *path, char *buf, size_t size)
 		buf[0] = 0;
 		return result;
 	}
-	if (length && buf[length - 1] == '\n')
-		length--;
+	if (length && buf[length - 1] == '\n') length--;
 	buf[length] = 0;
 	return length;
 }
 
 static int64_t byte_command(int fd, int command, struct flock *lock, uint64_t byte, short type)
 {
-	if (byte > INT64_MAX - 1)
-		return -EINVAL;
+	if (byte > INT64_MAX - 1) return -EINVAL;
 	*lock = (struct flock){.l_type = type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
 	int64_t result;
 	do {

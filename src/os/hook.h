@@ -15,8 +15,7 @@ static inline bool os_answered(enum os_call call, int64_t *result)
 #define OS_ASK(call) \
 	do { \
 		int64_t answer_; \
-		if (os_answered(call, &answer_)) \
-			return answer_; \
+		if (os_answered(call, &answer_)) return answer_; \
 	} while (0)
 
 /* The kernel's convention: -1 and errno become -errno. */

@@ -32,21 +32,18 @@ unsigned host_parse_list(const char *text, void (*set)(void *arg, unsigned bit),
 	while (*text) {
 		char *end;
 		unsigned long from = strtoul(text, &end, 10);
-		if (end == text)
-			break;
+		if (end == text) break;
 		unsigned long to = from;
 		if (*end == '-') {
 			text = end + 1;
 			to = strtoul(text, &end, 10);
-			if (end == text)
-				break;
+			if (end == text) break;
 		}
 		for (unsigned long bit = from; bit <= to && bit < max; bit++) {
 			set(arg, bit);
 			count++;
 		}
-		if (*end != ',')
-			break;
+		if (*end != ',') break;
 		text = end + 1;
 	}
 	return count;
@@ -65,14 +62,11 @@ static void add_node(void *arg, unsigned node)
 int host_choice(const char *path, char *word, unsigned size)
 {
 	char text[256];
-	if (size)
-		word[0] = 0;
+	if (size) word[0] = 0;
 	int64_t length = os_read_file(path, text, sizeof text);
-	if (length < 0)
-		return length;
+	if (length < 0) return length;
 	char *open = strchr(text, '['), *close = open ? strchr(open, ']') : NULL;
-	if (!close)
-		return -ENODATA;
+	if (!close) return -ENODATA;
 	snprintf(word, size, "%.*s", (int)(close - open - 1), open + 1);
 	return 0;
 }
@@ -81,8 +75,7 @@ static uint64_t number_in(const char *directory, const char *file)
 {
 	char path[256], text[64], *end;
 	snprintf(path, sizeof path, "%s/%s", directory, file);
-	if (os_read_file(path, text, sizeof text) < 0)
-		return HOST_UNKNOWN;
+	if (os_read_file(path, text, sizeof text) < 0) return HOST_UNKNOWN;
 	uint64_t number = strtoull(text, &end, 10);
 	return end == text ? HOST_UNKNOWN : number;
 }
@@ -91,8 +84,7 @@ static uint64_t number_in(const char *directory, const char *file)
 static uint64_t kilobytes(const char *text, const char *key)
 {
 	const char *at = strstr(text, key);
-	if (!at)
-		return HOST_UNKNOWN;
+	if (!at) return HOST_UNKNOWN;
 	return strtoull(at + strlen(key), NULL, 10) * 1024;
 }
 
@@ -102,20 +94,17 @@ int host_pages(uint64_t size, struct host_pages *pages)
 	*pages = (struct host_pages){.size = size};
 	snprintf(directory, sizeof directory, HUGE "/hugepages-%llukB", (unsigned long long)(size >> 10));
 	pages->total = number_in(directory, "nr_hugepages");
-	if (pages->total == HOST_UNKNOWN)
-		return -ENOENT;
+	if (pages->total == HOST_UNKNOWN) return -ENOENT;
 	pages->free = number_in(directory, "free_hugepages");
 	pages->reserved = number_in(directory, "resv_hugepages");
 	pages->surplus = number_in(directory, "surplus_hugepages");
 	pages->overcommit = number_in(directory, "nr_overcommit_hugepages");
 	uint64_t online = 0;
 	char list[1024];
-	if (os_read_file(NODES "/online", list, sizeof list) >= 0)
-		host_parse_list(list, add_node, &online, HOST_MAX_NODES);
+	if (os_read_file(NODES "/online", list, sizeof list) >= 0) host_parse_list(list, add_node, &online, HOST_MAX_NODES);
 	for (unsigned node = 0; node < HOST_MAX_NODES; node++) {
 		pages->node[node].total = pages->node[node].free = pages->node[node].surplus = HOST_UNKNOWN;
-		if (!(online >> node & 1))
-			continue;
+		if (!(online >> node & 1)) continue;
 		snprintf(directory, sizeof directory, NODES "/node%u/hugepages/hugepages-%llukB", node,
 		         (unsigned long long)(size >> 10));
 		pages->node[node].total = number_in(directory, "nr_hugepages");
@@ -128,8 +117,7 @@ int host_pages(uint64_t size, struct host_pages *pages)
 uint64_t host_memory_available(void)
 {
 	char text[8192];
-	if (os_read_file("/proc/meminfo", text, sizeof text) < 0)
-		return HOST_UNKNOWN;
+	if (os_read_file("/proc/meminfo", text, sizeof text) < 0) return HOST_UNKNOWN;
 	return kilobytes(text, "MemAvailable:");
 }
 
@@ -137,16 +125,13 @@ uint64_t host_node_available(int node)
 {
 	char path[64], text[8192];
 	snprintf(path, sizeof path, NODES "/node%d/meminfo", node);
-	if (os_read_file(path, text, sizeof text) < 0)
-		return HOST_UNKNOWN;
+	if (os_read_file(path, text, sizeof text) < 0) return HOST_UNKNOWN;
 	uint64_t unused = kilobytes(text, "MemFree:"), sum = unused;
-	if (unused == HOST_UNKNOWN)
-		return HOST_UNKNOWN;
+	if (unused == HOST_UNKNOWN) return HOST_UNKNOWN;
 	const char *const droppable[] = {" Active(file):", " Inactive(file):", " SReclaimable:"};
 	for (unsigned i = 0; i < 3; i++) {
 		uint64_t bytes = kilobytes(text, droppable[i]);
-		if (bytes != HOST_UNKNOWN)
-			sum += bytes;
+		if (bytes != HOST_UNKNOWN) sum += bytes;
 	}
 	return sum;
 }
@@ -156,16 +141,14 @@ static void read_nodes(struct host *host)
 	uint64_t online = 0;
 	char path[128], text[8192];
 	host->nodes_allowed = os_nodes_with_memory();
-	if (os_read_file(NODES "/online", text, sizeof text) >= 0)
-		host_parse_list(text, add_node, &online, HOST_MAX_NODES);
+	if (os_read_file(NODES "/online", text, sizeof text) >= 0) host_parse_list(text, add_node, &online, HOST_MAX_NODES);
 	host->numa_known = online != 0;
 	if (!online) {
 		struct host_node *node = &host->node[0];
 		host->nodes = 1;
 		node->memory_total = host->memory_total;
 		node->memory_free = host->memory_available;
-		for (unsigned i = 0; i < HOST_MAX_NODES; i++)
-			node->distance[i] = i ? -1 : 10;
+		for (unsigned i = 0; i < HOST_MAX_NODES; i++) node->distance[i] = i ? -1 : 10;
 		if (os_read_file("/sys/devices/system/cpu/online", text, sizeof text) >= 0) {
 			snprintf(node->cpus, sizeof node->cpus, "%.255s", text);
 			host_parse_list(text, add_cpu, &node->cpu_set, CPU_SETSIZE);
@@ -173,8 +156,7 @@ static void read_nodes(struct host *host)
 		return;
 	}
 	for (unsigned id = 0; id < HOST_MAX_NODES; id++) {
-		if (!(online >> id & 1))
-			continue;
+		if (!(online >> id & 1)) continue;
 		struct host_node *node = &host->node[host->nodes++];
 		node->id = id;
 		snprintf(path, sizeof path, NODES "/node%u/cpulist", id);
@@ -198,8 +180,7 @@ static void read_huge_pages(struct host *host)
 {
 	for (unsigned shift = 16; shift <= 34 && host->sizes < HOST_MAX_SIZES; shift++) {
 		uint64_t size = UINT64_C(1) << shift;
-		if (host_pages(size, &host->pages[host->sizes]) < 0)
-			continue;
+		if (host_pages(size, &host->pages[host->sizes]) < 0) continue;
 		host_hugetlb_limit(size, &host->hugetlb_limit[host->sizes]);
 		host->sizes++;
 	}
@@ -214,15 +195,12 @@ static void read_thp(struct host *host)
 	if (!error) {
 		void *room, *at;
 		error = os_ftruncate(fd, 2 * MIB);
-		if (!error)
-			error = os_map(NULL, 4 * MIB, PROT_NONE, OS_MAP_PRIVATE_ANON | OS_MAP_NORESERVE, -1, 0, &room);
+		if (!error) error = os_map(NULL, 4 * MIB, PROT_NONE, OS_MAP_PRIVATE_ANON | OS_MAP_NORESERVE, -1, 0, &room);
 		if (!error) {
 			char *aligned = (char *)(((uintptr_t)room + 2 * MIB - 1) & ~(uintptr_t)(2 * MIB - 1));
 			error = os_map(aligned, 2 * MIB, PROT_READ | PROT_WRITE, OS_MAP_FIXED, fd, 0, &at);
-			if (!error)
-				error = os_advise(aligned, 2 * MIB, MADV_POPULATE_WRITE);
-			if (!error)
-				error = os_advise(aligned, 2 * MIB, MADV_COLLAPSE);
+			if (!error) error = os_advise(aligned, 2 * MIB, MADV_POPULATE_WRITE);
+			if (!error) error = os_advise(aligned, 2 * MIB, MADV_COLLAPSE);
 			os_unmap(room, 4 * MIB);
 		}
 		os_close(fd);
@@ -256,8 +234,7 @@ static void try_calls(struct host *host)
 	struct io_uring_params params = {0};
 	long fd = syscall(SYS_io_uring_setup, 1, &params);
 	host->io_uring_error = fd < 0 ? -errno : 0;
-	if (fd >= 0)
-		os_close(fd);
+	if (fd >= 0) os_close(fd);
 	uint64_t disabled = number_in("/proc/sys/kernel", "io_uring_disabled");
 	host->io_uring_disabled = disabled == HOST_UNKNOWN ? -1 : (int)disabled;
 
@@ -268,8 +245,7 @@ static void try_calls(struct host *host)
 		os_close(memfd);
 	}
 	host->membarrier_error = os_membarrier_register();
-	if (!host->membarrier_error)
-		host->membarrier_error = os_membarrier();
+	if (!host->membarrier_error) host->membarrier_error = os_membarrier();
 
 	void *page;
 	host->mbind_error = os_map(NULL, host->base_page, PROT_READ | PROT_WRITE, OS_MAP_PRIVATE_ANON, -1, 0, &page);

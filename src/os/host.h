@@ -12,7 +12,7 @@
 
 #define HOST_MAX_NODES 64
 #define HOST_MAX_SIZES 8
-#define HOST_UNKNOWN UINT64_MAX   /* a number that could not be read */
+#define HOST_UNKNOWN UINT64_MAX        /* a number that could not be read */
 #define HOST_NO_LIMIT (UINT64_MAX - 1) /* a limit that is not set */
 
 /* Huge pages of one size. All counts in pages. */
@@ -26,10 +26,10 @@ struct host_pages {
 
 struct host_node {
 	int id;
-	char cpus[256];                   /* as the kernel writes it: "0-3,8-11"; "" for a node without CPUs */
+	char cpus[256]; /* as the kernel writes it: "0-3,8-11"; "" for a node without CPUs */
 	cpu_set_t cpu_set;
 	uint64_t memory_total, memory_free; /* bytes, or HOST_UNKNOWN */
-	int distance[HOST_MAX_NODES];     /* by node id; 10: itself, -1: no such node */
+	int distance[HOST_MAX_NODES];       /* by node id; 10: itself, -1: no such node */
 };
 
 /* The tightest of the cgroup limits that hold for this process, from its own group upwards. */
@@ -42,12 +42,13 @@ struct host_limit {
 };
 
 struct host {
-	char release[128];     /* of the kernel: "6.18.44" */
-	unsigned version;      /* major << 16 | minor << 8 | patch (255 at most) */
-	uint64_t base_page;    /* bytes */
+	char release[128];                       /* of the kernel: "6.18.44" */
+	unsigned version;                        /* major << 16 | minor << 8 | patch (255 at most) */
+	uint64_t base_page;                      /* bytes */
 	uint64_t memory_total, memory_available; /* bytes, or HOST_UNKNOWN */
 
-	unsigned sizes; /* entries of pages[] and hugetlb_limit[], ascending by size; 0: kernel without hugetlb, or hidden */
+	unsigned
+		sizes; /* entries of pages[] and hugetlb_limit[], ascending by size; 0: kernel without hugetlb, or hidden */
 	struct host_pages pages[HOST_MAX_SIZES];
 	struct host_limit hugetlb_limit[HOST_MAX_SIZES];
 	struct host_limit memory_limit;

@@ -17,14 +17,11 @@ static char *slurp(const char *path)
 {
 	for (size_t size = 16384; size <= 1u << 20; size *= 4) {
 		char *text = malloc(size);
-		if (!text)
-			return NULL;
+		if (!text) return NULL;
 		int64_t length = os_read_file(path, text, size);
-		if (length >= 0)
-			return text;
+		if (length >= 0) return text;
 		free(text);
-		if (length != -EFBIG)
-			return NULL;
+		if (length != -EFBIG) return NULL;
 	}
 	return NULL;
 }
@@ -35,8 +32,7 @@ static bool listed(const char *list, size_t length, const char *word)
 	for (const char *at = list, *end = list + length; at < end;) {
 		const char *comma = memchr(at, ',', end - at);
 		size_t here = (comma ? comma : end) - at;
-		if (here == wanted && !memcmp(at, word, wanted))
-			return true;
+		if (here == wanted && !memcmp(at, word, wanted)) return true;
 		at += here + 1;
 	}
 	return false;
@@ -86,13 +82,10 @@ static uint64_t group_number(const char *group, const char *file)
 {
 	char path[640], text[64], *end;
 	snprintf(path, sizeof path, "%s/%s", group, file);
-	if (os_read_file(path, text, sizeof text) < 0)
-		return HOST_UNKNOWN;
-	if (!strcmp(text, "max"))
-		return HOST_NO_LIMIT;
+	if (os_read_file(path, text, sizeof text) < 0) return HOST_UNKNOWN;
+	if (!strcmp(text, "max")) return HOST_NO_LIMIT;
 	uint64_t number = strtoull(text, &end, 10);
-	if (end == text)
-		return HOST_UNKNOWN;
+	if (end == text) return HOST_UNKNOWN;
 	return number >= UINT64_C(1) << 60 ? HOST_NO_LIMIT : number;
 }
 
@@ -108,10 +101,8 @@ static uint64_t group_cache(const char *group, bool v2)
 		unsigned long long value;
 		if (sscanf(line, "%63s %llu", key, &value) == 2) {
 			const char *name = key;
-			if (!v2)
-				name = !strncmp(key, "total_", 6) ? key + 6 : "";
-			if (!strcmp(name, "inactive_file") || !strcmp(name, "active_file"))
-				sum += value;
+			if (!v2) name = !strncmp(key, "total_", 6) ? key + 6 : "";
+			if (!strcmp(name, "inactive_file") || !strcmp(name, "active_file")) sum += value;
 		}
 		line = strchr(line, '\n');
 		line = line ? line + 1 : NULL;
@@ -129,17 +120,14 @@ static void tighten(struct host_limit *limit, const char *group, const char *fil
                     bool v2)
 {
 	struct host_limit here = {.found = true, .limit = group_number(group, file)};
-	if (here.limit >= HOST_NO_LIMIT)
-		return;
+	if (here.limit >= HOST_NO_LIMIT) return;
 	here.used = group_number(group, used_file);
-	if (here.used >= HOST_NO_LIMIT)
-		here.used = 0;
+	if (here.used >= HOST_NO_LIMIT) here.used = 0;
 	if (memory) {
 		uint64_t cache = group_cache(group, v2);
 		here.used = here.used > cache ? here.used - cache : 0;
 	}
-	if (limit->found && room(limit) <= room(&here))
-		return;
+	if (limit->found && room(limit) <= room(&here)) return;
 	snprintf(here.group, sizeof here.group, "%s", group);
 	snprintf(here.file, sizeof here.file, "%s", file);
 	*limit = here;
@@ -168,13 +156,11 @@ static void climb(struct host_limit *limit, const char *cgroups, const char *mou
 	snprintf(group + top, sizeof group - top, "%s", below);
 	for (;;) {
 		size_t length = strlen(group);
-		while (length > top && group[length - 1] == '/')
-			group[--length] = 0;
+		while (length > top && group[length - 1] == '/') group[--length] = 0;
 		if (length < sizeof limit->group)
 			for (unsigned i = 0; i < count; i++)
 				tighten(limit, group, pairs[i].limit, pairs[i].used, memory, !controller);
-		if (length <= top)
-			return;
+		if (length <= top) return;
 		*strrchr(group, '/') = 0;
 	}
 }
@@ -203,10 +189,10 @@ void host_hugetlb_limit(uint64_t page_size, struct host_limit *limit)
 	else
 		snprintf(size, sizeof size, "%lluKB", (unsigned long long)(page_size >> 10));
 	/* A fault without a reservation is charged to both limits. */
-	static const char *const endings[8] = {"limit_in_bytes", "usage_in_bytes", "rsvd.limit_in_bytes",
-	                                       "rsvd.usage_in_bytes", "max", "current", "rsvd.max", "rsvd.current"};
-	for (unsigned i = 0; i < 8; i++)
-		snprintf(names[i], sizeof names[i], "hugetlb.%s.%s", size, endings[i]);
+	static const char *const endings[8] = {
+		"limit_in_bytes", "usage_in_bytes", "rsvd.limit_in_bytes", "rsvd.usage_in_bytes", "max",
+		"current",        "rsvd.max",       "rsvd.current"};
+	for (unsigned i = 0; i < 8; i++) snprintf(names[i], sizeof names[i], "hugetlb.%s.%s", size, endings[i]);
 	struct pair v1[2] = {{names[0], names[1]}, {names[2], names[3]}};
 	struct pair v2[2] = {{names[4], names[5]}, {names[6], names[7]}};
 	find(limit, "hugetlb", v1, v2, 2, false);

@@ -15,8 +15,7 @@ int os_map(void *hint, size_t bytes, int prot, unsigned os_map_flags, int fd, ui
 	int64_t result;
 	*addr = NULL;
 	if (os_answered(OS_MAP, &result)) {
-		if (result < 0)
-			return result;
+		if (result < 0) return result;
 		*addr = (void *)(uintptr_t)result;
 		return 0;
 	}
@@ -26,21 +25,18 @@ int os_map(void *hint, size_t bytes, int prot, unsigned os_map_flags, int fd, ui
 		fd = -1;
 		at = 0;
 	}
-	if (os_map_flags & OS_MAP_NORESERVE)
-		flags |= MAP_NORESERVE;
+	if (os_map_flags & OS_MAP_NORESERVE) flags |= MAP_NORESERVE;
 	if (os_map_flags & OS_MAP_FIXED)
 		flags |= MAP_FIXED;
 	else if (os_map_flags & OS_MAP_AT)
 		flags |= MAP_FIXED_NOREPLACE;
-	if ((os_map_flags & (OS_MAP_FIXED | OS_MAP_AT)) && !hint)
-		return -EINVAL;
+	if ((os_map_flags & (OS_MAP_FIXED | OS_MAP_AT)) && !hint) return -EINVAL;
 #ifdef __SANITIZE_THREAD__
 	/* It keeps most addresses for itself and turns a hint there into NULL, which must not be taken for exact. */
 	flags &= ~MAP_FIXED_NOREPLACE;
 #endif
 	void *got = mmap(hint, bytes, prot, flags, fd, at);
-	if (got == MAP_FAILED)
-		return -errno;
+	if (got == MAP_FAILED) return -errno;
 	if ((os_map_flags & OS_MAP_AT) && got != hint) { /* before Linux 4.17 it is only a hint */
 		munmap(got, bytes);
 		return -EEXIST;
@@ -108,11 +104,9 @@ int os_move_pages(unsigned long count, void **pages, int *status)
 uint64_t os_nodes_with_memory(void)
 {
 	int64_t answer;
-	if (os_answered(OS_MEMPOLICY, &answer))
-		return answer > 0 ? answer : 1;
+	if (os_answered(OS_MEMPOLICY, &answer)) return answer > 0 ? answer : 1;
 	/* Refused with a mask shorter than the number of possible nodes, which is 1024 on common kernels. */
 	unsigned long mask[4096 / 64] = {0};
-	if (get_mempolicy(NULL, mask, 4096, NULL, MPOL_F_MEMS_ALLOWED) < 0 || !mask[0])
-		return 1;
+	if (get_mempolicy(NULL, mask, 4096, NULL, MPOL_F_MEMS_ALLOWED) < 0 || !mask[0]) return 1;
 	return mask[0];
 }

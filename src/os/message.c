@@ -7,7 +7,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define MOST_SENT 16u   /* descriptors a message of ours carries at most */
+#define MOST_SENT 16u    /* descriptors a message of ours carries at most */
 #define MOST_COMING 253u /* SCM_MAX_FD */
 #ifndef SCM_PIDFD
 #define SCM_PIDFD 4
@@ -17,8 +17,7 @@ int64_t os_send_fds(int socket, const void *msg, size_t bytes, const int *fds, u
 {
 	OS_ASK(OS_SEND);
 	/* Without a byte of payload a stream socket drops the descriptors. */
-	if (!bytes || count > MOST_SENT)
-		return -EINVAL;
+	if (!bytes || count > MOST_SENT) return -EINVAL;
 	union {
 		struct cmsghdr align;
 		char space[CMSG_SPACE(MOST_SENT * sizeof(int))];
@@ -46,8 +45,7 @@ int64_t os_recv_fds(int socket, void *msg, size_t bytes, int *fds, unsigned max,
 {
 	*count = 0;
 	OS_ASK(OS_RECV);
-	if (!bytes)
-		return -EINVAL;
+	if (!bytes) return -EINVAL;
 	union {
 		struct cmsghdr align;
 		/* Credentials, time stamps and the like may come too when the application switched them on. */
@@ -64,20 +62,17 @@ int64_t os_recv_fds(int socket, void *msg, size_t bytes, int *fds, unsigned max,
 	do {
 		result = os_result(recvmsg(socket, &header, MSG_CMSG_CLOEXEC));
 	} while (result == -EINTR);
-	if (result < 0)
-		return result;
+	if (result < 0) return result;
 
 	bool bad = header.msg_flags & (MSG_CTRUNC | MSG_TRUNC);
 	unsigned got = 0;
 	for (struct cmsghdr *cmsg = CMSG_FIRSTHDR(&header); cmsg; cmsg = CMSG_NXTHDR(&header, cmsg)) {
-		if (cmsg->cmsg_level != SOL_SOCKET || (cmsg->cmsg_type != SCM_RIGHTS && cmsg->cmsg_type != SCM_PIDFD))
-			continue;
+		if (cmsg->cmsg_level != SOL_SOCKET || (cmsg->cmsg_type != SCM_RIGHTS && cmsg->cmsg_type != SCM_PIDFD)) continue;
 		size_t here = (cmsg->cmsg_len - CMSG_LEN(0)) / sizeof(int);
 		for (size_t i = 0; i < here; i++) {
 			int fd;
 			memcpy(&fd, CMSG_DATA(cmsg) + i * sizeof fd, sizeof fd);
-			if (fd < 0)
-				continue;
+			if (fd < 0) continue;
 			if (cmsg->cmsg_type == SCM_RIGHTS && got < max) {
 				fds[got++] = fd;
 			} else {
@@ -87,8 +82,7 @@ int64_t os_recv_fds(int socket, void *msg, size_t bytes, int *fds, unsigned max,
 		}
 	}
 	if (bad) {
-		for (unsigned i = 0; i < got; i++)
-			close(fds[i]);
+		for (unsigned i = 0; i < got; i++) close(fds[i]);
 		return -EPROTO;
 	}
 	*count = got;

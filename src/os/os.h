@@ -16,10 +16,42 @@
 #include <sys/types.h>
 
 enum os_call {
-	OS_MEMFD_CREATE, OS_FTRUNCATE, OS_PUNCH, OS_SEAL, OS_SEALS, OS_FCHMOD, OS_FSTAT, OS_BLOCK_SIZE, OS_MAP, OS_UNMAP,
-	OS_PROTECT, OS_ADVISE, OS_LOCK_MEMORY, OS_MBIND, OS_MOVE_PAGES, OS_MEMPOLICY, OS_AFFINITY_GET, OS_AFFINITY_SET,
-	OS_OPEN, OS_CLOSE, OS_DUP, OS_CLOEXEC, OS_PREAD, OS_BYTE_LOCK, OS_BYTE_HELD, OS_MEMBARRIER, OS_FUTEX_WAIT,
-	OS_FUTEX_WAKE, OS_SEND, OS_RECV, OS_THREAD, OS_READ_FILE, OS_RANDOM, OS_ALLOCATE, OS_CPU, OS_THREAD_EXISTS,
+	OS_MEMFD_CREATE,
+	OS_FTRUNCATE,
+	OS_PUNCH,
+	OS_SEAL,
+	OS_SEALS,
+	OS_FCHMOD,
+	OS_FSTAT,
+	OS_BLOCK_SIZE,
+	OS_MAP,
+	OS_UNMAP,
+	OS_PROTECT,
+	OS_ADVISE,
+	OS_LOCK_MEMORY,
+	OS_MBIND,
+	OS_MOVE_PAGES,
+	OS_MEMPOLICY,
+	OS_AFFINITY_GET,
+	OS_AFFINITY_SET,
+	OS_OPEN,
+	OS_CLOSE,
+	OS_DUP,
+	OS_CLOEXEC,
+	OS_PREAD,
+	OS_BYTE_LOCK,
+	OS_BYTE_HELD,
+	OS_MEMBARRIER,
+	OS_FUTEX_WAIT,
+	OS_FUTEX_WAKE,
+	OS_SEND,
+	OS_RECV,
+	OS_THREAD,
+	OS_READ_FILE,
+	OS_RANDOM,
+	OS_ALLOCATE,
+	OS_CPU,
+	OS_THREAD_EXISTS,
 	OS_CALLS
 };
 
@@ -33,26 +65,26 @@ const char *os_call_name(enum os_call call);
 int os_memfd_create(const char *name, unsigned huge_shift, int *fd); /* sealable, cloexec, noexec where the kernel can;
                                                                          huge_shift 0 or log2 of the huge page size */
 int os_ftruncate(int fd, uint64_t size);
-int os_punch(int fd, uint64_t from, uint64_t bytes); /* gives pages back: FALLOC_FL_PUNCH_HOLE|KEEP_SIZE */
+int os_punch(int fd, uint64_t from, uint64_t bytes);    /* gives pages back: FALLOC_FL_PUNCH_HOLE|KEEP_SIZE */
 int os_allocate(int fd, uint64_t from, uint64_t bytes); /* fallocate; on -ENOSPC it keeps what it took */
 int os_seal(int fd, int seals);
 int os_seals(int fd); /* F_GET_SEALS, or -errno */
 int os_fchmod(int fd, mode_t mode);
 int os_fstat(int fd, struct stat *st);
-int64_t os_block_size(int fd); /* fstatfs f_bsize, only for tmpfs and hugetlbfs; others -EINVAL */
-int os_open(const char *path, int flags);            /* close-on-exec */
-int os_reopen(int fd, int flags);                    /* a fresh description of the same file, through /proc */
+int64_t os_block_size(int fd);            /* fstatfs f_bsize, only for tmpfs and hugetlbfs; others -EINVAL */
+int os_open(const char *path, int flags); /* close-on-exec */
+int os_reopen(int fd, int flags);         /* a fresh description of the same file, through /proc */
 int os_close(int fd);
-int os_dup(int fd);                                  /* close-on-exec, at 3 or above */
+int os_dup(int fd); /* close-on-exec, at 3 or above */
 int os_cloexec(int fd, bool on);
 int64_t os_pread(int fd, void *buf, size_t bytes, uint64_t at);
 int64_t os_read_file(const char *path, char *buf, size_t size); /* whole small file, 0-terminated,
                                                                  trailing \n cut; -EFBIG if it does not fit */
 
 /* Byte locks of open file descriptions (write locks). */
-int os_byte_lock(int fd, uint64_t byte);  /* 0, -EAGAIN when another description holds it */
+int os_byte_lock(int fd, uint64_t byte);   /* 0, -EAGAIN when another description holds it */
 int os_byte_unlock(int fd, uint64_t byte); /* same hook id as os_byte_lock */
-int os_byte_held(int fd, uint64_t byte);  /* 1, 0 or -errno */
+int os_byte_held(int fd, uint64_t byte);   /* 1, 0 or -errno */
 
 /* Memory. */
 #define OS_MAP_NORESERVE 1u
@@ -64,15 +96,15 @@ int os_unmap(void *addr, size_t bytes);
 int os_protect(void *addr, size_t bytes, int prot);
 int os_advise(void *addr, size_t bytes, int advice);
 int os_lock_memory(void *addr, size_t bytes);
-int os_lock_on_fault(void *addr, size_t bytes);  /* pages are locked as they come; same hook id */
-int os_unlock_memory(void *addr, size_t bytes);  /* same hook id */
+int os_lock_on_fault(void *addr, size_t bytes); /* pages are locked as they come; same hook id */
+int os_unlock_memory(void *addr, size_t bytes); /* same hook id */
 int os_mbind(void *addr, size_t bytes, int mode, uint64_t nodes, bool move);
 int os_move_pages(unsigned long count, void **pages, int *status); /* query: status[i] node or -errno */
 
 /* CPUs and nodes. */
-int os_cpu(void);          /* current, or -errno */
-int os_node(void);         /* of the current CPU; 0 where the kernel cannot say */
-int os_affinity(cpu_set_t *set);            /* of the calling thread */
+int os_cpu(void);                /* current, or -errno */
+int os_node(void);               /* of the current CPU; 0 where the kernel cannot say */
+int os_affinity(cpu_set_t *set); /* of the calling thread */
 int os_set_affinity(const cpu_set_t *set);
 int os_node_of_cpu(int cpu);                /* -1: unknown */
 int os_node_cpus(int node, cpu_set_t *set); /* may be empty; -errno where the kernel does not say */
@@ -87,7 +119,7 @@ int os_futex_wake(_Atomic uint32_t *word, int count);
 int os_thread(void *(*run)(void *), void *arg, unsigned long *thread); /* pthread_create, all signals blocked in
                                                                             the new thread */
 int os_join(unsigned long thread);
-uint64_t os_now_ns(void);  /* monotonic */
+uint64_t os_now_ns(void); /* monotonic */
 int os_tid(void);
 int os_pid(void);
 bool os_thread_exists(int pid, int tid); /* tgkill 0; errs on the side of true */

@@ -25,11 +25,9 @@ int os_cpu(void)
 int os_node(void)
 {
 	int64_t answer;
-	if (os_answered(OS_CPU, &answer))
-		return answer > 0 && answer < HOST_MAX_NODES ? answer : 0;
+	if (os_answered(OS_CPU, &answer)) return answer > 0 && answer < HOST_MAX_NODES ? answer : 0;
 	unsigned cpu, node;
-	if (getcpu(&cpu, &node) < 0 || node >= HOST_MAX_NODES)
-		return 0;
+	if (getcpu(&cpu, &node) < 0 || node >= HOST_MAX_NODES) return 0;
 	return node;
 }
 
@@ -56,16 +54,14 @@ int os_node_cpus(int node, cpu_set_t *set)
 	CPU_ZERO(set);
 	snprintf(path, sizeof path, "/sys/devices/system/node/node%d/cpulist", node);
 	int64_t length = os_read_file(path, list, sizeof list);
-	if (length < 0)
-		return length;
+	if (length < 0) return length;
 	host_parse_list(list, add_cpu, set, CPU_SETSIZE);
 	return 0;
 }
 
 int os_node_of_cpu(int cpu)
 {
-	if (cpu < 0 || cpu >= CPU_SETSIZE)
-		return -1;
+	if (cpu < 0 || cpu >= CPU_SETSIZE) return -1;
 	uint64_t left = UINT64_MAX;
 	int missing = 0;
 	for (int node = 0; node < HOST_MAX_NODES && left; node++) {
@@ -73,12 +69,10 @@ int os_node_of_cpu(int cpu)
 		left &= ~(UINT64_C(1) << node);
 		if (os_node_cpus(node, &set) < 0) {
 			/* Numbers may have gaps, but not many: without sysfs this must not cost 64 failed opens. */
-			if (++missing > 8)
-				break;
+			if (++missing > 8) break;
 			continue;
 		}
-		if (CPU_ISSET(cpu, &set))
-			return node;
+		if (CPU_ISSET(cpu, &set)) return node;
 	}
 	return -1;
 }
@@ -86,31 +80,23 @@ int os_node_of_cpu(int cpu)
 int os_node_distance(int a, int b)
 {
 	char path[64], text[1024];
-	if (a == b)
-		return 10;
-	if (a < 0 || b < 0)
-		return 20;
+	if (a == b) return 10;
+	if (a < 0 || b < 0) return 20;
 	/* The file lists distances to the nodes that are online, in order. */
 	cpu_set_t online;
 	CPU_ZERO(&online);
-	if (os_read_file("/sys/devices/system/node/online", text, sizeof text) < 0)
-		return 20;
+	if (os_read_file("/sys/devices/system/node/online", text, sizeof text) < 0) return 20;
 	host_parse_list(text, add_cpu, &online, CPU_SETSIZE);
-	if (b >= CPU_SETSIZE || !CPU_ISSET(b, &online))
-		return 20;
+	if (b >= CPU_SETSIZE || !CPU_ISSET(b, &online)) return 20;
 	snprintf(path, sizeof path, "/sys/devices/system/node/node%d/distance", a);
-	if (os_read_file(path, text, sizeof text) < 0)
-		return 20;
+	if (os_read_file(path, text, sizeof text) < 0) return 20;
 	char *at = text;
 	for (int node = 0; node <= b; node++) {
-		if (!CPU_ISSET(node, &online))
-			continue;
+		if (!CPU_ISSET(node, &online)) continue;
 		char *end;
 		long distance = strtol(at, &end, 10);
-		if (end == at)
-			return 20;
-		if (node == b)
-			return distance > 0 && distance < 256 ? distance : 20;
+		if (end == at) return 20;
+		if (node == b) return distance > 0 && distance < 256 ? distance : 20;
 		at = end;
 	}
 	return 20;
@@ -151,8 +137,7 @@ int os_thread(void *(*run)(void *), void *arg, unsigned long *thread)
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	int error = pthread_create(&id, NULL, run, arg);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	if (!error)
-		*thread = id;
+	if (!error) *thread = id;
 	return -error;
 }
 
@@ -189,10 +174,8 @@ int os_random(void *buf, size_t bytes)
 	OS_ASK(OS_RANDOM);
 	for (size_t done = 0; done < bytes;) {
 		int64_t got = os_result(getrandom((char *)buf + done, bytes - done, 0));
-		if (got == -EINTR)
-			continue;
-		if (got < 0)
-			return got;
+		if (got == -EINTR) continue;
+		if (got < 0) return got;
 		done += got;
 	}
 	return 0;

@@ -189,15 +189,18 @@ static __attribute__((noinline)) intptr_t alloc_other(hp_pool *pool, size_t byte
 intptr_t hp_page_alloc_address(hp_pool *pool, size_t bytes, unsigned flags)
 {
 	struct participant *me = participant_current;
-	struct page_owned *own = &page_state(me)->own[PAGE_ACTIVE];
-	if (likely(bytes - 1 < HP_PAGE_SIZE && !(flags | pool->slow) && me->pool == pool &&
-	           own->view.free[own->view.word] && participant_try_begin(me))) {
-		unsigned i = parity_view_take_one(&own->view);
-		char *block = own->start + ((size_t)i << 12);
-		parity_allocate_local(own->unit, i, 1);
-		participant_count(&me->slot->allocs);
+	if (likely(bytes - 1 < 64 * HP_PAGE_SIZE && !(flags | pool->slow) && me->pool == pool && participant_try_begin(me))) {
+		struct page_owned *own = &page_state(me)->own[PAGE_ACTIVE];
+		unsigned pages = (unsigned)(bytes + HP_PAGE_SIZE - 1) / HP_PAGE_SIZE;
+		int i = parity_view_take_near(&own->view, pages);
+		if (likely(i >= 0)) {
+			char *block = own->start + ((size_t)i << 12);
+			parity_allocate_local(own->unit, (unsigned)i, pages);
+			participant_count(&me->slot->allocs);
+			participant_end(me);
+			return (intptr_t)block;
+		}
 		participant_end(me);
-		return (intptr_t)block;
 	}
 	return alloc_other(pool, bytes, flags);
 }
@@ -315,9 +318,11 @@ int hp_page_free(hp_pool *pool, void *block)
 	uintptr_t at = (uintptr_t)block - (uintptr_t)own->start;
 	unsigned i = (unsigned)(at >> 12);
 	if (likely(me->pool == pool && at < own->bytes && !(at & (HP_PAGE_SIZE - 1)) && !pool->slow &&
-	           parity_is_one(own->unit, i) && participant_try_begin(me))) {
-		if (likely(parity_free_local(own->unit, i))) {
-			parity_view_give_one(&own->view, i);
+	           participant_try_begin(me))) {
+		/* the view may know of the freed pages before the pool does: only we read it, and if we die nobody does */
+		unsigned len = atomic_load_explicit(&own->unit->len[i], memory_order_relaxed);
+		if (likely(parity_live(own->unit, i) && parity_view_give_near(&own->view, i, len))) {
+			parity_free_local(own->unit, i);
 			participant_count(&me->slot->frees);
 			participant_end(me);
 			return 0;

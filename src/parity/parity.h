@@ -62,18 +62,39 @@ static inline void parity_view_give(struct parity_view *view, unsigned i, unsign
 	view->free[w] |= parity_mask(b, n);
 }
 
-/* A single granule of the current word, which must have one. */
-static inline unsigned parity_view_take_one(struct parity_view *view)
+/* Where n free granules in a row begin within a word: a bit for each place. */
+static inline uint64_t parity_runs(uint64_t free, unsigned n)
 {
-	unsigned w = view->word;
-	uint64_t free = view->free[w];
-	view->free[w] = free & (free - 1);
-	return w * 64 + (unsigned)__builtin_ctzll(free);
+	/* a bit stays where n bits in a row are set: by doubling the distance covered */
+	for (unsigned left = n - 1, step = 1; left && free; step <<= 1) {
+		unsigned k = step < left ? step : left;
+		free &= free >> k;
+		left -= k;
+	}
+	return free;
 }
 
-static inline void parity_view_give_one(struct parity_view *view, unsigned i)
+/* n granules, 1 to 64, of the current word: the first, or -1 when it has not that many in a row. No search. */
+static inline int parity_view_take_near(struct parity_view *view, unsigned n)
 {
-	view->free[i >> 6] |= parity_bit(i);
+	unsigned w = view->word;
+	uint64_t free = view->free[w], runs = n == 1 ? free : parity_runs(free, n);
+	if (__builtin_expect(!runs, 0)) return -1;
+	unsigned b = (unsigned)__builtin_ctzll(runs);
+	view->free[w] = n == 1 ? free & (free - 1) : free & ~parity_mask(b, n);
+	return (int)(w * 64 + b);
+}
+
+/* Gives back what lies within one word; false, and nothing has happened, when it does not. */
+static inline bool parity_view_give_near(struct parity_view *view, unsigned i, unsigned n)
+{
+	if (n == 1) {
+		view->free[i >> 6] |= parity_bit(i);
+		return true;
+	}
+	if (n - 1 > 63 - (i & 63)) return false;
+	view->free[i >> 6] |= parity_mask(i & 63, n);
+	return true;
 }
 
 /* First run of n free granules, or -1. */
@@ -89,13 +110,7 @@ static inline int parity_view_find_run(const struct parity_view *view, unsigned 
 		}
 		if (carry + (unsigned)__builtin_ctzll(~m) >= n) return (int)(w * 64 - carry);
 		if (n < 64) {
-			/* keep a bit where n bits in a row are set, by halving the distance still to cover */
-			uint64_t run = m;
-			for (unsigned left = n - 1, step = 1; left && run; step <<= 1) {
-				unsigned k = step < left ? step : left;
-				run &= run >> k;
-				left -= k;
-			}
+			uint64_t run = parity_runs(m, n);
 			if (run) return (int)(w * 64 + (unsigned)__builtin_ctzll(run));
 		}
 		carry = (unsigned)__builtin_clzll(~m);
@@ -127,12 +142,6 @@ static inline unsigned parity_free_local(struct parity_unit *unit, unsigned i)
 	/* commit: after it the run is free. Release: a later owner's reuse comes after the caller's last access. */
 	atomic_store_explicit(a, bits ^ parity_bit(i), memory_order_release);
 	return len;
-}
-
-/* Were a live run to begin there, it would be of one granule and no type. */
-static inline bool parity_is_one(const struct parity_unit *unit, unsigned i)
-{
-	return atomic_load_explicit(&unit->len[i], memory_order_relaxed) == 1;
 }
 
 /* Anybody but the owner frees the run at i, with one compare-and-swap: its len word, or 0 when no live run begins

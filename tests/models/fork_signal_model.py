@@ -51,7 +51,7 @@ def fork(wipe=True, in_the_middle='mapping taken away', forks='anywhere'):
     return dict(AU=0, AV=0, held=(), P='idle', slotP='U', nP=0, C='unborn', slotC='', nC=0), next_steps, bad
 
 
-def signals(choose='idle slot', link='one instruction'):
+def signals(choose='idle slot', link='one instruction', picks='inside'):
     def put(row, i, value):
         return row[:i] + (value,) + row[i + 1:]
 
@@ -74,7 +74,7 @@ def signals(choose='idle slot', link='one instruction'):
             if choose == 'second at most' and len(s.list) > 1:
                 idle = idle or [s.list[1]]
             if idle:
-                go('finds slot %d idle' % idle[0], 'enter', idle[0])
+                go('finds slot %d idle' % idle[0], 'enter' if picks == 'inside' else 'pick', idle[0])
             else:
                 new = s.slots
                 go('registers slot %d' % new, 'link', new, slots=new + 1, in_op=s.in_op + (0,), A=s.A + (0,))
@@ -87,11 +87,12 @@ def signals(choose='idle slot', link='one instruction'):
             _, new, i = frame
             go('links slot %d' % new, 'enter', new, list=s.list[:i] + (new,) + s.list[i + 1:])
         if frame[0] == 'enter':
-            go('in_op=1', 'pick', frame[1], in_op=put(s.in_op, frame[1], 1))
+            then = ('pick', frame[1]) if len(frame) == 2 else ('store',) + frame[1:]
+            go('in_op=1', *then, in_op=put(s.in_op, frame[1], 1))
         if frame[0] == 'pick':
             a = s.A[frame[1]]
             free = [g for g in (1, 2, 4, 8) if not a & g]
-            go('picks', 'store', frame[1], free[0], a)
+            go('picks', 'store' if s.in_op[frame[1]] else 'enter', frame[1], free[0], a)
         if frame[0] == 'store':
             _, slot, g, a = frame
             go('stores A', 'leave', slot, A=put(s.A, slot, a | g), held=s.held + ((slot, g),))
@@ -121,6 +122,7 @@ def main():
     suite.mutant('SI the handler uses the same slot', signals(choose='first slot'), 'two owners')
     suite.mutant('SI a second slot, but never a third', signals(choose='second at most'), 'two owners')
     suite.mutant('SI a new slot linked in two steps', signals(link='two steps'), 'slot lost')
+    suite.mutant('SI looked at before in_op=1, used after it', signals(picks='before'), 'two owners')
     suite.finish()
 
 

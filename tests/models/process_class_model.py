@@ -15,6 +15,9 @@ it read ("has not changed since"). Abstracted: one unit of two granules, runs of
 decision here follows a CAS, which empties them, and stores leave in order; frees by other processes (refused,
 -EPERM, by the tag).
 
+Lazy: the record goes at once, and a unit whose tag names a record that is over counts as free for everybody: whoever
+adopts it stores A := R before the tag.
+
 Checked: no run of class POOL is ever freed by a recovery, none of class PROCESS is left when its record is free
 again, live bits and holders go together, ctl names who believes to own.
 """
@@ -56,8 +59,9 @@ def process_class(give_back='A := R', clear='after', adopt='wholly free', q_clea
         if s.P == 'alive':
             add('P killed', P='dead')
         if s.Q != 'dead':
+            over = last == 'lazy' and s.P == 'gone'
             if s.Q == 'idle':
-                if s.ctl == '-' and (s.tag != 'P' or not live or adopt != 'wholly free'):
+                if s.ctl == '-' and (s.tag != 'P' or not live or adopt != 'wholly free' or over):
                     add('Q looks', Q='cas', vQ=1)
                 if s.runsQ:
                     g = s.runsQ & -s.runsQ
@@ -65,14 +69,21 @@ def process_class(give_back='A := R', clear='after', adopt='wholly free', q_clea
             if s.Q == 'cas':
                 if s.ctl == '-' and s.vQ:
                     tagged = s.tag == 'P'
-                    take('Q adopts', 'Q', Q='put back' if tagged and live and adopt == 'looked at after' else
+                    take('Q adopts', 'Q', Q='settle' if tagged and live and adopt == 'looked at after' else
                          'clear' if tagged and q_clears == 'before' else 'own')
                 else:
                     add('Q comes late', Q='idle', vQ=0)
             if s.Q == 'clear' or (s.Q == 'own' and q_clears == 'after' and s.tag == 'P' and s.runsQ):
                 add('Q clears the tag', tag='-', Q='own')
-            if s.Q == 'put back':
+            if s.Q == 'settle' and over:                    # the record is over: what is live here is nobody's
+                if clear == 'after':
+                    add('Q stores A := R', A=s.R, hit=s.runsQ & live, Q='clear')
+                else:
+                    add('Q clears the tag first', tag='-', Q='A := R')
+            elif s.Q == 'settle':
                 take('Q finds live runs, gives up', '-', Q='idle')
+            if s.Q == 'A := R':
+                add('Q stores A := R', A=s.R, hit=s.runsQ & live, Q='own')
             if s.Q == 'own':
                 for g in (1, 2):
                     if not live & g:
@@ -124,7 +135,7 @@ def process_class(give_back='A := R', clear='after', adopt='wholly free', q_clea
             return 'two owners of a granule'
         if s.P == 'alive' and live & ~(s.runsP | s.runsQ):
             return 'live and nobody holds it'
-        if s.P == 'gone' and live & ~s.runsQ:
+        if s.P == 'gone' and live & ~s.runsQ and (last != 'lazy' or (s.tag != 'P' and s.ctl == '-')):
             return 'lost: PROCESS run of the dead'
         if s.runsQ & ~live:
             return 'a run of another was freed'
@@ -150,6 +161,10 @@ def main():
     for adopt in ('wholly free', 'looked at after'):
         suite.right('PR the record is kept until nothing bears its tag, adopted if %s' % adopt,
                     process_class(adopt=adopt, last='waits'), ('R2 frees the record', 'Q recovered', 'Q adopts'))
+    suite.right('PR lazy: the record goes at once, whoever adopts finishes', process_class(adopt='looked at after', last='lazy'),
+                ('Q stores A := R', 'Q finds live runs', 'R2 frees the record'))
+    suite.mutant('PR lazy, tag cleared before A := R', process_class(adopt='looked at after', last='lazy', clear='before'),
+                 'lost')
     suite.mutant('PR the adopter clears the tag after its commit', process_class(q_clears='after'),
                  'a run of another was freed')
     suite.mutant('PR the adopter leaves the tag', process_class(q_clears='never'), 'a run of another was freed')

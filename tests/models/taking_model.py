@@ -13,6 +13,12 @@ case; then the same taker's next mark equals the word O remembers, and O goes on
 kept"). Keeping n is right only if O remembers unmarked words alone, at the price of giving its units back in every
 operation for as long as the mark stands.
 
+Adopted early: O may also adopt a unit between operations, begin one, and use it there. Such a unit is not among those it
+gives back when it meets a mark, and between adopting and using another operation may come (a signal handler's, or one
+that gives something back) that meets the mark and remembers it. So any news since the first adoption must make it drop
+what it has adopted; and before the operation begins nothing may be written into the unit (a tag, A := R), since a taker
+may have moved it: such writes belong into one operation with the CAS that adopts.
+
 Abstracted: a unit is one granule, never freed; ctl's version is "has ctl changed since I listed it". Checked: no
 granule has two owners.
 """
@@ -20,7 +26,8 @@ from explore import Suite, drain, seen
 
 
 def taking(barrier=True, fenced=False, moves='listed, version', unmark='n + 1', remembers='marks too',
-           on_mark='gives back', on_sequence='reads ctl', displaced='n + 1', kill_o=False, ops=2, rounds=(2, 0)):
+           on_mark='gives back', on_sequence='reads ctl', displaced='n + 1', kill_o=False, ops=2, rounds=(2, 0),
+           early=None, settles='with the CAS'):
     takers = (('1', rounds[0]), ('2', rounds[1]))
 
     def next_steps(s, add):
@@ -43,7 +50,13 @@ def taking(barrier=True, fenced=False, moves='listed, version', unmark='n + 1', 
 
     def owner_steps(s, add, moved):
         o = s.o
-        if o == 0 and s.k < ops:
+        if o == 0 and early and not s.buf and not s.hand:
+            for u in 'UV':
+                if getattr(s, 'ctl' + u) == '-':
+                    moved('O adopts %s early' % u, u, 'O', hand=u, news=0, unsettled=int(settles != 'with the CAS'))
+        if o == 0 and s.unsettled:
+            add('O settles ' + s.hand, unsettled=0, buf=s.buf + (('A' + s.hand, 0),))
+        if o == 0 and s.k < ops and not s.unsettled:
             if not fenced:
                 add('O in_op=1', o=1, buf=s.buf + (('in_op', 1),))
             elif not s.buf:                                 # a locked store
@@ -52,9 +65,9 @@ def taking(barrier=True, fenced=False, moves='listed, version', unmark='n + 1', 
             if s.word == s.exp or (s.word[0] and on_mark == 'goes on'):
                 add('O sees what it remembers', o=2)
             elif s.word[0]:
-                add('O sees a mark', o=3, reg=s.word)
+                add('O sees a mark', o=3, reg=s.word, news=1)
             elif on_sequence == 'reads ctl':
-                add('O sees a sequence', exp=s.word, o='read U', reg=0)
+                add('O sees a sequence', exp=s.word, o='read U', reg=0, news=1)
             else:
                 add('O sees a sequence', exp=s.word, o=2)
         for u, then in (('U', 'read V'), ('V', 2)):
@@ -70,6 +83,13 @@ def taking(barrier=True, fenced=False, moves='listed, version', unmark='n + 1', 
                         add('O has lost ' + u, **{'mine' + u: 0})
                     return
             add('O has given all back', o=2, exp=s.reg if remembers == 'marks too' else s.exp, reg=0)
+        if o == 2 and s.hand:
+            if getattr(s, 'ctl' + s.hand) == 'O' and not s.news:
+                add('O uses what it adopted early', hand='', **{'mine' + s.hand: 1})
+            elif getattr(s, 'ctl' + s.hand) != 'O':
+                add('O has lost what it adopted early', hand='')
+            elif not s.buf:
+                moved('O gives back what it adopted early', s.hand, '-', hand='')
         if o == 2:
             for u in 'UV':
                 if getattr(s, 'mine' + u) and not seen(s, 'A' + u) and len(s.buf) < 3:
@@ -78,7 +98,8 @@ def taking(barrier=True, fenced=False, moves='listed, version', unmark='n + 1', 
                     moved('O adopts ' + u, u, 'O', **{'mine' + u: 1})
             add('O ends', o=4)
         if o == 4 and len(s.buf) < 3:
-            add('O in_op=0', o=0, k=s.k + 1, buf=s.buf + (('in_op', 0),))
+            forgets = {'news': 0} if early == 'news of this operation' else {}
+            add('O in_op=0', o=0, k=s.k + 1, **forgets, buf=s.buf + (('in_op', 0),))
 
     def taker_steps(s, add, moved, t, last):
         pc, me, at = 't' + t, 'T' + t, getattr(s, 't' + t)
@@ -128,8 +149,11 @@ def taking(barrier=True, fenced=False, moves='listed, version', unmark='n + 1', 
     def bad(s, final):
         if s.hU > 1 or s.hV > 1:
             return 'two owners'
+        for u in 'UV':
+            if getattr(s, 'h' + u) and not getattr(s, 'A' + u) and not s.buf:
+                return 'a held run was freed'
     init = dict(o=0, k=0, buf=(), in_op=0, word=('', 0), exp=('', 0), reg=0, ctlU='O', ctlV='-', mineU=1, mineV=0,
-                AU=0, AV=0, hU=0, hV=0)
+                AU=0, AV=0, hU=0, hV=0, hand='', news=0, unsettled=0)
     for t in '12':
         init.update({'t' + t: 'list U', 'r' + t: 0, 'm' + t: 0, 'l%sU' % t: 0, 'l%sV' % t: 0})
     return init, next_steps, bad
@@ -149,6 +173,12 @@ def main():
         suite.right('T two takers, one twice', taking(rounds=(2, 1)), limit=4000000)
         suite.right('T one taker twice, three operations', taking(ops=3, kill_o=True), limit=4000000)
     suite.right('T no membarrier, in_op = 1 is a locked store (fenced mode)', taking(barrier=False, fenced=True), life)
+    suite.right('T units adopted outside of an operation, all news since then count',
+                taking(early='news since', rounds=(1, 0)), ('O uses what it adopted early', 'O gives back what it adopted'))
+    suite.mutant('T units adopted outside of an operation, news of the using operation count',
+                 taking(early='news of this operation', rounds=(1, 0)), 'two owners')
+    suite.mutant('T a unit adopted outside of an operation is written to before the next begins',
+                 taking(early='news since', settles='outside', rounds=(1, 0)), 'a held run was freed')
     suite.mutant('T n kept if nothing moved, the owner remembers the mark', taking(unmark='n kept if nothing moved'),
                  'two owners')
     suite.mutant('T n kept though units were moved', taking(unmark='n kept'), 'two owners')
