@@ -1,6 +1,6 @@
 /* Allocating and freeing runs of pages: the public functions.
  *
- * The fast path is a handful of plain loads and stores between participant_enter and participant_end. When the active
+ * The fast path is a handful of plain loads and stores between participant_try_begin and participant_end_fast. When the active
  * chunk does not serve, the slow path tries in this order: what else the thread owns (noticing remote frees), chunks that
  * the hints name, all chunks there are, recovery of the dead, growth, taking from owners that do not use what they own.
  * Only when a pass over everything found nothing, skipped nothing and nothing changed hands meanwhile is it -ENOMEM. */
@@ -165,23 +165,24 @@ static __attribute__((noinline)) intptr_t alloc_finish(hp_pool *pool, int node, 
 	return (intptr_t)block;
 }
 
-/* Runs of several pages from the active chunk, and all the rest. */
+/* Runs over words of the active chunk, and all the rest. */
 static __attribute__((noinline)) intptr_t alloc_other(hp_pool *pool, size_t bytes, unsigned flags)
 {
 	struct participant *me = participant_current;
+	struct pool_slot *slot;
 	uint64_t pages = (bytes + HP_PAGE_SIZE - 1) / HP_PAGE_SIZE;
-	if (pages - 1 < PARITY_GRANULES && !(flags | pool->slow) && me->pool == pool && participant_try_begin(me)) {
+	if (participant_is_fast(me, pool) && pages - 1 < PARITY_GRANULES && !flags && (slot = participant_try_begin(me))) {
 		struct page_owned *own = &page_state(me)->own[PAGE_ACTIVE];
 		int i = pages > 1 ? parity_view_find_run(&own->view, (unsigned)pages) : parity_view_find(&own->view, 1);
 		if (likely(i >= 0)) {
+			char *block = own->start + ((size_t)i << 12);
 			parity_allocate_local(own->unit, (unsigned)i, (unsigned)pages);
 			parity_view_take(&own->view, (unsigned)i, (unsigned)pages);
-			participant_count(&me->slot->allocs);
-			char *block = own->start + ((size_t)i << 12);
-			participant_end(me);
+			participant_count(&slot->allocs);
+			participant_end_fast(slot);
 			return (intptr_t)block;
 		}
-		participant_end(me);
+		participant_end_fast(slot);
 	}
 	return alloc_finish(pool, -1, bytes, flags);
 }
@@ -189,18 +190,20 @@ static __attribute__((noinline)) intptr_t alloc_other(hp_pool *pool, size_t byte
 intptr_t hp_page_alloc_address(hp_pool *pool, size_t bytes, unsigned flags)
 {
 	struct participant *me = participant_current;
-	if (likely(bytes - 1 < 64 * HP_PAGE_SIZE && !(flags | pool->slow) && me->pool == pool && participant_try_begin(me))) {
+	struct pool_slot *slot;
+	if (participant_is_fast(me, pool) && likely(bytes - 1 < 64 * HP_PAGE_SIZE && !flags) &&
+	    likely(slot = participant_try_begin(me))) {
 		struct page_owned *own = &page_state(me)->own[PAGE_ACTIVE];
 		unsigned pages = (unsigned)(bytes + HP_PAGE_SIZE - 1) / HP_PAGE_SIZE;
 		int i = parity_view_take_near(&own->view, pages);
 		if (likely(i >= 0)) {
 			char *block = own->start + ((size_t)i << 12);
 			parity_allocate_local(own->unit, (unsigned)i, pages);
-			participant_count(&me->slot->allocs);
-			participant_end(me);
+			participant_count(&slot->allocs);
+			participant_end_fast(slot);
 			return (intptr_t)block;
 		}
-		participant_end(me);
+		participant_end_fast(slot);
 	}
 	return alloc_other(pool, bytes, flags);
 }
@@ -279,28 +282,28 @@ static int free_slow(hp_pool *pool, hp_off off)
 	return error;
 }
 
-/* Everything but a single page of the active chunk. */
+/* What is not in the active chunk. */
 static __attribute__((noinline)) int free_other(hp_pool *pool, hp_off off)
 {
 	struct participant *me = participant_current;
-	if (likely(me->pool == pool && !pool->slow && !(off & (HP_PAGE_SIZE - 1)) && off < pool->capacity)) {
+	struct pool_slot *slot;
+	if (participant_is_fast(me, pool) && !(off & (HP_PAGE_SIZE - 1)) && off < pool->capacity) {
 		uint64_t page = off >> 12;
 		uint32_t chunk = (uint32_t)(page >> pool->page_shift_chunk);
 		unsigned i = (unsigned)page & (pool->chunk_pages - 1);
-		struct page_owned *own = page_state(me)->own;
-		if (own->chunk1 != chunk + 1) own++;
-		if (own->chunk1 == chunk + 1) {
-			if (likely(participant_try_begin(me))) {
+		struct page_owned *own = page_find_owned(me, chunk);
+		if (own) {
+			if (likely(slot = participant_try_begin(me))) {
 				unsigned len = parity_free_local(own->unit, i);
 				if (likely(len)) {
 					parity_view_give(&own->view, i, parity_len(len, i, pool->chunk_pages));
-					participant_count(&me->slot->frees);
-					participant_end(me);
+					participant_count(&slot->frees);
+					participant_end_fast(slot);
 					return 0;
 				}
-				participant_end(me);
+				participant_end_fast(slot);
 			}
-		} else if (likely(chunk < pool_top(pool) && own[1].chunk1 != chunk + 1)) {
+		} else if (likely(chunk < pool_top(pool))) {
 			int error = free_remote(pool, chunk, i);
 			if (likely(error == 0)) participant_count(&me->slot->remote_frees);
 			return error;
@@ -311,23 +314,32 @@ static __attribute__((noinline)) int free_other(hp_pool *pool, hp_off off)
 	return error;
 }
 
+/* The pages of a run that does not lie within one word of the view. */
+static __attribute__((noinline)) int free_far(struct participant *me, struct page_owned *own, unsigned i, unsigned len)
+{
+	parity_view_give(&own->view, i, parity_len(len, i, own->view.granules));
+	participant_count(&me->slot->frees);
+	participant_end(me);
+	return 0;
+}
+
 int hp_page_free(hp_pool *pool, void *block)
 {
 	struct participant *me = participant_current;
 	struct page_owned *own = &page_state(me)->own[PAGE_ACTIVE];
 	uintptr_t at = (uintptr_t)block - (uintptr_t)own->start;
 	unsigned i = (unsigned)(at >> 12);
-	if (likely(me->pool == pool && at < own->bytes && !(at & (HP_PAGE_SIZE - 1)) && !pool->slow &&
-	           participant_try_begin(me))) {
-		/* the view may know of the freed pages before the pool does: only we read it, and if we die nobody does */
-		unsigned len = atomic_load_explicit(&own->unit->len[i], memory_order_relaxed);
-		if (likely(parity_live(own->unit, i) && parity_view_give_near(&own->view, i, len))) {
-			parity_free_local(own->unit, i);
-			participant_count(&me->slot->frees);
-			participant_end(me);
+	struct pool_slot *slot;
+	if (participant_is_fast(me, pool) && likely(at < own->bytes && !(at & (HP_PAGE_SIZE - 1))) &&
+	    likely(slot = participant_try_begin(me))) {
+		unsigned len = parity_free_local(own->unit, i);
+		if (likely(len)) {
+			if (unlikely(!parity_view_give_near(&own->view, i, len))) return free_far(me, own, i, len);
+			participant_count(&slot->frees);
+			participant_end_fast(slot);
 			return 0;
 		}
-		participant_end(me);
+		participant_end_fast(slot);
 	}
 	return block ? free_other(pool, (hp_off)((uintptr_t)block - (uintptr_t)pool->base)) : 0;
 }

@@ -176,8 +176,13 @@ const char *hp_pool_name(const hp_pool *pool)
 int hp_pool_trace(hp_pool *pool, unsigned trace)
 {
 	if (!pool || trace & ~(HP_TRACE_ALLOC | HP_TRACE_ALL)) return -EINVAL;
+	struct participant_guard guard;
+	int error = participant_lock(&guard);
+	if (error < 0) return error;
 	pool->trace = trace;
 	pool->slow = trace || pool->observer;
+	participant_set_fast(pool);
+	participant_unlock(&guard);
 	return 0;
 }
 

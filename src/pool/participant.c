@@ -124,6 +124,7 @@ static void fork_child(void)
 
 static void participant_drop(struct participant *me)
 {
+	atomic_store_explicit(&me->fast, NULL, memory_order_relaxed);
 	me->pool = NULL;
 	me->slot = NULL;
 	me->used = false;
@@ -256,6 +257,7 @@ static int participant_register(hp_pool *pool, bool nested, struct participant *
 				thread_list = me;
 			}
 			me->pool = pool;
+			atomic_store_explicit(&me->fast, pool->slow || pool->fenced ? NULL : pool, memory_order_relaxed);
 			*out = me;
 		}
 	}
@@ -303,11 +305,20 @@ void participant_reread(struct participant *me)
 	me->seen = word;
 }
 
+void participant_set_fast(hp_pool *pool)
+{
+	struct arena *arena = arena_get();
+	for (uint32_t i = 0; arena && i < arena->top; i++)
+		if (arena->entry[i].pool == pool)
+			atomic_store_explicit(&arena->entry[i].fast, pool->slow || pool->fenced ? NULL : pool, memory_order_relaxed);
+}
+
 void participant_forget(hp_pool *pool)
 {
 	struct arena *arena = arena_get();
 	for (uint32_t i = 0; arena && i < arena->top; i++)
 		if (arena->entry[i].pool == pool) {
+			atomic_store_explicit(&arena->entry[i].fast, NULL, memory_order_relaxed);
 			arena->entry[i].pool = NULL; /* stays with its thread, which uses it for its next pool */
 			arena->entry[i].slot = NULL;
 		}

@@ -15,8 +15,9 @@
 #define PARTICIPANT_PAGE_STATE 384 /* bytes for the page layer */
 
 struct participant {
-	hp_pool *pool; /* NULL: not in use, or wiped by fork */
+	_Atomic(hp_pool *) fast; /* the pool, when neither traced nor fenced: what the fast paths compare with */
 	struct pool_slot *slot;
+	hp_pool *pool; /* NULL: not in use, or wiped by fork */
 	uint64_t seen;  /* the taker word that brings no news */
 	uint32_t who;   /* {slot + 1, generation} */
 	uint32_t rereads;
@@ -57,20 +58,28 @@ static inline void participant_end(struct participant *me)
 	atomic_store_explicit(&me->slot->in_op, 0, memory_order_release);
 }
 
-/* Fast entry, without a call: false, and nothing has begun, when the thread is inside an operation already (this is a
- * signal handler) or there is news of a taker; the slow path deals with both. */
-static inline bool participant_try_begin(struct participant *me)
+/* Is this the thread's last used pool, and a case for fast paths? */
+static inline bool participant_is_fast(struct participant *me, hp_pool *pool)
+{
+	return likely(atomic_load_explicit(&me->fast, memory_order_relaxed) == pool);
+}
+
+/* Fast entry, without a call: NULL, and nothing has begun, when the thread is inside an operation already (this is a
+ * signal handler) or there is news of a taker; the slow path deals with both. Otherwise the slot, for the end. */
+static inline struct pool_slot *participant_try_begin(struct participant *me)
 {
 	struct pool_slot *slot = me->slot;
-	if (unlikely(atomic_load_explicit(&slot->in_op, memory_order_relaxed))) return false;
-	if (unlikely(me->fenced))
-		atomic_exchange_explicit(&slot->in_op, 1, memory_order_seq_cst);
-	else
-		atomic_store_explicit(&slot->in_op, 1, memory_order_relaxed);
+	if (unlikely(atomic_load_explicit(&slot->in_op, memory_order_relaxed))) return NULL;
+	atomic_store_explicit(&slot->in_op, 1, memory_order_relaxed);
 	atomic_signal_fence(memory_order_seq_cst); /* as in participant_begin */
-	if (likely(atomic_load_explicit(&slot->taker, memory_order_acquire) == me->seen)) return true;
+	if (likely(atomic_load_explicit(&slot->taker, memory_order_acquire) == me->seen)) return slot;
 	atomic_store_explicit(&slot->in_op, 0, memory_order_release);
-	return false;
+	return NULL;
+}
+
+static inline void participant_end_fast(struct pool_slot *slot)
+{
+	atomic_store_explicit(&slot->in_op, 0, memory_order_release); /* as in participant_end */
 }
 
 /* Counters have one writer. */
@@ -88,6 +97,10 @@ struct participant_guard {
 };
 int participant_lock(struct participant_guard *guard);
 void participant_unlock(struct participant_guard *guard);
+
+/* After a change of `slow`: lets the participants of the handle, in all threads, use fast paths or not. Called inside
+ * participant_lock. */
+void participant_set_fast(hp_pool *pool);
 
 /* Detach: forget all participants of the handle, in all threads. Called inside participant_lock. */
 void participant_forget(hp_pool *pool);
