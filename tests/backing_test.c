@@ -781,7 +781,7 @@ static void every_failure_of_creation(void **state)
 	want.choice = HP_CHOICE_ANY;
 	fail_creation(want);
 	want.choice = HP_CHOICE_REQUIRE;
-	want.size = 40 * MIB; /* more than a slice */
+	want.size = 18 * MIB; /* more than a slice */
 	want.threads = 2;
 	fail_creation(want);
 }
