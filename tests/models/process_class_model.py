@@ -15,8 +15,8 @@ it read ("has not changed since"). Abstracted: one unit of two granules, runs of
 decision here follows a CAS, which empties them, and stores leave in order; frees by other processes (refused,
 -EPERM, by the tag).
 
-Lazy: the record goes at once, and a unit whose tag names a record that is over counts as free for everybody: whoever
-adopts it stores A := R before the tag.
+Lazy: the record goes at once, and a unit whose tag names a record that is over counts as free for everybody:
+whoever adopts it stores A := R before the tag.
 
 Checked: no run of class POOL is ever freed by a recovery, none of class PROCESS is left when its record is free
 again, live bits and holders go together, ctl names who believes to own.
@@ -25,7 +25,8 @@ from explore import Suite
 
 
 def process_class(give_back='A := R', clear='after', adopt='wholly free', q_clears='before', p_tags='before',
-                  tag_if='wholly free', version=True, last='passes by'):
+                  tag_if='wholly free', version=True, last='passes by',
+                  settles='A := R first'):
     def next_steps(s, add):
         def take(label, owner, **changes):      # a CAS of ctl: nobody's reading of it is current any more
             stale = {f: 0 for f in ('vP1', 'vP2', 'vQ', 'vR1', 'vR2') if getattr(s, f) and version}
@@ -76,7 +77,7 @@ def process_class(give_back='A := R', clear='after', adopt='wholly free', q_clea
             if s.Q == 'clear' or (s.Q == 'own' and q_clears == 'after' and s.tag == 'P' and s.runsQ):
                 add('Q clears the tag', tag='-', Q='own')
             if s.Q == 'settle' and over:                    # the record is over: what is live here is nobody's
-                if clear == 'after':
+                if settles == 'A := R first':
                     add('Q stores A := R', A=s.R, hit=s.runsQ & live, Q='clear')
                 else:
                     add('Q clears the tag first', tag='-', Q='A := R')
@@ -110,7 +111,7 @@ def process_class(give_back='A := R', clear='after', adopt='wholly free', q_clea
                 add(r + ' looks, finds the tag', **{r: 'claim', v: 1})
             elif s.ctl in ('P1', 'P2', 'REC R1'):
                 take(r + ' finds no tag, gives the unit up', '-')
-            elif last == 'passes by' or s.tag != 'P':
+            elif last != 'waits' or s.tag != 'P':
                 add(r + ' frees the record', P='gone', **{r: 'end'})
         if at == 'claim':
             if getattr(s, v) and s.ctl in ('-', 'P1', 'P2', 'REC R1'):
@@ -161,10 +162,10 @@ def main():
     for adopt in ('wholly free', 'looked at after'):
         suite.right('PR the record is kept until nothing bears its tag, adopted if %s' % adopt,
                     process_class(adopt=adopt, last='waits'), ('R2 frees the record', 'Q recovered', 'Q adopts'))
-    suite.right('PR lazy: the record goes at once, whoever adopts finishes', process_class(adopt='looked at after', last='lazy'),
-                ('Q stores A := R', 'Q finds live runs', 'R2 frees the record'))
-    suite.mutant('PR lazy, tag cleared before A := R', process_class(adopt='looked at after', last='lazy', clear='before'),
-                 'lost')
+    suite.right('PR lazy: the record goes at once, whoever adopts finishes',
+                process_class(adopt='looked at after', last='lazy'), ('Q stores A := R', 'Q finds live runs', 'R2 frees the record'))
+    suite.mutant('PR lazy, tag cleared before A := R', process_class(adopt='looked at after', last='lazy',
+                                                                                settles='tag first'), 'lost')
     suite.mutant('PR the adopter clears the tag after its commit', process_class(q_clears='after'),
                  'a run of another was freed')
     suite.mutant('PR the adopter leaves the tag', process_class(q_clears='never'), 'a run of another was freed')
