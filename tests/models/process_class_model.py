@@ -163,7 +163,8 @@ def main():
         suite.right('PR the record is kept until nothing bears its tag, adopted if %s' % adopt,
                     process_class(adopt=adopt, last='waits'), ('R2 frees the record', 'Q recovered', 'Q adopts'))
     suite.right('PR lazy: the record goes at once, whoever adopts finishes',
-                process_class(adopt='looked at after', last='lazy'), ('Q stores A := R', 'Q finds live runs', 'R2 frees the record'))
+                process_class(adopt='looked at after', last='lazy'),
+                ('Q stores A := R', 'Q finds live runs', 'R2 frees the record'))
     suite.mutant('PR lazy, tag cleared before A := R', process_class(adopt='looked at after', last='lazy',
                                                                                 settles='tag first'), 'lost')
     suite.mutant('PR the adopter clears the tag after its commit', process_class(q_clears='after'),
