@@ -1,0 +1,178 @@
+/* Deaths at every instruction. See harness.h. */
+#include "harness.h"
+#include "run.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct watch {
+	struct step_world *world;
+	const struct step_case *entry;
+	int victim;
+	struct step_expect expect;
+	uint64_t *changes; /* instructions after which shared memory had changed */
+	unsigned count, room;
+};
+
+static void expect_of(struct step_world *w, const struct step_case *entry, struct step_expect *expect)
+{
+	*expect = (struct step_expect){.effect = entry->effect,
+	                               .pages = entry->pages ? entry->pages : w->x,
+	                               .off = w->x,
+	                               .must = -1,
+	                               .files = entry->flags & STEP_FILES,
+	                               .takes = entry->flags & STEP_TAKES};
+	for (int a = 0; a < STEP_ACTORS; a++)
+		if (w->actor[a].alive) expect->alive |= 1u << a;
+}
+
+static struct step_world *world_of(const struct step_case *entry)
+{
+	struct step_world *w = step_open(entry->name, entry->pool);
+	w->x = entry->x;
+	w->y = entry->y;
+	entry->setup(w);
+	return w;
+}
+
+/* As if the victim had been killed where it is. */
+static void death(struct watch *watch)
+{
+	struct step_world *w = watch->world;
+	struct step_expect expect = watch->expect;
+	expect.alive &= ~(1u << watch->victim);
+	memcpy(w->last, w->control, w->control_size);
+	if (watch->count == watch->room) {
+		watch->room = watch->room ? watch->room * 2 : 256;
+		STEP_NEED(w, watch->changes = realloc(watch->changes, watch->room * sizeof *watch->changes));
+	}
+	watch->changes[watch->count++] = w->instructions;
+	if (step_seen(w, step_hash(w->last, w->control_size, 0))) return;
+	w->states++;
+	int effect = step_verify_copy(w, &expect);
+	if (effect == 0 && w->effect == 1) step_fail(w, "what was done is undone");
+	if (effect >= 0) w->effect = effect;
+}
+
+/* With the victim alive, and the effect known. */
+static void alive(struct watch *watch, int must)
+{
+	struct step_world *w = watch->world;
+	struct step_expect expect = watch->expect;
+	expect.must = must;
+	int effect = step_verify_copy(w, &expect);
+	if (effect >= 0 && effect != must)
+		step_fail(w, must ? "the operation succeeded, and nothing was done" : "something was done");
+}
+
+static int64_t watch_run(struct watch *watch)
+{
+	struct step_world *w = watch->world;
+	const struct step_case *entry = watch->entry;
+	w->effect = 0;
+	step_begin(w, watch->victim, entry->run, w->x, w->y);
+	death(watch);
+	while (step_one(w, watch->victim) && !w->failures)
+		if (memcmp(w->control, w->last, w->control_size)) death(watch);
+	if (!w->failures) death(watch);
+	int64_t result = step_finish(w, watch->victim);
+	memset(&w->regs, 0, sizeof w->regs);
+	return result;
+}
+
+/* The operation came to its end. */
+static void judge(struct watch *watch, int64_t result)
+{
+	struct step_world *w = watch->world;
+	const struct step_case *entry = watch->entry;
+	if (entry->flags & STEP_FAILS) {
+		if (result != -ENOMEM) step_fail(w, "the operation gives %lld and not -ENOMEM", (long long)result);
+		alive(watch, 0);
+		return;
+	}
+	if (result < 0) {
+		step_fail(w, "the operation fails with %lld", (long long)result);
+		return;
+	}
+	if (entry->flags & STEP_LEAVES) watch->expect.alive &= ~(1u << watch->victim);
+	if (entry->run == step_alloc) {
+		step_model_add(w, (hp_off)result, w->x, w->y & HP_PAGE_PROCESS ? watch->victim : -1);
+		watch->expect.effect = STEP_NONE;
+		alive(watch, 0);
+	} else {
+		alive(watch, entry->effect != STEP_NONE);
+	}
+}
+
+/* Steps a fresh victim to `point` and really kills it there. */
+static struct step_world *killed_at(const struct step_case *entry, uint64_t point)
+{
+	struct step_world *w = world_of(entry);
+	step_begin(w, 0, entry->run, w->x, w->y);
+	while (w->instructions < point && step_one(w, 0)) {}
+	step_kill(w, 0);
+	w->kills++;
+	return w;
+}
+
+static void kill_for_real(struct step_world *w, const struct step_case *entry, uint64_t instructions)
+{
+	uint64_t count = instructions * 3 / 100;
+	if (count < 2) count = 2;
+	if (count > 8 && !step_full()) count = 8;
+	for (uint64_t i = 0; i < count && !w->failures; i++) {
+		struct step_world *real = killed_at(entry, (2 * i + 1) * instructions / (2 * count));
+		struct step_expect expect;
+		for (int a = 1; a < STEP_ACTORS; a++)
+			if (entry->flags & STEP_ALONE) step_kill(real, a);
+		expect_of(real, entry, &expect);
+		step_verify_real(real, &expect);
+		w->failures += real->failures;
+		w->kills++;
+		step_close(real);
+	}
+}
+
+/* The victim, which recovers another, is killed; actor 1 recovers both and is stepped too. */
+static void deeper(struct step_world *w, const struct watch *first)
+{
+	unsigned step = step_full() ? 1 : first->count / 12 + 1;
+	for (unsigned i = 0; i < first->count && !w->failures; i += step) {
+		struct step_world *second = killed_at(first->entry, first->changes[i]);
+		struct watch watch = {.world = second, .entry = first->entry, .victim = 1};
+		expect_of(second, first->entry, &watch.expect);
+		int64_t result = watch_run(&watch);
+		if (result < 0) step_fail(second, "recovery fails with %lld", (long long)result);
+		free(watch.changes);
+		w->failures += second->failures;
+		w->states += second->states;
+		w->instructions += second->instructions;
+		w->kills++;
+		step_close(second);
+	}
+}
+
+static int run_case(const void *table, unsigned index)
+{
+	const struct step_case *entry = (const struct step_case *)table + index;
+	struct step_world *w = world_of(entry);
+	struct watch watch = {.world = w, .entry = entry};
+	expect_of(w, entry, &watch.expect);
+	alive(&watch, 0);
+	int64_t result = w->failures ? 0 : watch_run(&watch);
+	uint64_t instructions = w->instructions;
+	if (!w->failures) judge(&watch, result);
+	if (!w->failures && !(entry->flags & STEP_NO_KILLS)) kill_for_real(w, entry, instructions);
+	if (!w->failures && entry->flags & STEP_DEPTH2) deeper(w, &watch);
+	run_report("%s: %llu instructions, %llu states, %u real kills", entry->name, (unsigned long long)w->instructions,
+	           (unsigned long long)w->states, w->kills);
+	int failures = (int)w->failures;
+	free(watch.changes);
+	step_close(w);
+	return failures;
+}
+
+int step_run_cases(const struct step_case *cases, unsigned count)
+{
+	return run_all(run_case, cases, count);
+}

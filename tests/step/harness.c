@@ -1,0 +1,451 @@
+/* Worlds, actors and stepping. See harness.h.
+ *
+ * An actor is a forked child that reads {function, arguments} from a pipe and writes the result to another; it has the
+ * same addresses as the harness, so functions are passed as they are and code can be read at the victim's instruction
+ * pointer. A function that is to be stepped is enclosed by two breakpoint instructions. */
+#include "harness.h"
+#include "pool/participant.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#ifdef __x86_64__
+#define BREAKPOINT "int3"
+#define INSTRUCTION rip
+#else
+#define BREAKPOINT "nop"
+#define INSTRUCTION regs[0] /* never reached: step_need_ptrace skips */
+#endif
+
+#define PATIENCE_MS 20000
+
+struct command {
+	step_fn *fn;
+	uint64_t x, y;
+	uint64_t stepped;
+};
+
+extern const char step_mark_end[];
+
+bool step_full(void)
+{
+	const char *full = getenv("HP_STEP_FULL");
+	return full && *full && strcmp(full, "0") != 0;
+}
+
+void step_fail(struct step_world *w, const char *format, ...)
+{
+	va_list args;
+	if (w->failures++ >= 5) return;
+	va_start(args, format);
+	printf("  FAILED: %s, instruction %llu", w->name, (unsigned long long)w->instructions);
+	if (w->regs.INSTRUCTION)
+		printf(", before 0x%llx (step_fail is at 0x%llx)", (unsigned long long)w->regs.INSTRUCTION,
+		       (unsigned long long)(uintptr_t)step_fail);
+	printf(": ");
+	vprintf(format, args);
+	printf("\n");
+	fflush(stdout);
+	va_end(args);
+}
+
+void step_broken(struct step_world *w, const char *file, int line, const char *what)
+{
+	printf("  BROKEN: %s: %s:%d: %s\n", w ? w->name : "?", file, line, what);
+	fflush(stdout);
+	_exit(2);
+}
+
+/* ---- functions of actors ---- */
+
+int64_t step_attach(struct step_env *env, uint64_t x, uint64_t y)
+{
+	(void)x, (void)y;
+	return hp_pool_attach(env->fds, NULL, &env->pool);
+}
+
+int64_t step_detach(struct step_env *env, uint64_t x, uint64_t y)
+{
+	(void)x, (void)y;
+	hp_pool *pool = env->pool;
+	env->pool = NULL;
+	return hp_pool_detach(pool);
+}
+
+int64_t step_alloc(struct step_env *env, uint64_t x, uint64_t y)
+{
+	void *block;
+	int error = hp_page_alloc(env->pool, x * HP_PAGE_SIZE, (unsigned)y, &block);
+	return error < 0 ? error : (int64_t)hp_pool_offset(env->pool, block);
+}
+
+int64_t step_free(struct step_env *env, uint64_t x, uint64_t y)
+{
+	(void)y;
+	return hp_page_free(env->pool, hp_pool_pointer(env->pool, x));
+}
+
+int64_t step_touch(struct step_env *env, uint64_t x, uint64_t y)
+{
+	(void)x, (void)y;
+	int error;
+	return participant_get(env->pool, &error) ? 0 : error;
+}
+
+int64_t step_recover(struct step_env *env, uint64_t x, uint64_t y)
+{
+	(void)x, (void)y;
+	return hp_pool_recover(env->pool);
+}
+
+int64_t step_grow(struct step_env *env, uint64_t x, uint64_t y)
+{
+	(void)y;
+	return hp_pool_grow(env->pool, x, NULL, NULL);
+}
+
+int64_t step_trim(struct step_env *env, uint64_t x, uint64_t y)
+{
+	(void)y;
+	return hp_pool_trim(env->pool, x);
+}
+
+int64_t step_exhaust(struct step_env *env, uint64_t x, uint64_t y)
+{
+	(void)y;
+	for (int64_t count = 0; count < STEP_LIST; count++) {
+		int64_t off = step_alloc(env, x, 0);
+		if (off == -ENOMEM) return count;
+		if (off < 0) return off;
+		env->list[count] = (uint64_t)off;
+	}
+	return -E2BIG;
+}
+
+int64_t step_free_list(struct step_env *env, uint64_t x, uint64_t y)
+{
+	for (uint64_t i = x; i < x + y; i++) {
+		int64_t error = step_free(env, env->list[i], 0);
+		if (error < 0) return error;
+	}
+	return 0;
+}
+
+int64_t step_churn(struct step_env *env, uint64_t x, uint64_t y)
+{
+	for (uint64_t i = 0; i < x; i++) {
+		int64_t off = step_alloc(env, y, 0);
+		if (off < 0) return off;
+		int64_t error = step_free(env, (uint64_t)off, 0);
+		if (error < 0) return error;
+	}
+	return 0;
+}
+
+/* ---- actors ---- */
+
+__attribute__((noinline, noclone)) static int64_t bracket(struct step_env *env, const struct command *command)
+{
+	__asm__ volatile(BREAKPOINT ::: "memory");
+	int64_t result = command->fn(env, command->x, command->y);
+	__asm__ volatile(BREAKPOINT "\n.globl step_mark_end\nstep_mark_end:\n\tnop" ::: "memory");
+	return result;
+}
+
+static void actor_main(struct step_world *w, int a, int from, int to)
+{
+	struct step_env env = {.fds = w->fds, .list = w->actor[a].list};
+	struct command command;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	while (read(from, &command, sizeof command) == sizeof command) {
+		int64_t result = command.stepped ? bracket(&env, &command) : command.fn(&env, command.x, command.y);
+		if (write(to, &result, sizeof result) != sizeof result) break;
+	}
+	_exit(0);
+}
+
+void step_start(struct step_world *w, int a)
+{
+	struct step_actor *actor = &w->actor[a];
+	int to[2], from[2];
+	STEP_NEED(w, !actor->alive && pipe2(to, O_CLOEXEC) == 0 && pipe2(from, O_CLOEXEC) == 0);
+	fflush(stdout);
+	pid_t pid = fork();
+	STEP_NEED(w, pid >= 0);
+	if (pid == 0) {
+		close(to[1]);
+		close(from[0]);
+		for (int i = 0; i < STEP_ACTORS; i++) /* so that the end of the harness is the end of the pipe */
+			if (w->actor[i].alive) close(w->actor[i].to), close(w->actor[i].from);
+		actor_main(w, a, to[0], from[1]);
+	}
+	close(to[0]);
+	close(from[1]);
+	actor->pid = pid;
+	actor->to = to[1];
+	actor->from = from[0];
+	actor->alive = true;
+	actor->traced = false;
+}
+
+void step_send(struct step_world *w, int a, step_fn *fn, uint64_t x, uint64_t y)
+{
+	struct command command = {.fn = fn, .x = x, .y = y};
+	STEP_NEED(w, w->actor[a].alive && write(w->actor[a].to, &command, sizeof command) == sizeof command);
+}
+
+int64_t step_receive(struct step_world *w, int a)
+{
+	struct pollfd wait = {.fd = w->actor[a].from, .events = POLLIN};
+	int64_t result;
+	int ready;
+	while ((ready = poll(&wait, 1, PATIENCE_MS)) < 0 && errno == EINTR) {}
+	if (ready != 1 || read(w->actor[a].from, &result, sizeof result) != sizeof result) return INT64_MIN;
+	return result;
+}
+
+int64_t step_call(struct step_world *w, int a, step_fn *fn, uint64_t x, uint64_t y)
+{
+	step_send(w, a, fn, x, y);
+	int64_t result = step_receive(w, a);
+	if (result == INT64_MIN) step_fail(w, "actor %d did not come back: it waits for somebody, loops, or crashed", a);
+	return result;
+}
+
+void step_join(struct step_world *w, int a)
+{
+	step_start(w, a);
+	STEP_NEED(w, step_call(w, a, step_attach, 0, 0) == 0);
+	STEP_NEED(w, step_call(w, a, step_touch, 0, 0) == 0);
+}
+
+void step_kill(struct step_world *w, int a)
+{
+	struct step_actor *actor = &w->actor[a];
+	if (!actor->alive) return;
+	kill(actor->pid, SIGKILL);
+	int status;
+	while (waitpid(actor->pid, &status, __WALL) >= 0 && !WIFSIGNALED(status) && !WIFEXITED(status)) {}
+	close(actor->to);
+	close(actor->from);
+	actor->alive = false;
+}
+
+/* ---- worlds ---- */
+
+static void *harness_memory(struct step_world *w, size_t bytes)
+{
+	void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	STEP_NEED(w, memory != MAP_FAILED && madvise(memory, bytes, MADV_DONTFORK) == 0);
+	return memory;
+}
+
+static void quiet(void *arg, const char *message)
+{
+	(void)arg;
+	printf("  %s\n", message);
+}
+
+struct step_world *step_open(const char *name, const struct step_pool *shape)
+{
+	struct step_world *w = calloc(1, sizeof *w);
+	STEP_NEED(w, w);
+	w->name = name;
+	w->shape = *shape;
+	w->effect = 0;
+	for (int a = 0; a < STEP_ACTORS; a++) {
+		w->actor[a].list = mmap(NULL, STEP_LIST * 8, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+		STEP_NEED(w, w->actor[a].list != MAP_FAILED);
+	}
+	struct hp_pool_options options = {.size = shape->pages * HP_PAGE_SIZE,
+	                                  .capacity = shape->capacity * HP_PAGE_SIZE,
+	                                  .choice = HP_CHOICE_REQUIRE,
+	                                  .rung = HP_RUNG_4K,
+	                                  .max_threads = 10,
+	                                  .max_processes = 10,
+	                                  .flags = shape->flags,
+	                                  .log = quiet};
+	hp_pool *pool;
+	int fds[3];
+	STEP_NEED(w, hp_pool_create(&options, &pool) == 0 && hp_pool_fds(pool, fds) == 0);
+	w->geometry = pool->geometry;
+	for (int i = 0; i < 3; i++) STEP_NEED(w, (w->fds[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, 3)) >= 0);
+	hp_pool_detach(pool);
+	w->control_size = w->geometry.control_size;
+	w->data_size = w->geometry.capacity;
+	w->control = mmap(NULL, w->control_size, PROT_READ | PROT_WRITE, MAP_SHARED, w->fds[1], 0);
+	w->data = mmap(NULL, w->data_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, w->fds[2], 0);
+	STEP_NEED(w, w->control != MAP_FAILED && w->data != MAP_FAILED);
+	madvise(w->data, w->data_size, MADV_DONTFORK);
+	w->last = harness_memory(w, w->control_size);
+	return w;
+}
+
+void step_close(struct step_world *w)
+{
+	for (int a = 0; a < STEP_ACTORS; a++) {
+		step_kill(w, a);
+		munmap(w->actor[a].list, STEP_LIST * 8);
+	}
+	step_copy_free(w);
+	step_seen_free(w);
+	munmap(w->last, w->control_size);
+	munmap(w->control, w->control_size);
+	munmap(w->data, w->data_size);
+	for (int i = 0; i < 3; i++) close(w->fds[i]);
+	free(w);
+}
+
+/* ---- the model ---- */
+
+static uint64_t pattern(hp_off off, uint64_t i)
+{
+	return (off + i * 8 + 1) * UINT64_C(0x9e3779b97f4a7c15);
+}
+
+void step_model_add(struct step_world *w, hp_off off, uint64_t pages, int owner)
+{
+	unsigned i = w->blocks;
+	STEP_NEED(w, w->blocks < STEP_BLOCKS);
+	for (; i > 0 && w->block[i - 1].off > off; i--) w->block[i] = w->block[i - 1];
+	w->block[i] = (struct step_block){off, pages, owner};
+	w->blocks++;
+	for (uint64_t k = 0; k < pages * (HP_PAGE_SIZE / 8); k++) ((uint64_t *)(void *)(w->data + off))[k] = pattern(off, k);
+}
+
+bool step_model_remove(struct step_world *w, hp_off off)
+{
+	for (unsigned i = 0; i < w->blocks; i++) {
+		if (w->block[i].off != off) continue;
+		for (w->blocks--; i < w->blocks; i++) w->block[i] = w->block[i + 1];
+		return true;
+	}
+	return false;
+}
+
+bool step_patterns_intact(struct step_world *w)
+{
+	for (unsigned i = 0; i < w->blocks; i++) {
+		const struct step_block *block = &w->block[i];
+		const uint64_t *word = (const uint64_t *)(const void *)(w->data + block->off);
+		for (uint64_t k = 0; k < block->pages * (HP_PAGE_SIZE / 8); k++)
+			if (word[k] != pattern(block->off, k)) {
+				step_fail(w, "the bytes of the block at 0x%llx changed", (unsigned long long)block->off);
+				return false;
+			}
+	}
+	return true;
+}
+
+hp_off step_block(struct step_world *w, int a, uint64_t pages, unsigned flags)
+{
+	int64_t off = step_call(w, a, step_alloc, pages, flags);
+	STEP_NEED(w, off >= 0);
+	step_model_add(w, (hp_off)off, pages, flags & HP_PAGE_PROCESS ? a : -1);
+	return (hp_off)off;
+}
+
+void step_unblock(struct step_world *w, int a, hp_off off)
+{
+	STEP_NEED(w, step_call(w, a, step_free, off, 0) == 0 && step_model_remove(w, off));
+}
+
+/* ---- stepping ---- */
+
+static void traced_registers(struct step_world *w, int a)
+{
+	STEP_NEED(w, ptrace(PTRACE_GETREGS, w->actor[a].pid, NULL, &w->regs) == 0);
+}
+
+/* Waits for the next stop; anything but a trap is a failure of what is stepped. */
+static bool traced_wait(struct step_world *w, int a)
+{
+	int status;
+	while (waitpid(w->actor[a].pid, &status, __WALL) < 0) STEP_NEED(w, errno == EINTR);
+	if (WIFSTOPPED(status) && WSTOPSIG(status) == SIGTRAP) return true;
+	if (WIFSTOPPED(status))
+		step_fail(w, "stopped by signal %d (%s)", WSTOPSIG(status), strsignal(WSTOPSIG(status)));
+	else
+		step_fail(w, "ended with status 0x%x", (unsigned)status);
+	if (!WIFSTOPPED(status)) w->actor[a].alive = false;
+	step_broken(w, __FILE__, __LINE__, "the victim is gone");
+}
+
+void step_begin(struct step_world *w, int a, step_fn *fn, uint64_t x, uint64_t y)
+{
+	struct step_actor *actor = &w->actor[a];
+	struct command command = {.fn = fn, .x = x, .y = y, .stepped = 1};
+	if (!actor->traced) {
+		STEP_NEED(w, ptrace(PTRACE_SEIZE, actor->pid, NULL, PTRACE_O_EXITKILL) == 0);
+		actor->traced = true;
+	}
+	STEP_NEED(w, write(actor->to, &command, sizeof command) == sizeof command);
+	traced_wait(w, a);
+	traced_registers(w, a);
+	w->instructions = 0;
+}
+
+bool step_one(struct step_world *w, int a)
+{
+	STEP_NEED(w, ptrace(PTRACE_SINGLESTEP, w->actor[a].pid, NULL, NULL) == 0);
+	traced_wait(w, a);
+	traced_registers(w, a);
+	if (w->regs.INSTRUCTION == (uintptr_t)step_mark_end) return false;
+	w->instructions++;
+	return true;
+}
+
+int64_t step_finish(struct step_world *w, int a)
+{
+	while (w->regs.INSTRUCTION != (uintptr_t)step_mark_end) {
+		STEP_NEED(w, ptrace(PTRACE_CONT, w->actor[a].pid, NULL, NULL) == 0);
+		/* an operation that waits for somebody would wait for ever here: the runner's time limit finds it */
+		traced_wait(w, a);
+		traced_registers(w, a);
+	}
+	STEP_NEED(w, ptrace(PTRACE_CONT, w->actor[a].pid, NULL, NULL) == 0);
+	int64_t result = step_receive(w, a);
+	if (result == INT64_MIN) step_broken(w, __FILE__, __LINE__, "the victim did not answer");
+	return result;
+}
+
+bool step_at_syscall(const struct step_world *w)
+{
+	const unsigned char *code = (const unsigned char *)(uintptr_t)w->regs.INSTRUCTION;
+	return code[0] == 0x0f && code[1] == 0x05;
+}
+
+void step_need_ptrace(void)
+{
+#ifndef __x86_64__
+	printf("skipped: the stepping harness knows x86-64 only\n");
+	exit(77);
+#endif
+	pid_t pid = fork();
+	if (pid == 0) {
+		if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) < 0) _exit(1);
+		raise(SIGSTOP);
+		_exit(0);
+	}
+	int status = 0;
+	bool good = pid > 0 && waitpid(pid, &status, 0) == pid && WIFSTOPPED(status) &&
+	            ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL) == 0 && waitpid(pid, &status, 0) == pid && WIFSTOPPED(status);
+	if (pid > 0 && WIFSTOPPED(status)) {
+		kill(pid, SIGKILL);
+		waitpid(pid, &status, 0);
+	}
+	if (good) return;
+	printf("skipped: ptrace is not permitted here (seccomp, or kernel.yama.ptrace_scope = 3)\n");
+	exit(77);
+}

@@ -1,0 +1,200 @@
+/* The stepping harness: what operations of the library leave when their process is stopped, or killed, at any
+ * instruction.
+ *
+ * A *world* is one pool, a few *actors* (processes attached to it that run functions on request), and a *model*: the
+ * blocks that should be live, filled with a pattern. The harness itself is no participant: it looks at the shared memory
+ * through mappings of its own. One function of one actor, the victim, is run instruction by instruction under ptrace:
+ *
+ *   deaths (step_case)   after every instruction that changed shared memory, control and data are copied, the copy is
+ *                        attached to as if the victim had been killed there, and everything is verified (verify.c). A
+ *                        sample of the points is repeated with a real SIGKILL and the real pool.
+ *   pairs (step_pair)    at every instruction of A, B's whole function runs, then A goes on to its end, and both results,
+ *                        the pool and the private views of both are verified (pair.c). All of it is then put back to
+ *                        where it was (private memory, registers, shared memory), and A does its next instruction.
+ *
+ * A new operation is one step_fn and one line in a table; see README.md. */
+#ifndef HUGEPOOL_STEP_HARNESS_H
+#define HUGEPOOL_STEP_HARNESS_H
+
+#include <hugepool/hugepool.h>
+#include "pool/pool.h"
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/user.h>
+
+#define STEP_ACTORS 6
+#define STEP_BLOCKS 256
+#define STEP_LIST 8192 /* blocks that step_exhaust can hold */
+
+/* Runs in an actor. `pool` is the actor's handle, NULL while it is not attached. Returns 0 or more, or -errno. */
+struct step_env {
+	hp_pool *pool;
+	const int *fds; /* of the world's pool */
+	uint64_t *list; /* STEP_LIST words, shared with the harness, an own list for every actor */
+};
+typedef int64_t step_fn(struct step_env *env, uint64_t x, uint64_t y);
+
+/* Functions of actors. x, y as said. */
+step_fn step_attach, step_detach; /* - */
+step_fn step_alloc;               /* bytes / 4096 pages, flags: the block's offset */
+step_fn step_free;                /* offset */
+step_fn step_touch;               /* registers the thread: a slot, nothing owned */
+step_fn step_recover, step_grow, step_trim; /* -; bytes; keep */
+step_fn step_exhaust;  /* allocates blocks of x pages until nothing is left, into env->list: how many */
+step_fn step_free_list; /* frees y blocks of the list, from the x-th */
+step_fn step_churn;    /* x pairs of alloc and free of y pages, 0 or the first error */
+
+struct step_actor {
+	pid_t pid; /* 0: none */
+	int to, from;
+	bool alive, traced;
+	uint64_t *list;
+};
+
+struct step_block {
+	hp_off off;
+	uint64_t pages;
+	int owner; /* class PROCESS: the actor, otherwise -1 */
+};
+
+struct step_pool {
+	uint64_t pages, capacity; /* of 4 KiB; chunks have 64 pages, or 512 where capacity is 32768 or more */
+	unsigned flags;
+};
+
+struct step_world {
+	const char *name;
+	struct step_pool shape;
+	int fds[3];
+	char *control, *data; /* the harness' own mappings */
+	uint64_t control_size, data_size;
+	struct pool_geometry geometry;
+	struct step_actor actor[STEP_ACTORS];
+	struct step_block block[STEP_BLOCKS];
+	unsigned blocks;
+	uint64_t x, y; /* arguments of the operation: set by the table, or by the set-up */
+	/* where the victim is */
+	uint64_t instructions, states;
+	struct user_regs_struct regs;
+	int effect; /* seen so far: 0 none, 1 complete */
+	char *last; /* control as last seen */
+	struct step_seen *seen;
+	struct step_copy *copy;
+	unsigned failures;
+	unsigned kills; /* real ones */
+	unsigned look_alive; /* actors that live in the copy looked at */
+};
+
+/* Worlds. step_open makes pool and no actors. */
+struct step_world *step_open(const char *name, const struct step_pool *shape);
+void step_close(struct step_world *world);
+void step_start(struct step_world *world, int actor); /* forks it; not attached */
+void step_join(struct step_world *world, int actor);  /* forks it, attaches, takes a slot */
+int64_t step_call(struct step_world *world, int actor, step_fn *fn, uint64_t x, uint64_t y);
+void step_send(struct step_world *world, int actor, step_fn *fn, uint64_t x, uint64_t y);
+int64_t step_receive(struct step_world *world, int actor); /* of what was sent; INT64_MIN: not within 20 s */
+void step_kill(struct step_world *world, int actor);
+/* The actor allocates; the block goes into the model and gets its pattern. Ends the case when it fails. */
+hp_off step_block(struct step_world *world, int actor, uint64_t pages, unsigned flags);
+void step_unblock(struct step_world *world, int actor, hp_off off); /* frees, and out of the model */
+void step_model_add(struct step_world *world, hp_off off, uint64_t pages, int owner);
+bool step_model_remove(struct step_world *world, hp_off off);
+
+/* Running one function of an actor instruction by instruction. */
+void step_begin(struct step_world *world, int actor, step_fn *fn, uint64_t x, uint64_t y); /* stops before its first */
+bool step_one(struct step_world *world, int actor); /* one instruction; false: the function is over, and where it stands */
+int64_t step_finish(struct step_world *world, int actor); /* lets it run to the end, and gives its result */
+bool step_at_syscall(const struct step_world *world);
+
+__attribute__((format(printf, 2, 3))) void step_fail(struct step_world *world, const char *format, ...);
+#define STEP_NEED(world, what) \
+	do { \
+		if (!(what)) step_broken(world, __FILE__, __LINE__, #what); \
+	} while (0)
+__attribute__((noreturn)) void step_broken(struct step_world *world, const char *file, int line, const char *what);
+
+/* ---- verification ---- */
+
+enum step_effect {
+	STEP_NONE = 0, /* nothing in the model may change */
+	STEP_ALLOCATES, /* a block of `pages` pages is there or not */
+	STEP_FREES,     /* the block at world->x is there or not */
+	STEP_GROWS,     /* `pages` pages more are committed, or not */
+	STEP_TRIMS      /* up to `pages` pages less */
+};
+
+struct step_expect {
+	enum step_effect effect;
+	uint64_t pages;
+	hp_off off;  /* STEP_FREES */
+	int must;    /* -1: either, 0: not done, 1: done */
+	unsigned alive; /* bit a: actor a lives (in a copy: gets its lock) */
+	bool files;  /* the data file holds exactly the committed pages */
+	bool takes;  /* what living actors own may be taken from them */
+};
+
+/* Verifies the pool as it is now, in a copy. Returns whether the effect is there, or -1. */
+int step_verify_copy(struct step_world *world, const struct step_expect *expect);
+/* The same on the pool itself, which is not the same afterwards. */
+int step_verify_real(struct step_world *world, const struct step_expect *expect);
+bool step_patterns_intact(struct step_world *world);
+void step_copy_free(struct step_world *world);
+/* Pages that can be allocated for class POOL, by what the control structures say. */
+uint64_t step_free_pages(struct step_world *world);
+uint64_t step_hash(const void *bytes, size_t count, uint64_t hash);
+bool step_seen(struct step_world *world, uint64_t hash); /* true when it was there; adds it */
+void step_seen_free(struct step_world *world);
+
+/* ---- deaths ---- */
+
+typedef void step_setup_fn(struct step_world *world);
+
+struct step_case {
+	const char *name;
+	const struct step_pool *pool;
+	step_setup_fn *setup; /* actor 0 is the victim: started by it, attached or not */
+	step_fn *run;
+	uint64_t x, y; /* 0: as the set-up says */
+	enum step_effect effect;
+	uint64_t pages; /* of the effect; 0: x */
+	unsigned flags;
+};
+#define STEP_FILES 1u /* verify which pages the data file holds */
+#define STEP_TAKES 2u /* may take from living owners */
+#define STEP_FAILS 4u /* the operation must fail with -ENOMEM, and do nothing */
+#define STEP_DEPTH2 16u /* a recoverer: points are repeated with it killed, and actor 1, which recovers both, stepped */
+#define STEP_LEAVES 32u /* afterwards the victim is no participant any more */
+#define STEP_NO_KILLS 64u
+#define STEP_ALONE 128u /* before the real pool is verified the other actors are killed too */
+
+/* ---- pairs ---- */
+
+struct step_side {
+	step_fn *run;
+	uint64_t x, y;
+	enum step_effect effect;
+	uint64_t pages;
+};
+
+struct step_pair {
+	const char *name;
+	const struct step_pool *pool;
+	step_setup_fn *setup; /* actors 0 and 1 are A and B; world->x, world->y: their arguments where the table has 0 */
+	struct step_side a, b;
+	unsigned flags;
+};
+#define STEP_MAY_FAIL 1u /* one of the two may find nothing: -ENOMEM */
+#define STEP_SAME_FREE 2u /* both free one block: one gets 0, the other -EALREADY or -ENOENT */
+#define STEP_STOPS 4u     /* B is all of actors 1 to 3 at once, each of them doing much; nothing else is verified of them */
+
+/* Runs all entries in processes of their own, two at a time, and prints a line for each. Returns how many failed. */
+int step_run_cases(const struct step_case *cases, unsigned count);
+int step_run_pairs(const struct step_pair *pairs, unsigned count);
+int step_run_functions(void (*const *run)(struct step_world **), const char *const *names, unsigned count);
+
+/* Ends the program with 77 where stepping is not possible. */
+void step_need_ptrace(void);
+bool step_full(void); /* HP_STEP_FULL=1: every point where otherwise a sample is taken */
+
+#endif

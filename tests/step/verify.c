@@ -1,0 +1,483 @@
+/* Is the pool what it should be? See harness.h.
+ *
+ * Verification attaches, as any process would, to a copy of the pool in which everybody is dead but those whose locks
+ * the harness takes; attaching recovers. Then: the checker, every live run against the model, free + live = committed,
+ * allocating all that is free page by page, then as runs that fill every gap exactly, then everything as one run. */
+#include "harness.h"
+#include "inspect/inspect.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define HEAD_BYTES 64 /* of each page are copied and compared; all of them are compared in the original */
+
+struct step_copy {
+	int control, data;
+	char *control_map, *data_map;
+};
+
+struct run {
+	hp_off off;
+	uint64_t pages;
+};
+
+struct look {
+	struct step_world *world;
+	const struct step_expect *expect;
+	hp_pool *pool;
+	const char *data;
+	unsigned failures_before;
+	struct run run[STEP_BLOCKS + 8];
+	unsigned runs;
+	uint64_t committed, live, reachable; /* pages; reachable: free and usable for class POOL */
+	unsigned char *used; /* a byte a page: 0 free and usable, 2 taken by the survivor */
+	void **block;
+};
+
+/* ---- hashes seen ---- */
+
+struct step_seen {
+	uint64_t *table;
+	uint64_t size, count;
+};
+
+uint64_t step_hash(const void *bytes, size_t count, uint64_t hash)
+{
+	const uint64_t *word = bytes;
+	for (size_t i = 0; i < count / 8; i++) hash = ((hash << 7 | hash >> 57) ^ word[i]) * UINT64_C(0x9e3779b97f4a7c15);
+	return hash ? hash : 1;
+}
+
+static bool seen_put(struct step_seen *seen, uint64_t hash)
+{
+	uint64_t i = hash & (seen->size - 1);
+	while (seen->table[i] && seen->table[i] != hash) i = (i + 1) & (seen->size - 1);
+	if (seen->table[i]) return true;
+	seen->table[i] = hash;
+	seen->count++;
+	return false;
+}
+
+bool step_seen(struct step_world *w, uint64_t hash)
+{
+	if (!w->seen) w->seen = calloc(1, sizeof *w->seen);
+	struct step_seen *seen = w->seen, more;
+	STEP_NEED(w, seen);
+	if (seen->count * 2 >= seen->size) {
+		more = (struct step_seen){.size = seen->size ? seen->size * 2 : 1024};
+		STEP_NEED(w, more.table = calloc(more.size, 8));
+		for (uint64_t i = 0; i < seen->size; i++)
+			if (seen->table[i]) seen_put(&more, seen->table[i]);
+		free(seen->table);
+		*seen = more;
+	}
+	return seen_put(seen, hash);
+}
+
+void step_seen_free(struct step_world *w)
+{
+	if (w->seen) free(w->seen->table);
+	free(w->seen);
+	w->seen = NULL;
+}
+
+/* ---- the copy ---- */
+
+static int sealed(struct step_world *w, const char *name, uint64_t size)
+{
+	int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	STEP_NEED(w, fd >= 0 && ftruncate(fd, (off_t)size) == 0);
+	STEP_NEED(w, fcntl(fd, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) == 0);
+	return fd;
+}
+
+static struct step_copy *copy_of(struct step_world *w)
+{
+	if (w->copy) return w->copy;
+	struct step_copy *copy = w->copy = calloc(1, sizeof *copy);
+	STEP_NEED(w, copy);
+	copy->control = sealed(w, "step-control", w->control_size);
+	copy->data = sealed(w, "step-data", w->data_size);
+	copy->control_map = mmap(NULL, w->control_size, PROT_READ | PROT_WRITE, MAP_SHARED, copy->control, 0);
+	copy->data_map = mmap(NULL, w->data_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, copy->data, 0);
+	STEP_NEED(w, copy->control_map != MAP_FAILED && copy->data_map != MAP_FAILED);
+	madvise(copy->data_map, w->data_size, MADV_DONTFORK);
+	return copy;
+}
+
+void step_copy_free(struct step_world *w)
+{
+	struct step_copy *copy = w->copy;
+	if (!copy) return;
+	munmap(copy->control_map, w->control_size);
+	munmap(copy->data_map, w->data_size);
+	close(copy->control);
+	close(copy->data);
+	free(copy);
+	w->copy = NULL;
+}
+
+/* The same pages of the data file are there as in the original. */
+static void copy_holes(struct step_world *w, const struct step_copy *copy)
+{
+	STEP_NEED(w, fallocate(copy->data, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)w->data_size) == 0);
+	for (off_t at = 0; (at = lseek(w->fds[2], at, SEEK_DATA)) >= 0;) {
+		off_t end = lseek(w->fds[2], at, SEEK_HOLE);
+		STEP_NEED(w, end > at && fallocate(copy->data, 0, at, end - at) == 0);
+		at = end;
+	}
+}
+
+static int record_of(const struct step_world *w, const char *control, pid_t pid)
+{
+	const struct pool_record *record = (const struct pool_record *)(const void *)(control + w->geometry.records_at);
+	for (uint32_t i = 0; i < w->geometry.records; i++)
+		if (record_state(atomic_load(&record[i].word)) == RECORD_LIVE && atomic_load(&record[i].pid) == (uint32_t)pid)
+			return (int)i;
+	return -1;
+}
+
+/* ---- looking ---- */
+
+static void finding(void *arg, const char *message)
+{
+	struct look *look = arg;
+	step_fail(look->world, "hp_pool_check: %s", message);
+}
+
+static int note_run(void *arg, uint32_t chunk, unsigned page, unsigned len, uint64_t pages)
+{
+	struct look *look = arg;
+	(void)len;
+	if (look->runs == sizeof look->run / sizeof *look->run) return 1;
+	hp_off off = ((uint64_t)chunk * look->pool->chunk_pages + page) * HP_PAGE_SIZE;
+	look->run[look->runs++] = (struct run){off, pages};
+	look->live += pages;
+	return 0;
+}
+
+/* What is committed, used, and usable. */
+static void survey(struct look *look)
+{
+	hp_pool *pool = look->pool;
+	look->runs = 0;
+	look->committed = look->live = look->reachable = 0;
+	memset(look->used, 1, pool->chunk_count * pool->chunk_pages);
+	for (uint32_t i = 0; i < pool->chunk_count; i++) {
+		uint64_t ctl, tag;
+		if (i >= pool_top(pool) || !inspect_committed(pool, i, &ctl)) {
+			if (look->world->shape.flags & HP_POOL_NO_AUTOGROW) continue;
+			memset(look->used + i * pool->chunk_pages, 0, pool->chunk_pages); /* whoever needs them gets them */
+			look->reachable += pool->chunk_pages;
+			continue;
+		}
+		tag = atomic_load(&pool->chunks[i].tag);
+		look->committed += pool->chunk_pages;
+		if (inspect_runs(pool, i, note_run, look)) step_fail(look->world, "more live blocks than there can be");
+		struct parity_view view;
+		page_view(pool, i, &view);
+		bool usable = !tag || parity_no_heads(&pool->units[i], pool->chunk_pages);
+		for (unsigned k = 0; k < pool->chunk_pages && usable; k++) {
+			bool is_free = view.free[k >> 6] >> (k & 63) & 1;
+			look->used[i * pool->chunk_pages + k] = !is_free;
+			look->reachable += is_free;
+		}
+	}
+}
+
+/* The live runs are the model's, but for the effect: whether that is there, or -1. */
+static int compare(struct look *look)
+{
+	struct step_world *w = look->world;
+	const struct step_expect *expect = look->expect;
+	int effect = expect->effect == STEP_FREES ? 0 : -2;
+	unsigned r = 0;
+	for (unsigned b = 0; b < w->blocks; b++) {
+		const struct step_block *block = &w->block[b];
+		if (block->owner >= 0 && !(expect->alive >> block->owner & 1)) continue; /* its process is dead */
+		while (r < look->runs && look->run[r].off < block->off) {
+			if (expect->effect != STEP_ALLOCATES || effect >= 0 || look->run[r].pages != expect->pages) {
+				step_fail(w, "a block of %llu pages at 0x%llx that nobody has", (unsigned long long)look->run[r].pages,
+				          (unsigned long long)look->run[r].off);
+				return -1;
+			}
+			effect = 1;
+			r++;
+		}
+		if (r == look->runs || look->run[r].off != block->off) {
+			if (expect->effect == STEP_FREES && block->off == expect->off) {
+				effect = 1;
+				continue;
+			}
+			step_fail(w, "the block of %llu pages at 0x%llx is lost", (unsigned long long)block->pages,
+			          (unsigned long long)block->off);
+			return -1;
+		}
+		if (look->run[r].pages != block->pages) {
+			step_fail(w, "the block at 0x%llx has %llu pages instead of %llu", (unsigned long long)block->off,
+			          (unsigned long long)look->run[r].pages, (unsigned long long)block->pages);
+			return -1;
+		}
+		if (hp_page_size_at(look->pool, block->off) != (int64_t)(block->pages * HP_PAGE_SIZE))
+			step_fail(w, "hp_page_size_at(0x%llx) is wrong", (unsigned long long)block->off);
+		for (uint64_t p = 0; p < block->pages; p++)
+			if (memcmp(look->data + block->off + p * HP_PAGE_SIZE, w->data + block->off + p * HP_PAGE_SIZE, HEAD_BYTES)) {
+				step_fail(w, "recovery changed the block at 0x%llx", (unsigned long long)block->off);
+				return -1;
+			}
+		r++;
+	}
+	for (; r < look->runs; r++) {
+		if (expect->effect != STEP_ALLOCATES || effect >= 0 || look->run[r].pages != expect->pages) {
+			step_fail(w, "a block of %llu pages at 0x%llx that nobody has", (unsigned long long)look->run[r].pages,
+			          (unsigned long long)look->run[r].off);
+			return -1;
+		}
+		effect = 1;
+	}
+	if (expect->effect == STEP_GROWS || expect->effect == STEP_TRIMS) {
+		uint64_t was = w->shape.pages, is = look->committed;
+		effect = is != was;
+		bool right = expect->effect == STEP_GROWS ? is == was || is == was + expect->pages
+		                                          : is <= was && is + expect->pages >= was;
+		if (!right) step_fail(w, "%llu pages are committed, %llu were", (unsigned long long)is, (unsigned long long)was);
+		if (expect->effect == STEP_TRIMS) effect = is + expect->pages == was;
+	} else if (look->committed != w->shape.pages && w->shape.flags & HP_POOL_NO_AUTOGROW) {
+		step_fail(w, "%llu pages are committed, %llu were", (unsigned long long)look->committed,
+		          (unsigned long long)w->shape.pages);
+	}
+	return effect < 0 ? 0 : effect;
+}
+
+/* Takes blocks of `pages` pages each until there are no more; every page of them is marked and was free. */
+static uint64_t take_all(struct look *look, uint64_t pages, uint64_t limit)
+{
+	struct step_world *w = look->world;
+	uint64_t count = 0;
+	for (; count < limit; count++) {
+		int error = hp_page_alloc(look->pool, pages * HP_PAGE_SIZE, 0, &look->block[count]);
+		if (error == -ENOMEM) break;
+		if (error < 0) {
+			step_fail(w, "a survivor's allocation fails with %d", error);
+			break;
+		}
+		uint64_t page = hp_pool_offset(look->pool, look->block[count]) / HP_PAGE_SIZE;
+		for (uint64_t p = page; p < page + pages; p++) {
+			if (look->used[p]) {
+				step_fail(w, "page %llu has two owners", (unsigned long long)p);
+				return count + 1;
+			}
+			look->used[p] = 2;
+		}
+	}
+	return count;
+}
+
+static void give_all(struct look *look, uint64_t count)
+{
+	for (uint64_t i = 0; i < count; i++) {
+		int error = hp_page_free(look->pool, look->block[i]);
+		if (error < 0) step_fail(look->world, "a survivor's free fails with %d", error);
+	}
+	uint64_t all = (uint64_t)look->pool->chunk_count * look->pool->chunk_pages;
+	for (uint64_t p = 0; p < all; p++)
+		if (look->used[p] == 2) look->used[p] = 0;
+}
+
+static int longer_first(const void *a, const void *b)
+{
+	const struct run *x = a, *y = b;
+	return (x->pages < y->pages) - (x->pages > y->pages);
+}
+
+/* The gaps as they are, the longest first: each request fits one gap, exactly. */
+static void fill_gaps(struct look *look)
+{
+	struct step_world *w = look->world;
+	uint64_t all = (uint64_t)look->pool->chunk_count * look->pool->chunk_pages, filled = 0;
+	struct run *gap = calloc(all / 2 + 1, sizeof *gap);
+	unsigned gaps = 0;
+	STEP_NEED(w, gap);
+	for (uint64_t p = 0, from; p < all; p++) {
+		if (look->used[p]) continue;
+		for (from = p; p < all && !look->used[p];) p++;
+		gap[gaps++] = (struct run){from * HP_PAGE_SIZE, p - from};
+	}
+	qsort(gap, gaps, sizeof *gap, longer_first);
+	for (unsigned i = 0; i < gaps; i++) {
+		void *block;
+		int error = hp_page_alloc(look->pool, gap[i].pages * HP_PAGE_SIZE, 0, &block);
+		if (error < 0) {
+			step_fail(w, "a survivor gets no run of %llu pages, though one is free (%d)", (unsigned long long)gap[i].pages,
+			          error);
+			break;
+		}
+		look->block[filled++] = block;
+		uint64_t page = hp_pool_offset(look->pool, block) / HP_PAGE_SIZE;
+		for (uint64_t p = page; p < page + gap[i].pages; p++) {
+			if (look->used[p]) step_fail(w, "page %llu has two owners", (unsigned long long)p);
+			look->used[p] = 2;
+		}
+	}
+	free(gap);
+	give_all(look, filled);
+}
+
+/* With everything freed all is one run again (as far as the pool is committed in one piece). */
+static void free_everything(struct look *look)
+{
+	struct step_world *w = look->world;
+	bool foreign = false;
+	survey(look);
+	for (unsigned r = 0; r < look->runs; r++) {
+		int error = hp_page_free_at(look->pool, look->run[r].off);
+		if (error == -EPERM)
+			foreign = true; /* class PROCESS of a living one */
+		else if (error < 0)
+			step_fail(w, "freeing the block at 0x%llx fails with %d", (unsigned long long)look->run[r].off, error);
+	}
+	if (foreign) return;
+	survey(look);
+	uint64_t all = (uint64_t)look->pool->chunk_count * look->pool->chunk_pages, longest = 0, run = 0;
+	for (uint64_t p = 0; p < all; p++) {
+		run = look->used[p] ? 0 : run + 1;
+		if (run > longest) longest = run;
+	}
+	if (look->live || look->reachable != look->committed)
+		step_fail(w, "after freeing everything %llu of %llu pages are free", (unsigned long long)look->reachable,
+		          (unsigned long long)look->committed);
+	void *block;
+	int error = longest ? hp_page_alloc(look->pool, longest * HP_PAGE_SIZE, 0, &block) : 0;
+	if (error < 0) step_fail(w, "after freeing everything there is no run of all %llu pages (%d)",
+	                         (unsigned long long)longest, error);
+	if (!error && longest && (error = hp_page_free(look->pool, block)) < 0)
+		step_fail(w, "freeing the run of all pages fails with %d", error);
+}
+
+/* What living actors own is still theirs. */
+static void survivors_unharmed(struct look *look, const char *before)
+{
+	struct step_world *w = look->world;
+	const struct pool_chunk *chunk = (const struct pool_chunk *)(const void *)(before + w->geometry.chunks_at);
+	const struct pool_slot *slot = (const struct pool_slot *)(const void *)(before + w->geometry.slots_at);
+	for (uint32_t i = 0; i < w->geometry.chunks; i++) {
+		uint64_t ctl = atomic_load(&chunk[i].ctl);
+		if (ctl_state(ctl) != CTL_OWNED || ctl_owner(ctl) - 1 >= w->geometry.slots) continue;
+		uint64_t word = atomic_load(&slot[ctl_owner(ctl) - 1].word);
+		for (int a = 0; a < STEP_ACTORS; a++)
+			if (w->look_alive >> a & 1 && record_of(w, before, w->actor[a].pid) == (int)slot_record(word) &&
+			    atomic_load(&look->pool->chunks[i].ctl) != ctl)
+				step_fail(w, "chunk %u was taken from actor %d, which lives", i, a);
+	}
+}
+
+static int verify(struct step_world *w, const struct step_expect *expect, const int fds[3], const char *data,
+                  const char *before)
+{
+	static struct look look; /* large */
+	memset(&look, 0, sizeof look);
+	look.world = w;
+	look.expect = expect;
+	look.data = data;
+	look.failures_before = w->failures;
+	int effect = -1, error = hp_pool_attach(fds, NULL, &look.pool);
+	if (error < 0) {
+		step_fail(w, "attaching fails with %d", error);
+		return -1;
+	}
+	uint64_t all = (uint64_t)look.pool->chunk_count * look.pool->chunk_pages;
+	look.used = malloc(all);
+	look.block = malloc(all * sizeof *look.block);
+	STEP_NEED(w, look.used && look.block);
+	hp_pool_check(look.pool, finding, &look);
+	if (before && !expect->takes) survivors_unharmed(&look, before);
+	if ((error = hp_pool_recover(look.pool)) != 0)
+		step_fail(w, "recovering again after attaching gives %d instead of 0", error);
+	survey(&look);
+	effect = compare(&look);
+	struct hp_pool_stats stats = {.struct_size = sizeof stats};
+	if (hp_pool_stats(look.pool, &stats) < 0 || stats.quarantined)
+		step_fail(w, "no statistics, or something was quarantined");
+	if (stats.free + look.live * HP_PAGE_SIZE != stats.committed)
+		step_fail(w, "free (%llu pages) and live (%llu) make not committed (%llu)",
+		          (unsigned long long)stats.free / HP_PAGE_SIZE, (unsigned long long)look.live,
+		          (unsigned long long)stats.committed / HP_PAGE_SIZE);
+	struct stat st;
+	if (expect->files && (fstat(fds[2], &st) < 0 || (uint64_t)st.st_blocks * 512 != stats.committed))
+		step_fail(w, "the data file holds %llu pages, %llu are committed", (unsigned long long)st.st_blocks / 8,
+		          (unsigned long long)stats.committed / HP_PAGE_SIZE);
+	if (w->failures == look.failures_before) {
+		uint64_t got = take_all(&look, 1, all);
+		if (got != look.reachable)
+			step_fail(w, "a survivor gets %llu of %llu free pages", (unsigned long long)got,
+			          (unsigned long long)look.reachable);
+		give_all(&look, got);
+		fill_gaps(&look);
+		free_everything(&look);
+		hp_pool_check(look.pool, finding, &look);
+	}
+	free(look.used);
+	free(look.block);
+	hp_pool_detach(look.pool);
+	return effect;
+}
+
+int step_verify_copy(struct step_world *w, const struct step_expect *expect)
+{
+	struct step_copy *copy = copy_of(w);
+	if (!step_patterns_intact(w)) return -1;
+	memcpy(copy->control_map, w->control, w->control_size);
+	if (expect->files) copy_holes(w, copy);
+	for (unsigned b = 0; b < w->blocks; b++)
+		for (uint64_t p = 0; p < w->block[b].pages; p++) {
+			hp_off at = w->block[b].off + p * HP_PAGE_SIZE;
+			memcpy(copy->data_map + at, w->data + at, HEAD_BYTES);
+		}
+	int lives = sealed(w, "step-lives", 0);
+	char path[64];
+	snprintf(path, sizeof path, "/proc/self/fd/%d", lives);
+	int locks = open(path, O_RDWR | O_CLOEXEC); /* a description of its own */
+	STEP_NEED(w, locks >= 0);
+	w->look_alive = 0;
+	for (int a = 0; a < STEP_ACTORS; a++) {
+		int record = expect->alive >> a & 1 ? record_of(w, w->control, w->actor[a].pid) : -1;
+		if (record < 0) continue;
+		struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = record, .l_len = 1};
+		STEP_NEED(w, fcntl(locks, F_OFD_SETLK, &lock) == 0);
+		w->look_alive |= 1u << a;
+	}
+	const int fds[3] = {lives, copy->control, copy->data};
+	int effect = verify(w, expect, fds, copy->data_map, w->control);
+	close(locks);
+	close(lives);
+	return effect;
+}
+
+int step_verify_real(struct step_world *w, const struct step_expect *expect)
+{
+	w->look_alive = 0;
+	return step_patterns_intact(w) ? verify(w, expect, w->fds, w->data, NULL) : -1;
+}
+
+/* Looks without attaching. */
+uint64_t step_free_pages(struct step_world *w)
+{
+	hp_pool *pool = pool_handle_new(&w->geometry, w->control);
+	STEP_NEED(w, pool);
+	uint64_t count = 0;
+	for (uint32_t i = 0; i < pool_top(pool); i++) {
+		uint64_t ctl, tag = atomic_load(&pool->chunks[i].tag);
+		if (!inspect_committed(pool, i, &ctl)) continue;
+		if (tag && !parity_no_heads(&pool->units[i], pool->chunk_pages)) continue;
+		struct parity_view view;
+		page_view(pool, i, &view);
+		count += parity_view_count(&view);
+	}
+	pool_handle_free(pool);
+	return count;
+}
