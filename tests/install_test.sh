@@ -44,6 +44,9 @@ find_package(hugepool 0.1 REQUIRED)
 add_executable(with_cmake example.c)
 target_link_libraries(with_cmake PRIVATE hugepool::hugepool)
 END
+if command -v ninja >/dev/null; then
+	export CMAKE_GENERATOR=Ninja # there may be no make
+fi
 cmake -S "$work/example" -B "$work/out" -DCMAKE_PREFIX_PATH="$work/to" >"$work/log" 2>&1 &&
 	cmake --build "$work/out" >>"$work/log" 2>&1 || { cat "$work/log"; fail "the example does not build with CMake"; }
 
