@@ -51,7 +51,8 @@ HP_API int hp_page_alloc_on(hp_pool *pool, int node, size_t bytes, unsigned flag
 /* Frees a block; NULL is nothing. Anybody may free what anybody allocated (class POOL).
  * -EINVAL: not an address of this pool, or not page aligned. -ENOENT: not the start of a live block.
  * -EALREADY: it was, and has been freed. -EPERM: class PROCESS of another process. On an error nothing changes.
- * Not detected: a second free after the memory was handed out again with the same start. */
+ * Not detected: a second free after the memory was handed out again with the same start, or at the same moment as the
+ * first. */
 HP_API int hp_page_free(hp_pool *pool, void *block);
 HP_API int hp_page_free_at(hp_pool *pool, hp_off block);
 

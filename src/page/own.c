@@ -56,7 +56,7 @@ static uint64_t digest(const struct parity_unit *unit, unsigned granules)
 	return sum;
 }
 
-static bool tag_over(const hp_pool *pool, uint64_t tag)
+bool page_tag_over(const hp_pool *pool, uint64_t tag)
 {
 	return tag && record_is_over(pool, (uint32_t)(tag >> 32) - 1, (uint32_t)tag);
 }
@@ -65,7 +65,7 @@ static bool tag_over(const hp_pool *pool, uint64_t tag)
 static bool tag_fits(const hp_pool *pool, uint32_t chunk, bool process)
 {
 	uint64_t tag = atomic_load_explicit(&chunk_of(pool, chunk)->tag, memory_order_acquire);
-	return tag == (process ? page_tag(pool) : 0) || tag_over(pool, tag) ||
+	return tag == (process ? page_tag(pool) : 0) || page_tag_over(pool, tag) ||
 	       parity_no_heads(&pool->units[chunk], pool->chunk_pages);
 }
 
@@ -76,7 +76,7 @@ bool page_tag_settle(struct participant *me, uint32_t chunk, bool process)
 	uint64_t old = atomic_load_explicit(tag, memory_order_acquire), want = process ? page_tag(pool) : 0;
 	if (old == want) return true;
 	if (!parity_no_heads(&pool->units[chunk], pool->chunk_pages)) {
-		if (!tag_over(pool, old)) return false;
+		if (!page_tag_over(pool, old)) return false;
 		parity_free_all(&pool->units[chunk]); /* before the tag: if we die in between, the next does it again */
 	}
 	atomic_store_explicit(tag, want, memory_order_release);
@@ -87,22 +87,37 @@ bool page_adopt(struct participant *me, uint32_t chunk, bool process, uint64_t *
 {
 	hp_pool *pool = me->pool;
 	_Atomic uint64_t *word = &chunk_of(pool, chunk)->ctl;
+	/* An operation around the swap and the tag: nobody takes the chunk from us between the two. */
+	participant_begin(me);
 	/* The word is read before the tag and the heads: a swap that succeeds says that nobody owned the chunk in between,
 	 * so heads can only have become fewer. */
 	uint64_t old = atomic_load_explicit(word, memory_order_acquire);
-	if (ctl_state(old) != CTL_UNOWNED || !tag_fits(pool, chunk, process)) return false;
+	bool got = ctl_state(old) == CTL_UNOWNED && tag_fits(pool, chunk, process);
 	uint64_t mine = ctl_make(CTL_OWNED, me->who >> 16, me->who & 0xffff, old);
 	/* commit: the chunk is ours */
-	if (!atomic_compare_exchange_strong_explicit(word, &old, mine, memory_order_acq_rel, memory_order_relaxed))
-		return false;
-	*ctl = mine;
-	if (page_tag_settle(me, chunk, process)) return true;
-	page_release(pool, me->who, chunk);
-	return false;
+	got = got && atomic_compare_exchange_strong_explicit(word, &old, mine, memory_order_acq_rel, memory_order_relaxed);
+	bool fits = got && page_tag_settle(me, chunk, process);
+	participant_end(me);
+	*ctl = got ? mine : old;
+	if (got && !fits) page_release(pool, me->who, chunk);
+	return fits;
 }
 
+bool page_keep(struct participant *me, uint32_t chunk, bool process, uint32_t rereads)
+{
+	participant_begin(me);
+	uint64_t ctl = atomic_load_explicit(&chunk_of(me->pool, chunk)->ctl, memory_order_acquire);
+	/* news of a taker since the chunk became ours: it may be moving the chunk this very moment */
+	bool mine = me->rereads == rereads && ctl_state(ctl) == CTL_OWNED && ctl_who(ctl) == me->who &&
+	            page_tag_settle(me, chunk, process);
+	participant_end(me);
+	return mine;
+}
+
+static void recover_chunk(hp_pool *pool, uint32_t chunk, uint64_t ctl);
+
 /* With the hint brought up to date. Somebody may have taken it meanwhile: then it is not ours to release. */
-void page_release(const hp_pool *pool, uint32_t who, uint32_t chunk)
+void page_release(hp_pool *pool, uint32_t who, uint32_t chunk)
 {
 	_Atomic uint64_t *word = &chunk_of(pool, chunk)->ctl;
 	uint64_t old = atomic_load_explicit(word, memory_order_acquire);
@@ -110,8 +125,11 @@ void page_release(const hp_pool *pool, uint32_t who, uint32_t chunk)
 	struct parity_view view;
 	page_view(pool, chunk, &view);
 	atomic_store_explicit(&pool->hints[chunk], page_hint(parity_view_longest(&view)), memory_order_relaxed);
-	atomic_compare_exchange_strong_explicit(word, &old, ctl_make(CTL_UNOWNED, 0, 0, old), memory_order_acq_rel,
-	                                        memory_order_relaxed);
+	uint64_t nobody = ctl_make(CTL_UNOWNED, 0, 0, old);
+	if (!atomic_compare_exchange_strong_explicit(word, &old, nobody, memory_order_acq_rel, memory_order_relaxed)) return;
+	/* A process whose blocks are in it may have died, and been recovered, while it was not to be had. */
+	if (page_tag_over(pool, atomic_load_explicit(&chunk_of(pool, chunk)->tag, memory_order_acquire)))
+		recover_chunk(pool, chunk, nobody);
 }
 
 bool page_refresh(struct participant *me, struct page_owned *owned)

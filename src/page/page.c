@@ -294,7 +294,8 @@ static __attribute__((noinline)) int free_other(hp_pool *pool, hp_off off)
 		struct page_owned *own = page_find_owned(me, chunk);
 		if (own) {
 			if (likely(slot = participant_try_begin(me))) {
-				unsigned len = parity_free_local(own->unit, i);
+				/* looked at again: a signal handler may have changed what we own before the operation began */
+				unsigned len = own->chunk1 == chunk + 1 ? parity_free_local(own->unit, i) : 0;
 				if (likely(len)) {
 					parity_view_give(&own->view, i, parity_len(len, i, pool->chunk_pages));
 					participant_count(&slot->frees);
@@ -332,7 +333,8 @@ int hp_page_free(hp_pool *pool, void *block)
 	struct pool_slot *slot;
 	if (participant_is_fast(me, pool) && likely(at < own->bytes && !(at & (HP_PAGE_SIZE - 1))) &&
 	    likely(slot = participant_try_begin(me))) {
-		unsigned len = parity_free_local(own->unit, i);
+		/* looked at again: a signal handler may have changed what we own before the operation began */
+		unsigned len = likely((uintptr_t)own->start == (uintptr_t)block - at) ? parity_free_local(own->unit, i) : 0;
 		if (likely(len)) {
 			if (unlikely(!parity_view_give_near(&own->view, i, len))) return free_far(me, own, i, len);
 			participant_count(&slot->frees);

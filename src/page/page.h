@@ -69,11 +69,15 @@ bool page_chunk_free(const hp_pool *pool, uint32_t chunk);
 /* Pages of the live run headed at page i, its part in later chunks included; 0 when there is none. */
 uint64_t page_run(const hp_pool *pool, uint32_t chunk, unsigned i);
 
-/* Ownership (page/own.c). Inside or outside of an operation. */
+/* Ownership (page/own.c). Outside of an operation: */
 bool page_adopt(struct participant *me, uint32_t chunk, bool process, uint64_t *ctl);
-bool page_tag_settle(struct participant *me, uint32_t chunk, bool process); /* after adopting or taking */
-void page_release(const hp_pool *pool, uint32_t who, uint32_t chunk);
+/* A chunk that became ours otherwise: is it still, and may it serve that class? `rereads` as it was before it became ours;
+ * when that has changed the chunk has to go back by page_release. */
+bool page_keep(struct participant *me, uint32_t chunk, bool process, uint32_t rereads);
+void page_release(hp_pool *pool, uint32_t who, uint32_t chunk);
+bool page_tag_over(const hp_pool *pool, uint64_t tag); /* names a process that is dead and recovered */
 /* Inside an operation: */
+bool page_tag_settle(struct participant *me, uint32_t chunk, bool process);
 void page_give_back(struct participant *me, struct page_owned *owned);
 bool page_refresh(struct participant *me, struct page_owned *owned); /* notices remote frees */
 struct page_owned *page_find_owned(struct participant *me, uint32_t chunk);
@@ -83,7 +87,7 @@ void page_install(struct participant *me, uint32_t chunk, uint64_t ctl, const st
  * operation; *skipped counts chunks that could not be had, *versions changes when any chunk changed hands. */
 int64_t page_survey(struct participant *me, const struct page_want *want, bool take, unsigned *skipped,
                     uint64_t *versions);
-int64_t page_from_chunk(struct participant *me, uint32_t chunk, const struct page_want *want);
+int64_t page_from_chunk(struct participant *me, uint32_t chunk, const struct page_want *want); /* outside, too */
 
 static inline bool page_node_fits(const hp_pool *pool, uint32_t chunk, int node)
 {

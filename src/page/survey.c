@@ -56,14 +56,14 @@ static void give_back_other_class(struct participant *me, const struct page_want
 }
 
 /* Owns all chunks of the run, or none more than before. *obstacle: the chunk that could not be had. */
-static bool own_reach(struct participant *me, const struct page_want *want, const struct reach *run, bool take,
-                      unsigned *skipped, uint32_t *obstacle)
+static bool own_reach(struct participant *me, const struct page_want *want, const struct reach *run, uint32_t rereads,
+                      bool take, unsigned *skipped, uint32_t *obstacle)
 {
 	hp_pool *pool = me->pool;
 	for (uint32_t i = run->first; i <= run->last; i++) {
 		uint64_t ctl;
 		give_back_other_class(me, want, i);
-		bool got = owned_by(pool, me->who, i, &ctl) ? page_tag_settle(me, i, want->process)
+		bool got = owned_by(pool, me->who, i, &ctl) ? page_keep(me, i, want->process, rereads)
 		                                            : page_adopt(me, i, want->process, &ctl);
 		if (got) continue;
 		if (take && ctl_state(ctl) == CTL_OWNED && ctl_who(ctl) != me->who) {
@@ -81,7 +81,7 @@ static bool own_reach(struct participant *me, const struct page_want *want, cons
 			for (unsigned k = 0; k < count; k++) {
 				uint32_t chunk = (uint32_t)((struct pool_chunk *)(void *)list[k].ctl - pool->chunks);
 				/* its owner may have put blocks of class PROCESS into it since we looked: back it goes */
-				if (mine[k] && !page_tag_settle(me, chunk, want->process)) {
+				if (mine[k] && !page_keep(me, chunk, want->process, rereads)) {
 					page_release(pool, me->who, chunk);
 					if (k == 0) got = false;
 				}
@@ -102,12 +102,11 @@ static bool own_reach(struct participant *me, const struct page_want *want, cons
 
 /* Owning all of it: is it really free? If so the run becomes live. Returns its first page or -1. */
 static int64_t commit_reach(struct participant *me, const struct page_want *want, const struct reach *run,
-                            uint32_t *obstacle)
+                            uint32_t rereads, uint32_t *obstacle)
 {
 	hp_pool *pool = me->pool;
 	struct parity_view view;
 	uint64_t ctl, first_ctl = 0;
-	uint32_t rereads = me->rereads;
 	int64_t page = -1;
 	*obstacle = run->first;
 	participant_begin(me);
@@ -151,12 +150,14 @@ end:
 	return page;
 }
 
-static int64_t make_run(struct participant *me, const struct page_want *want, uint64_t start, bool take,
-                        unsigned *skipped, uint32_t *obstacle)
+/* `rereads`: as it was before any chunk of the run became ours, so that news of a taker since then is not overlooked,
+ * whoever (a signal handler on this thread) has met it. */
+static int64_t make_run(struct participant *me, const struct page_want *want, uint64_t start, uint32_t rereads,
+                        bool take, unsigned *skipped, uint32_t *obstacle)
 {
 	struct reach run = reach_of(me->pool, start, want->pages);
-	if (!own_reach(me, want, &run, take, skipped, obstacle)) return -1;
-	int64_t page = commit_reach(me, want, &run, obstacle);
+	if (!own_reach(me, want, &run, rereads, take, skipped, obstacle)) return -1;
+	int64_t page = commit_reach(me, want, &run, rereads, obstacle);
 	release_reach(me, &run);
 	return page;
 }
@@ -165,6 +166,7 @@ int64_t page_from_chunk(struct participant *me, uint32_t chunk, const struct pag
 {
 	hp_pool *pool = me->pool;
 	uint64_t ctl;
+	uint32_t rereads = me->rereads;
 	if (!page_adopt(me, chunk, want->process, &ctl)) return -1;
 	struct parity_view view;
 	page_view(pool, chunk, &view);
@@ -175,7 +177,7 @@ int64_t page_from_chunk(struct participant *me, uint32_t chunk, const struct pag
 	}
 	unsigned skipped = 0;
 	uint32_t obstacle;
-	return make_run(me, want, (uint64_t)chunk * pool->chunk_pages + (unsigned)i, false, &skipped, &obstacle);
+	return make_run(me, want, (uint64_t)chunk * pool->chunk_pages + (unsigned)i, rereads, false, &skipped, &obstacle);
 }
 
 /* Could the chunk be ours, by what can be seen from here? */
@@ -219,7 +221,7 @@ int64_t page_survey(struct participant *me, const struct page_want *want, bool t
 			continue;
 		}
 		uint32_t obstacle = i;
-		int64_t page = make_run(me, want, start, take, skipped, &obstacle);
+		int64_t page = make_run(me, want, start, me->rereads, take, skipped, &obstacle);
 		if (page >= 0) return page;
 		/* go on behind what was in the way; what lies before it has been looked at */
 		carry = 0;

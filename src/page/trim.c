@@ -9,19 +9,19 @@
 #include <errno.h>
 
 /* Owns the chunk, whoever has it, if nothing in it is in use. */
-static bool own_free_chunk(struct participant *me, uint32_t chunk, uint64_t *ctl)
+static bool own_free_chunk(struct participant *me, uint32_t chunk)
 {
 	hp_pool *pool = me->pool;
 	_Atomic uint64_t *word = &pool->chunks[chunk].ctl;
-	if (!page_adopt(me, chunk, false, ctl)) {
+	uint32_t rereads = me->rereads;
+	uint64_t ctl;
+	if (!page_adopt(me, chunk, false, &ctl)) {
 		struct take_want want = {.ctl = word, .seen = atomic_load_explicit(word, memory_order_acquire)};
 		unsigned skipped = 0;
 		bool got = false;
 		if (ctl_state(want.seen) != CTL_OWNED || ctl_who(want.seen) == me->who || !page_chunk_free(pool, chunk)) return false;
 		if (!take_units(me, &want, 1, &got, &skipped)) return false;
-		*ctl = atomic_load_explicit(word, memory_order_acquire);
-		if (ctl_state(*ctl) != CTL_OWNED || ctl_who(*ctl) != me->who) return false;
-		if (!page_tag_settle(me, chunk, false)) {
+		if (!page_keep(me, chunk, false, rereads)) {
 			page_release(pool, me->who, chunk);
 			return false;
 		}
@@ -37,7 +37,7 @@ static bool trim_group(struct participant *me, uint32_t first, uint32_t group)
 	hp_pool *pool = me->pool;
 	uint32_t owned = 0;
 	uint64_t ctl;
-	while (owned < group && own_free_chunk(me, first + owned, &ctl)) owned++;
+	while (owned < group && own_free_chunk(me, first + owned)) owned++;
 	if (owned < group) {
 		for (uint32_t i = first; i < first + owned; i++) page_release(pool, me->who, i);
 		return false;
