@@ -28,6 +28,11 @@ static int check_file(int fd, struct stat *st)
 	return seals >= 0 && (seals & (F_SEAL_GROW | F_SEAL_SHRINK)) == (F_SEAL_GROW | F_SEAL_SHRINK) ? 0 : -EINVAL;
 }
 
+static bool is_file(const struct stat *st, const uint64_t file[2])
+{
+	return st->st_dev == file[0] && st->st_ino == file[1];
+}
+
 static bool geometry_sane(const struct pool_geometry *g, const struct stat *control, const struct stat *data,
                           int64_t page_size)
 {
@@ -76,6 +81,8 @@ static int header_read(const int fds[3], const struct hp_attach_options *o, bool
 		say(o, "hugepool: the pool's header is damaged, or the descriptors are of different pools");
 		return -EBADMSG;
 	}
+	/* above all the lives file: by that of another pool everybody would be dead */
+	if (!is_file(&data, g->data_file) || (fds[0] >= 0 && !is_file(&lives, g->lives_file))) goto foreign;
 	return 0;
 foreign:
 	say(o, "hugepool: these are not the descriptors of a pool (lives, control, data: sealed memfds)");
@@ -103,7 +110,10 @@ static void populate_tables(hp_pool *pool)
 static int attach_options_read(const struct hp_attach_options *given, struct hp_attach_options *o)
 {
 	memset(o, 0, sizeof *o);
-	if (given) memcpy(o, given, given->struct_size && given->struct_size < sizeof *o ? given->struct_size : sizeof *o);
+	size_t size = given && given->struct_size ? given->struct_size : sizeof *o;
+	if (given) memcpy(o, given, size < sizeof *o ? size : sizeof *o);
+	for (size_t i = sizeof *o; i < size; i++) /* as hp_pool_create does */
+		if (((const unsigned char *)given)[i]) return -EINVAL;
 	return o->trace & ~(HP_TRACE_ALLOC | HP_TRACE_ALL) ? -EINVAL : 0;
 }
 
@@ -124,7 +134,10 @@ static int handle_open(const int fds[3], const struct pool_geometry *g, int prot
 		if (fds[i] < 0) continue;
 		int fd = os_dup(fds[i]);
 		if (fd < 0 || (error = pool_fd_note(note[i], fd)) < 0) {
-			if (fd < 0) error = fd;
+			if (fd < 0)
+				error = fd;
+			else
+				os_close(fd);
 			pool_close(pool);
 			return error;
 		}

@@ -61,6 +61,8 @@ static const char *options_fault(const struct hp_pool_options *o)
 	if (o->choice == HP_CHOICE_REQUIRE && o->rung == HP_RUNG_BEST) return "HP_CHOICE_REQUIRE needs a rung";
 	if ((unsigned)o->numa.policy > HP_NUMA_INTERLEAVE) return "unknown NUMA policy";
 	if ((unsigned)o->prefault > HP_PREFAULT_LAZY) return "unknown prefault mode";
+	if (o->prefault == HP_PREFAULT_LAZY && o->choice != HP_CHOICE_ANY && o->rung != HP_RUNG_BEST && o->rung != HP_RUNG_4K)
+		return "HP_PREFAULT_LAZY is for 4 KiB pages only: touching a huge page that is not there is SIGBUS";
 	if (o->max_threads > POOL_MAX_SLOTS) return "max_threads is over 16384";
 	if (o->max_processes > POOL_MAX_RECORDS) return "max_processes is over 4096";
 	if (o->flags & ~(HP_POOL_FENCED | HP_POOL_NO_AUTOGROW)) return "unknown flag";
@@ -118,6 +120,7 @@ int hp_pool_create(const struct hp_pool_options *given, hp_pool **out)
 		char line[200];
 		snprintf(line, sizeof line, "hugepool: bad options: %s", fault);
 		if (o.log) o.log(o.log_arg, line);
+		if (o.report) memset(o.report, 0, sizeof *o.report);
 		return -EINVAL;
 	}
 	struct hp_report *report = o.report ? o.report : calloc(1, sizeof *report);
@@ -164,11 +167,11 @@ int hp_pool_create(const struct hp_pool_options *given, hp_pool **out)
 	if (!(g.flags & HP_POOL_FENCED) && os_membarrier_register() < 0) g.flags |= HP_POOL_FENCED;
 	committed -= committed % chunk; /* of a single 4 KiB page in the background mode nothing can be used yet */
 	pool_geometry_place(&g);
-	g.checksum = pool_geometry_checksum(&g);
 
 	char *control = NULL;
 	hp_pool *pool = NULL;
 	if ((error = create_control(&o, &files, &g, committed, &control)) < 0) goto fail;
+	if ((error = pool_geometry_bind(&g, files.lives, files.data.fd)) < 0) goto fail;
 	error = -ENOMEM;
 	if (!(pool = pool_handle_new(&g, control))) goto fail;
 	pool->data = files.data;
@@ -204,9 +207,13 @@ fail:
 	os_close(files.data.fd);
 no_data:
 	if (error < 0 && o.log && report->rungs) {
-		char text[2048];
+		char text[4096];
 		hp_report_text(report, text, sizeof text);
-		o.log(o.log_arg, text);
+		for (char *line = text, *end; *line; line = end) { /* a message is one line */
+			end = line + strcspn(line, "\n");
+			if (*end) *end++ = 0;
+			o.log(o.log_arg, line);
+		}
 	}
 	if (!o.report) free(report);
 	return error;

@@ -41,6 +41,20 @@ uint64_t pool_geometry_checksum(const struct pool_geometry *g)
 	return hash;
 }
 
+int pool_geometry_bind(struct pool_geometry *g, int lives, int data)
+{
+	struct stat st;
+	int error = os_fstat(lives, &st);
+	if (error < 0) return error;
+	g->lives_file[0] = st.st_dev;
+	g->lives_file[1] = st.st_ino;
+	if ((error = os_fstat(data, &st)) < 0) return error;
+	g->data_file[0] = st.st_dev;
+	g->data_file[1] = st.st_ino;
+	g->checksum = pool_geometry_checksum(g);
+	return 0;
+}
+
 hp_pool *pool_handle_new(const struct pool_geometry *g, char *control)
 {
 	hp_pool *pool = calloc(1, sizeof *pool);

@@ -29,6 +29,7 @@ struct pool_geometry {
 	uint32_t numa_policy, numa_strict;
 	uint64_t numa_nodes;
 	uint64_t records_at, slots_at, chunks_at, hints_at, nodes_at, units_at; /* bytes from the start of control */
+	uint64_t lives_file[2], data_file[2]; /* device and inode: the files of one pool belong together */
 	char name[POOL_NAME_MAX];
 	uint64_t checksum; /* of all before it */
 };

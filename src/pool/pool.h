@@ -61,6 +61,8 @@ struct hp_pool {
 /* Sizes and places of the arrays for a geometry whose capacity, chunk_pages, slots and records are set. */
 void pool_geometry_place(struct pool_geometry *geometry);
 uint64_t pool_geometry_checksum(const struct pool_geometry *geometry);
+/* Notes down which files go with it, and its checksum. */
+int pool_geometry_bind(struct pool_geometry *geometry, int lives, int data);
 
 /* A handle around mapped control memory; frees with pool_handle_free. */
 hp_pool *pool_handle_new(const struct pool_geometry *geometry, char *control);

@@ -133,8 +133,9 @@ static void copy_holes(struct step_world *w, const struct step_copy *copy)
 	}
 }
 
-static int record_of(const struct step_world *w, const char *control, pid_t pid)
+int step_record(const struct step_world *w, const char *control, int actor)
 {
+	pid_t pid = w->actor[actor].pid;
 	const struct pool_record *record = (const struct pool_record *)(const void *)(control + w->geometry.records_at);
 	for (uint32_t i = 0; i < w->geometry.records; i++)
 		if (record_state(atomic_load(&record[i].word)) == RECORD_LIVE && atomic_load(&record[i].pid) == (uint32_t)pid)
@@ -370,9 +371,33 @@ static void survivors_unharmed(struct look *look, const char *before)
 		if (ctl_state(ctl) != CTL_OWNED || ctl_owner(ctl) - 1 >= w->geometry.slots) continue;
 		uint64_t word = atomic_load(&slot[ctl_owner(ctl) - 1].word);
 		for (int a = 0; a < STEP_ACTORS; a++)
-			if (w->look_alive >> a & 1 && record_of(w, before, w->actor[a].pid) == (int)slot_record(word) &&
+			if (w->look_alive >> a & 1 && step_record(w, before, a) == (int)slot_record(word) &&
 			    atomic_load(&look->pool->chunks[i].ctl) != ctl)
 				step_fail(w, "chunk %u was taken from actor %d, which lives", i, a);
+	}
+}
+
+void step_owners_alone(struct step_world *w, int victim, int busy)
+{
+	const struct pool_geometry *g = &w->geometry;
+	const struct pool_chunk *was = (const struct pool_chunk *)(const void *)(w->first + g->chunks_at);
+	const struct pool_chunk *is = (const struct pool_chunk *)(const void *)(w->control + g->chunks_at);
+	const struct parity_unit *unit_was = (const struct parity_unit *)(const void *)(w->first + g->units_at);
+	const struct parity_unit *unit_is = (const struct parity_unit *)(const void *)(w->control + g->units_at);
+	const struct pool_slot *slot = (const struct pool_slot *)(const void *)(w->first + g->slots_at);
+	for (uint32_t i = 0; i < g->chunks; i++) {
+		uint64_t ctl = atomic_load(&was[i].ctl);
+		if (ctl_state(ctl) != CTL_OWNED || ctl_owner(ctl) - 1 >= g->slots) continue;
+		int record = (int)slot_record(atomic_load(&slot[ctl_owner(ctl) - 1].word));
+		for (int a = 0; a < STEP_ACTORS; a++) {
+			if (a == victim || !w->actor[a].alive || step_record(w, w->first, a) != record) continue;
+			if (atomic_load(&is[i].ctl) == ctl) {
+				if (memcmp((const void *)unit_is[i].a, (const void *)unit_was[i].a, sizeof unit_is[i].a))
+					step_fail(w, "A of chunk %u, which actor %d owns, was written by another", i, a);
+			} else if (a == busy) {
+				step_fail(w, "chunk %u was taken from actor %d, which is inside an operation", i, a);
+			}
+		}
 	}
 }
 
@@ -445,12 +470,16 @@ int step_verify_copy(struct step_world *w, const struct step_expect *expect)
 	STEP_NEED(w, locks >= 0);
 	w->look_alive = 0;
 	for (int a = 0; a < STEP_ACTORS; a++) {
-		int record = expect->alive >> a & 1 ? record_of(w, w->control, w->actor[a].pid) : -1;
+		int record = expect->alive >> a & 1 ? step_record(w, w->control, a) : -1;
 		if (record < 0) continue;
 		struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = record, .l_len = 1};
 		STEP_NEED(w, fcntl(locks, F_OFD_SETLK, &lock) == 0);
 		w->look_alive |= 1u << a;
 	}
+	/* a pool knows its files: those of the copy are others */
+	struct pool_geometry *geometry = &((struct pool_header *)(void *)copy->control_map)->geometry;
+	if (geometry->checksum == pool_geometry_checksum(geometry))
+		STEP_NEED(w, pool_geometry_bind(geometry, lives, copy->data) == 0);
 	const int fds[3] = {lives, copy->control, copy->data};
 	int effect = verify(w, expect, fds, copy->data_map, w->control);
 	close(locks);
