@@ -23,7 +23,7 @@ static void expect_of(struct step_world *w, const struct step_case *entry, struc
 	                               .files = entry->flags & STEP_FILES,
 	                               .takes = entry->flags & STEP_TAKES};
 	for (int a = 0; a < STEP_ACTORS; a++)
-		if (w->actor[a].alive) expect->alive |= 1u << a;
+		if (w->actor[a].alive && !(a == 1 && entry->flags & STEP_BUSY)) expect->alive |= 1u << a;
 }
 
 static struct step_world *world_of(const struct step_case *entry)
@@ -49,6 +49,7 @@ static void death(struct watch *watch)
 	watch->changes[watch->count++] = w->instructions;
 	if (step_seen(w, step_hash(w->last, w->control_size, 0))) return;
 	w->states++;
+	step_owners_alone(w, watch->victim, watch->entry->flags & STEP_BUSY ? 1 : -1);
 	int effect = step_verify_copy(w, &expect);
 	if (effect == 0 && w->effect == 1) step_fail(w, "what was done is undone");
 	if (effect >= 0) w->effect = effect;
@@ -70,6 +71,7 @@ static int64_t watch_run(struct watch *watch)
 	struct step_world *w = watch->world;
 	const struct step_case *entry = watch->entry;
 	w->effect = 0;
+	memcpy(w->first, w->control, w->control_size);
 	step_begin(w, watch->victim, entry->run, w->x, w->y);
 	death(watch);
 	while (step_one(w, watch->victim) && !w->failures)
@@ -115,13 +117,17 @@ static struct step_world *killed_at(const struct step_case *entry, uint64_t poin
 	return w;
 }
 
-static void kill_for_real(struct step_world *w, const struct step_case *entry, uint64_t instructions)
+static void kill_for_real(struct step_world *w, const struct watch *watch, uint64_t instructions)
 {
+	const struct step_case *entry = watch->entry;
 	uint64_t count = instructions * 3 / 100;
 	if (count < 2) count = 2;
-	if (count > 8 && !step_full()) count = 8;
+	if (count > 10 && !step_full()) count = 10;
 	for (uint64_t i = 0; i < count && !w->failures; i++) {
-		struct step_world *real = killed_at(entry, (2 * i + 1) * instructions / (2 * count));
+		/* every second one right after a change of shared memory */
+		uint64_t point = i & 1 ? watch->changes[(i + 1) * watch->count / (count + 1)]
+		                       : (2 * i + 1) * instructions / (2 * count);
+		struct step_world *real = killed_at(entry, point);
 		struct step_expect expect;
 		for (int a = 1; a < STEP_ACTORS; a++)
 			if (entry->flags & STEP_ALONE) step_kill(real, a);
@@ -162,7 +168,7 @@ static int run_case(const void *table, unsigned index)
 	int64_t result = w->failures ? 0 : watch_run(&watch);
 	uint64_t instructions = w->instructions;
 	if (!w->failures) judge(&watch, result);
-	if (!w->failures && !(entry->flags & STEP_NO_KILLS)) kill_for_real(w, entry, instructions);
+	if (!w->failures && !(entry->flags & STEP_NO_KILLS)) kill_for_real(w, &watch, instructions);
 	if (!w->failures && entry->flags & STEP_DEPTH2) deeper(w, &watch);
 	run_report("%s: %llu instructions, %llu states, %u real kills", entry->name, (unsigned long long)w->instructions,
 	           (unsigned long long)w->states, w->kills);

@@ -289,6 +289,7 @@ struct step_world *step_open(const char *name, const struct step_pool *shape)
 	STEP_NEED(w, w->control != MAP_FAILED && w->data != MAP_FAILED);
 	madvise(w->data, w->data_size, MADV_DONTFORK);
 	w->last = harness_memory(w, w->control_size);
+	w->first = harness_memory(w, w->control_size);
 	return w;
 }
 
@@ -301,6 +302,7 @@ void step_close(struct step_world *w)
 	step_copy_free(w);
 	step_seen_free(w);
 	munmap(w->last, w->control_size);
+	munmap(w->first, w->control_size);
 	munmap(w->control, w->control_size);
 	munmap(w->data, w->data_size);
 	for (int i = 0; i < 3; i++) close(w->fds[i]);
@@ -418,6 +420,17 @@ int64_t step_finish(struct step_world *w, int a)
 	int64_t result = step_receive(w, a);
 	if (result == INT64_MIN) step_broken(w, __FILE__, __LINE__, "the victim did not answer");
 	return result;
+}
+
+bool step_inside(struct step_world *w, int a)
+{
+	const struct pool_slot *slot = (const struct pool_slot *)(const void *)(w->control + w->geometry.slots_at);
+	int record = step_record(w, w->control, a);
+	for (uint32_t i = 0; i < w->geometry.slots; i++) {
+		uint64_t word = atomic_load(&slot[i].word);
+		if (slot_state(word) == SLOT_LIVE && (int)slot_record(word) == record && atomic_load(&slot[i].in_op)) return true;
+	}
+	return false;
 }
 
 bool step_at_syscall(const struct step_world *w)

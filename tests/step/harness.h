@@ -78,7 +78,7 @@ struct step_world {
 	uint64_t instructions, states;
 	struct user_regs_struct regs;
 	int effect; /* seen so far: 0 none, 1 complete */
-	char *last; /* control as last seen */
+	char *last, *first; /* control as last seen, and as it was at the beginning */
 	struct step_seen *seen;
 	struct step_copy *copy;
 	unsigned failures;
@@ -105,6 +105,7 @@ bool step_model_remove(struct step_world *world, hp_off off);
 void step_begin(struct step_world *world, int actor, step_fn *fn, uint64_t x, uint64_t y); /* stops before its first */
 bool step_one(struct step_world *world, int actor); /* one instruction; false: the function is over, and where it stands */
 int64_t step_finish(struct step_world *world, int actor); /* lets it run to the end, and gives its result */
+bool step_inside(struct step_world *world, int actor); /* its slot says that it is inside an operation */
 bool step_at_syscall(const struct step_world *world);
 
 __attribute__((format(printf, 2, 3))) void step_fail(struct step_world *world, const char *format, ...);
@@ -140,6 +141,9 @@ int step_verify_copy(struct step_world *world, const struct step_expect *expect)
 int step_verify_real(struct step_world *world, const struct step_expect *expect);
 bool step_patterns_intact(struct step_world *world);
 void step_copy_free(struct step_world *world);
+int step_record(const struct step_world *world, const char *control, int actor); /* -1: none */
+/* Nobody but the owner writes A. `busy`: an actor of which nothing may be taken, or -1. */
+void step_owners_alone(struct step_world *world, int victim, int busy);
 /* Pages that can be allocated for class POOL, by what the control structures say. */
 uint64_t step_free_pages(struct step_world *world);
 uint64_t step_hash(const void *bytes, size_t count, uint64_t hash);
@@ -167,6 +171,7 @@ struct step_case {
 #define STEP_LEAVES 32u /* afterwards the victim is no participant any more */
 #define STEP_NO_KILLS 64u
 #define STEP_ALONE 128u /* before the real pool is verified the other actors are killed too */
+#define STEP_BUSY 256u  /* actor 1 is stopped inside an operation: what it owns stays; in copies it is dead */
 
 /* ---- pairs ---- */
 
