@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 #define LOOKS 8
 
@@ -60,10 +61,23 @@ static int check_run(void *arg, uint32_t chunk, unsigned page, unsigned len, uin
 	return check->wrong;
 }
 
+static bool growing(const hp_pool *pool)
+{
+	return atomic_load_explicit(&pool->header->plan_phase, memory_order_acquire) == PLAN_PUBLISHING;
+}
+
 static void check_chunk(struct check *check, uint32_t i)
 {
 	const hp_pool *pool = check->pool;
 	uint64_t ctl, tag = atomic_load_explicit(&pool->chunks[i].tag, memory_order_acquire);
+	if (i >= pool_top(pool)) { /* published before the top is raised */
+		if (inspect_committed(pool, i, &ctl) && !growing(pool)) wrong(check, "chunk %u: lost, it lies beyond the last one committed", i);
+		return;
+	}
+	uint8_t node = atomic_load_explicit(&pool->nodes[i], memory_order_relaxed);
+	if (node >= HP_MAX_NODES && node != POOL_NODE_ANY) wrong(check, "chunk %u: on node %u, which cannot be", i, node);
+	if (atomic_load_explicit(&pool->hints[i], memory_order_relaxed) > page_hint(pool->chunk_pages))
+		wrong(check, "chunk %u: a hint that no run can have", i);
 	bool heads = !parity_no_heads(&pool->units[i], pool->chunk_pages);
 	if (!inspect_committed(pool, i, &ctl)) {
 		if (heads) wrong(check, "chunk %u: blocks in memory that is not committed", i);
@@ -94,7 +108,11 @@ static void check_slot(struct check *check, uint32_t i)
 	const hp_pool *pool = check->pool;
 	uint64_t word = atomic_load_explicit(&pool->slots[i].word, memory_order_acquire);
 	uint64_t mark = atomic_load_explicit(&pool->slots[i].taker, memory_order_acquire);
+	uint32_t in_op = atomic_load_explicit(&pool->slots[i].in_op, memory_order_acquire);
 	if (slot_state(word) > SLOT_RECOVERING) wrong(check, "slot %u: in no known state", i);
+	if (in_op > 1 || (in_op && slot_state(word) == SLOT_FREE)) wrong(check, "slot %u: inside an operation of nobody", i);
+	if (i >= pool_slots_top(pool) && word != 0 && slot_state(word) != SLOT_FREE)
+		wrong(check, "slot %u: lost, it lies beyond the last one used", i);
 	if (slot_state(word) != SLOT_FREE) {
 		uint32_t record = slot_record(word);
 		uint64_t of = record < pool->record_count ? atomic_load_explicit(&pool->records[record].word, memory_order_acquire) : 0;
@@ -114,17 +132,48 @@ static void check_record(struct check *check, uint32_t i)
 	const hp_pool *pool = check->pool;
 	uint64_t word = atomic_load_explicit(&pool->records[i].word, memory_order_acquire);
 	if (record_state(word) > RECORD_RECOVERING) wrong(check, "process record %u: in no known state", i);
+	/* one that is dead itself is found dead by the next; one that cannot exist is not */
+	if (record_state(word) == RECORD_RECOVERING && record_recoverer(word) - 1 >= pool->record_count)
+		wrong(check, "process record %u: being recovered by record %u, which does not exist", i, record_recoverer(word) - 1);
 }
 
 static void check_growth(struct check *check, uint32_t unused)
 {
-	struct pool_header *header = check->pool->header;
+	const hp_pool *pool = check->pool;
+	struct pool_header *header = pool->header;
 	(void)unused;
 	uint64_t lock = atomic_load_explicit(&header->growth_lock, memory_order_acquire);
-	uint32_t phase = atomic_load_explicit(&header->plan_phase, memory_order_acquire);
+	uint32_t phase = atomic_load_explicit(&header->plan_phase, memory_order_acquire), holder = (uint32_t)(lock >> 48);
 	if (phase > PLAN_TRIMMING) wrong(check, "growth: a plan in no known phase");
-	if (phase != PLAN_NONE && lock >> 48 == 0) wrong(check, "growth: a plan that nobody carries out");
-	if (atomic_load(&header->committed_top) > check->pool->chunk_count) wrong(check, "growth: committed beyond the capacity");
+	if (phase != PLAN_NONE && holder == 0) wrong(check, "growth: a plan that nobody carries out");
+	/* a holder that is gone loses the lock to the next who wants it; one that cannot exist never held it */
+	if (holder > pool->record_count) wrong(check, "growth: locked by process record %u, which does not exist", holder - 1);
+	if (phase != PLAN_NONE && (atomic_load(&header->plan_from) > atomic_load(&header->plan_to) ||
+	                           atomic_load(&header->plan_to) > pool->chunk_count))
+		wrong(check, "growth: a plan for chunks that do not exist");
+	if (atomic_load(&header->committed_top) > pool->chunk_count) wrong(check, "growth: committed beyond the capacity");
+}
+
+/* What the header says about all chunks and slots together. */
+static void check_totals(struct check *check, uint32_t unused)
+{
+	const hp_pool *pool = check->pool;
+	struct pool_header *header = pool->header;
+	(void)unused;
+	uint64_t nodes = 0, set_aside = 0, known = atomic_load_explicit(&header->committed_nodes, memory_order_acquire);
+	uint32_t top = pool_top(pool);
+	for (uint32_t i = 0; i < top; i++) {
+		uint64_t ctl;
+		if (!inspect_committed(pool, i, &ctl)) continue;
+		uint8_t node = atomic_load_explicit(&pool->nodes[i], memory_order_relaxed);
+		if (node < HP_MAX_NODES) nodes |= UINT64_C(1) << node;
+		if (ctl_state(ctl) == CTL_QUARANTINED) set_aside += pool_chunk_bytes(pool);
+	}
+	if (nodes & ~known && !growing(pool)) wrong(check, "header: does not know of all nodes that chunks lie on");
+	if (set_aside != atomic_load(&header->quarantined))
+		wrong(check, "header: says that %llu bytes are set aside, but it is %llu",
+		      (unsigned long long)atomic_load(&header->quarantined), (unsigned long long)set_aside);
+	if (atomic_load(&header->slots_top) > pool->slot_count) wrong(check, "header: more slots in use than there are");
 }
 
 typedef void check_part_fn(struct check *check, uint32_t index);
@@ -152,14 +201,15 @@ int hp_pool_check(hp_pool *pool, hp_log_fn *finding, void *arg)
 {
 	if (!pool) return -EINVAL;
 	int found = 0;
-	if (pool->header->geometry.magic != POOL_MAGIC ||
-	    pool_geometry_checksum(&pool->header->geometry) != pool->geometry.checksum) {
+	if (memcmp(&pool->header->geometry, &pool->geometry, sizeof pool->geometry) != 0 ||
+	    atomic_load_explicit(&pool->header->ready, memory_order_acquire) != POOL_READY) {
 		found++;
 		if (finding) finding(arg, "header: changed since the pool was made");
 	}
 	found += check_parts(pool, check_growth, 1, finding, arg);
+	found += check_parts(pool, check_totals, 1, finding, arg);
 	found += check_parts(pool, check_record, pool->record_count, finding, arg);
-	found += check_parts(pool, check_slot, pool_slots_top(pool), finding, arg);
-	found += check_parts(pool, check_chunk, pool_top(pool), finding, arg);
+	found += check_parts(pool, check_slot, pool->slot_count, finding, arg);
+	found += check_parts(pool, check_chunk, pool->chunk_count, finding, arg);
 	return found;
 }

@@ -19,7 +19,7 @@ int inspect_runs(const hp_pool *pool, uint32_t chunk, inspect_run_fn *each, void
 			unsigned i = w * 64 + (unsigned)__builtin_ctzll(heads);
 			unsigned len = atomic_load_explicit(&unit->len[i], memory_order_acquire);
 			uint64_t pages = page_run(pool, chunk, i);
-			if (!pages) continue; /* freed while we looked */
+			if (!pages && !parity_live(unit, i)) continue; /* freed while we looked */
 			int stop = each(arg, chunk, i, len, pages);
 			if (stop) return stop;
 		}
