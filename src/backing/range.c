@@ -24,13 +24,6 @@ static bool shortage(const struct backing *backing, uint64_t bytes, uint64_t nod
 	                                      : shortage_of_memory(bytes, nodes, bound, entry);
 }
 
-static void give_back(const struct backing *backing, uint64_t from, uint64_t to)
-{
-	if (os_punch(backing->fd, from, to - from) < 0) os_advise(backing->base + from, to - from, MADV_REMOVE);
-	if (!rung_is_hugetlb(backing->rung)) os_unlock_memory(backing->base + from, to - from);
-	policy_reset(backing->base + from, to - from);
-}
-
 static int check_thp(const struct backing *backing, uint64_t from, uint64_t to, int collapse_error,
                      struct hp_report_rung *entry)
 {
@@ -127,7 +120,7 @@ int range_commit(const struct backing *backing, uint64_t from, uint64_t to, cons
 	report->prefault_ns = 0;
 	int error = commit(backing, from, to, order, nodes, report, entry, &misplaced);
 	if (!error) return 0;
-	give_back(backing, from, to);
+	backing_punch(backing, from, to);
 	if (error == -ENOMEM && !entry->cause[0]) {
 		/* The numbers that matter are those without what we had taken. */
 		if (misplaced) bound = true;

@@ -29,9 +29,14 @@ static bool lock_holder_dead(hp_pool *pool, uint64_t word)
 
 static bool lock_try(hp_pool *pool, uint64_t word)
 {
-	return atomic_compare_exchange_strong_explicit(
-	    &pool->header->growth_lock, &word, lock_make(pool->record + 1, pool->record_generation, word),
-	    memory_order_acq_rel, memory_order_relaxed);
+	if (!atomic_compare_exchange_strong_explicit(&pool->header->growth_lock, &word,
+	                                             lock_make(pool->record + 1, pool->record_generation, word),
+	                                             memory_order_acq_rel, memory_order_relaxed))
+		return false;
+	/* closed behind our back, and its number perhaps a file of the application by now: no hole is to be punched there.
+	 * The mapping does as well. */
+	if (!pool_fd_intact(&pool->data_fd)) pool->data.fd = -1;
+	return true;
 }
 
 int growth_lock(hp_pool *pool)
@@ -283,10 +288,11 @@ int grow_for(hp_pool *pool, uint64_t bytes)
 
 struct background {
 	hp_pool *pool;
-	_Atomic uint32_t stop, done;
+	_Atomic uint32_t stop;
 	uint32_t generation; /* the process that runs it */
 	uint64_t bytes;
 	unsigned threads;
+	unsigned long thread;
 };
 
 static void *background_run(void *arg)
@@ -311,8 +317,6 @@ static void *background_run(void *arg)
 		background->bytes -= bytes;
 	}
 	free(report);
-	atomic_store(&background->done, 1);
-	os_futex_wake(&background->done, 1);
 	return NULL;
 }
 
@@ -322,8 +326,7 @@ int background_start(hp_pool *pool, uint64_t bytes, unsigned threads)
 	if (!background) return -ENOMEM;
 	*background = (struct background){
 	    .pool = pool, .generation = participant_fork_generation(), .bytes = bytes, .threads = threads};
-	unsigned long thread;
-	int error = os_thread(background_run, background, &thread);
+	int error = os_thread(background_run, background, &background->thread);
 	if (error < 0)
 		free(background);
 	else
@@ -338,7 +341,7 @@ void background_stop(hp_pool *pool)
 	pool->background = NULL;
 	if (background->generation == participant_fork_generation()) { /* else it stayed with the parent */
 		atomic_store(&background->stop, 1);
-		while (!atomic_load(&background->done)) os_futex_wait(&background->done, 0, GROWTH_SLICE_NS);
+		os_join(background->thread);
 	}
 	free(background);
 }

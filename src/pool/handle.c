@@ -135,11 +135,12 @@ void pool_close(hp_pool *pool)
 {
 	backing_unmap(&pool->data);
 	os_unmap(pool->control, pool->control_size);
-	for (int i = 0; i < 3; i++)
-		if (pool->exported[i] >= 0) os_close(pool->exported[i]);
 	const struct pool_fd *fd[] = {&pool->lives, &pool->control_fd, &pool->data_fd};
-	for (int i = 0; i < 3; i++)
-		if (pool_fd_intact(fd[i])) os_close(fd[i]->fd); /* a number that was reused is not ours to close */
+	for (int i = 0; i < 3; i++) { /* a number that was reused is not ours to close */
+		struct pool_fd exported = {.fd = pool->exported[i], .dev = fd[i]->dev, .ino = fd[i]->ino};
+		if (pool_fd_intact(&exported)) os_close(exported.fd);
+		if (pool_fd_intact(fd[i])) os_close(fd[i]->fd);
+	}
 	pool_handle_free(pool);
 }
 

@@ -53,7 +53,8 @@ int hp_pool_export_env(hp_pool *pool, const char *variable)
 	if (pool->observer) return -EROFS;
 	const struct pool_fd *note[] = {&pool->lives, &pool->control_fd, &pool->data_fd};
 	for (int i = 0; i < 3; i++) {
-		if (pool->exported[i] >= 0) continue;
+		struct pool_fd before = {.fd = pool->exported[i], .dev = note[i]->dev, .ino = note[i]->ino};
+		if (pool_fd_intact(&before)) continue;
 		if (!pool_fd_intact(note[i])) return -EBADF;
 		int fd = os_dup(note[i]->fd);
 		if (fd < 0) return fd;
