@@ -48,7 +48,10 @@ static bool record_claim(hp_pool *pool, uint32_t i, int fd, bool dead_too)
 {
 	struct pool_record *record = &pool->records[i];
 	uint64_t word = atomic_load_explicit(&record->word, memory_order_acquire);
-	if (record_state(word) != RECORD_FREE && !(dead_too && record_state(word) == RECORD_LIVE)) return false;
+	/* one that was its own recoverer, as those who leave are, ends with the holder of its byte too */
+	bool ends = record_state(word) == RECORD_LIVE ||
+	            (record_state(word) == RECORD_RECOVERING && record_recoverer(word) == i + 1);
+	if (record_state(word) != RECORD_FREE && !(dead_too && ends)) return false;
 	if (os_byte_lock(fd, i) < 0) return false;
 	/* read again: while we waited for the byte the record may have been taken and given back */
 	if (atomic_load_explicit(&record->word, memory_order_acquire) == word) {
