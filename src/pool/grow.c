@@ -36,6 +36,7 @@ static bool lock_try(hp_pool *pool, uint64_t word)
 	/* closed behind our back, and its number perhaps a file of the application by now: no hole is to be punched there.
 	 * The mapping does as well. */
 	if (!pool_fd_intact(&pool->data_fd)) pool->data.fd = -1;
+	participant_busy++;
 	return true;
 }
 
@@ -69,6 +70,7 @@ void growth_unlock(hp_pool *pool)
 	atomic_store_explicit(&header->growth_lock, lock_make(0, 0, word), memory_order_release);
 	atomic_fetch_add_explicit(&header->growth_futex, 1, memory_order_release);
 	os_futex_wake(&header->growth_futex, 1 << 20);
+	participant_busy--;
 }
 
 uint32_t growth_group(const hp_pool *pool)

@@ -164,7 +164,9 @@ int hp_pool_detach(hp_pool *pool)
 	if (!pool) return 0;
 	background_stop(pool);
 	struct participant_guard guard;
-	if (!pool->observer && participant_lock(&guard) == 0) {
+	if (!pool->observer) {
+		/* no memory even for that, in a forked child: better left than freed while the fork handlers know it */
+		if (participant_lock(&guard) < 0) return 0;
 		if (pool->joined && pool->joined == participant_fork_generation()) record_leave(pool);
 		participant_forget(pool);
 		participant_remove_pool(pool);

@@ -26,6 +26,7 @@ struct arena {
 
 static struct participant nobody; /* so that the fast path has something to look at */
 _Thread_local struct participant *participant_current __attribute__((tls_model("initial-exec"))) = &nobody;
+_Thread_local unsigned participant_busy __attribute__((tls_model("initial-exec")));
 static _Thread_local struct participant *thread_list __attribute__((tls_model("initial-exec")));
 static _Thread_local uint32_t thread_generation __attribute__((tls_model("initial-exec")));
 
@@ -92,6 +93,7 @@ void participant_unlock(struct participant_guard *guard)
 
 static bool thread_inside(const hp_pool *pool)
 {
+	if (participant_busy) return true;
 	for (struct participant *p = thread_list; p; p = p->next)
 		if (p->pool == pool && atomic_load_explicit(&p->slot->in_op, memory_order_relaxed)) return true;
 	return false;

@@ -32,6 +32,10 @@ struct participant {
 
 extern _Thread_local struct participant *participant_current __attribute__((tls_model("initial-exec")));
 
+/* Not 0: the thread is at work on shared memory outside of an operation, in a way that a child forked in the middle by a
+ * signal handler must not go on with: growing, recovering, taking. */
+extern _Thread_local unsigned participant_busy __attribute__((tls_model("initial-exec")));
+
 /* The thread's participant in the pool, not inside an operation; registers where needed. NULL and *error: -EUSERS,
  * -EROFS, -EBADF, ... */
 struct participant *participant_get(hp_pool *pool, int *error);

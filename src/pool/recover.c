@@ -31,6 +31,8 @@ void recover_slot(hp_pool *pool, uint32_t index, uint64_t word)
 	for (const struct pool_layer *const *layer = pool_layers; *layer; layer++)
 		if ((*layer)->recover_slot) (*layer)->recover_slot(pool, who);
 	atomic_store_explicit(&slot->in_op, 0, memory_order_relaxed);
+	/* or who looks between the next user's claim and its tid would find a thread that is gone, and recover the living */
+	atomic_store_explicit(&slot->tid, 0, memory_order_relaxed);
 	/* commit: the slot is free for the next thread; nothing names its old generation any more */
 	atomic_compare_exchange_strong_explicit(&slot->word, &word, slot_make(SLOT_FREE, slot_generation(word) + 1, 0, 0),
 	                                        memory_order_acq_rel, memory_order_relaxed);
@@ -98,6 +100,7 @@ int recover_dead(hp_pool *pool)
 {
 	int error = record_trust(pool), found = 0;
 	if (error < 0) return error;
+	participant_busy++;
 	for (uint32_t i = 0; i < pool->record_count; i++) {
 		uint32_t generation;
 		if (i == pool->record || !claim_dead(pool, i, &generation)) continue;
@@ -112,6 +115,7 @@ int recover_dead(hp_pool *pool)
 	}
 	found += recover_own_threads(pool);
 	growth_recover(pool);
+	participant_busy--;
 	if (found && pool->trace & HP_TRACE_ALL) pool_log(pool, "hugepool: recovered %d dead participants", found);
 	return found;
 }

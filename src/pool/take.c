@@ -16,6 +16,7 @@ unsigned take_units(struct participant *me, const struct take_want *want, unsign
 	uint64_t mark[TAKE_SLOTS];
 	bool idle[TAKE_SLOTS];
 	unsigned marks = 0, moved = 0;
+	participant_busy++;
 	for (unsigned i = 0; i < count; i++) {
 		got[i] = false;
 		uint32_t slot = ctl_owner(want[i].seen) - 1;
@@ -58,5 +59,6 @@ unsigned take_units(struct participant *me, const struct take_want *want, unsign
 		atomic_compare_exchange_strong_explicit(&pool->slots[marked[k]].taker, &mark[k], (uint32_t)(mark[k] + 1),
 		                                        memory_order_acq_rel, memory_order_relaxed);
 	if (moved) atomic_fetch_add_explicit(&pool->header->taken, moved, memory_order_relaxed);
+	participant_busy--;
 	return moved;
 }
