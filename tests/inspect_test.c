@@ -7,6 +7,7 @@
 #include "pool/participant.h"
 #include "page/page.h"
 #include <pthread.h>
+#include <sched.h>
 
 static void statistics_add_up(void **state)
 {
