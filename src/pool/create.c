@@ -183,9 +183,14 @@ int hp_pool_create(const struct hp_pool_options *given, hp_pool **out)
 	if ((error = pool_fd_note(&pool->lives, files.lives)) < 0) goto fail;
 	if ((error = pool_fd_note(&pool->control_fd, files.control)) < 0) goto fail;
 	if ((error = pool_fd_note(&pool->data_fd, files.data.fd)) < 0) goto fail;
-	pool->header->geometry = g;
+	/* the magic comes last: what a dead creator left is a pool that was never finished, not one of another version */
+	struct pool_geometry nameless = g;
+	nameless.magic = 0;
+	pool->header->geometry = nameless;
 	growth_publish_first(pool, (uint32_t)(committed / chunk));
 	if ((error = pool_join(pool)) < 0) goto fail;
+	atomic_signal_fence(memory_order_release);
+	pool->header->geometry.magic = POOL_MAGIC;
 	/* commit: from here on others may attach. Release: all of the above is there for whoever sees it. */
 	atomic_store_explicit(&pool->header->ready, POOL_READY, memory_order_release);
 	if (o.prefault == HP_PREFAULT_BACKGROUND && committed < size &&
