@@ -122,7 +122,8 @@ static void kill_for_real(struct step_world *w, const struct watch *watch, uint6
 	const struct step_case *entry = watch->entry;
 	uint64_t count = instructions * 3 / 100;
 	if (count < 2) count = 2;
-	if (count > 10 && !step_full()) count = 10;
+	uint64_t most = instructions < 30000 ? 10 : 3; /* each is a walk of its own to the point */
+	if (count > most && !step_full()) count = most;
 	for (uint64_t i = 0; i < count && !w->failures; i++) {
 		/* every second one right after a change of shared memory */
 		uint64_t point = i & 1 ? watch->changes[(i + 1) * watch->count / (count + 1)]

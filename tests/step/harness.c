@@ -17,6 +17,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -165,11 +166,11 @@ __attribute__((noinline, noclone)) static int64_t bracket(struct step_env *env, 
 
 static void actor_main(struct step_world *w, int a, int from, int to)
 {
-	struct step_env env = {.fds = w->fds, .list = w->actor[a].list};
+	struct step_env *env = w->actor[a].env;
 	struct command command;
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	while (read(from, &command, sizeof command) == sizeof command) {
-		int64_t result = command.stepped ? bracket(&env, &command) : command.fn(&env, command.x, command.y);
+		int64_t result = command.stepped ? bracket(env, &command) : command.fn(env, command.x, command.y);
 		if (write(to, &result, sizeof result) != sizeof result) break;
 	}
 	_exit(0);
@@ -181,6 +182,8 @@ void step_start(struct step_world *w, int a)
 	int to[2], from[2];
 	STEP_NEED(w, !actor->alive && pipe2(to, O_CLOEXEC) == 0 && pipe2(from, O_CLOEXEC) == 0);
 	fflush(stdout);
+	if (!actor->env) STEP_NEED(w, actor->env = malloc(sizeof *actor->env));
+	*actor->env = (struct step_env){.fds = w->fds, .list = actor->list};
 	pid_t pid = fork();
 	STEP_NEED(w, pid >= 0);
 	if (pid == 0) {
@@ -298,6 +301,7 @@ void step_close(struct step_world *w)
 	for (int a = 0; a < STEP_ACTORS; a++) {
 		step_kill(w, a);
 		munmap(w->actor[a].list, STEP_LIST * 8);
+		free(w->actor[a].env);
 	}
 	step_copy_free(w);
 	step_seen_free(w);
@@ -307,6 +311,26 @@ void step_close(struct step_world *w)
 	munmap(w->data, w->data_size);
 	for (int i = 0; i < 3; i++) close(w->fds[i]);
 	free(w);
+}
+
+struct pool_header *step_header(struct step_world *w)
+{
+	return (struct pool_header *)(void *)w->control;
+}
+
+struct pool_chunk *step_chunks(struct step_world *w)
+{
+	return (struct pool_chunk *)(void *)(w->control + w->geometry.chunks_at);
+}
+
+struct pool_slot *step_slots(struct step_world *w)
+{
+	return (struct pool_slot *)(void *)(w->control + w->geometry.slots_at);
+}
+
+struct pool_record *step_records(struct step_world *w)
+{
+	return (struct pool_record *)(void *)(w->control + w->geometry.records_at);
 }
 
 /* ---- the model ---- */
@@ -407,6 +431,54 @@ bool step_one(struct step_world *w, int a)
 	w->instructions++;
 	return true;
 }
+
+void step_until(struct step_world *w, int a, bool (*there)(struct step_world *world, int actor))
+{
+	while (!there(w, a)) STEP_NEED(w, step_one(w, a));
+}
+
+#ifdef __x86_64__
+static bool watch_word(struct step_world *w, pid_t pid, unsigned k, uint64_t address)
+{
+	(void)w;
+	return ptrace(PTRACE_POKEUSER, pid, offsetof(struct user, u_debugreg) + k * 8, address) == 0;
+}
+
+void step_until_written(struct step_world *w, int a, bool (*there)(struct step_world *world, int actor),
+                        const void *const *word, unsigned words)
+{
+	pid_t pid = w->actor[a].pid;
+	uint64_t control = 0;
+	unsigned long switches = 0;
+	/* the handle lies at an address of the actor's own */
+	struct step_env *env = w->actor[a].env;
+	struct iovec to = {0}, from = {0};
+	hp_pool *handle = NULL;
+	to = (struct iovec){&handle, sizeof handle};
+	from = (struct iovec){&env->pool, sizeof handle};
+	STEP_NEED(w, process_vm_readv(pid, &to, 1, &from, 1, 0) == sizeof handle && handle);
+	to = (struct iovec){&control, sizeof control};
+	from = (struct iovec){&handle->control, sizeof control};
+	STEP_NEED(w, process_vm_readv(pid, &to, 1, &from, 1, 0) == sizeof control);
+	bool set = words > 0;
+	for (unsigned k = 0; k < words && set; k++) {
+		set = watch_word(w, pid, k, control + (uint64_t)((const char *)word[k] - w->control));
+		switches |= 1ul << (2 * k) | 9ul << (16 + 4 * k); /* writes, 8 bytes */
+	}
+	set = set && watch_word(w, pid, 7, switches);
+	while (!there(w, a)) {
+		if (words && !set) { /* no debug registers here */
+			STEP_NEED(w, step_one(w, a));
+			continue;
+		}
+		STEP_NEED(w, ptrace(words ? PTRACE_CONT : PTRACE_SYSCALL, pid, NULL, NULL) == 0);
+		traced_wait(w, a);
+		traced_registers(w, a);
+		STEP_NEED(w, w->regs.INSTRUCTION != (uintptr_t)step_mark_end);
+	}
+	if (words) watch_word(w, pid, 7, 0);
+}
+#endif
 
 int64_t step_finish(struct step_world *w, int a)
 {

@@ -50,6 +50,7 @@ struct step_actor {
 	int to, from;
 	bool alive, traced;
 	uint64_t *list;
+	struct step_env *env; /* at the same address in the actor */
 };
 
 struct step_block {
@@ -104,6 +105,11 @@ bool step_model_remove(struct step_world *world, hp_off off);
 /* Running one function of an actor instruction by instruction. */
 void step_begin(struct step_world *world, int actor, step_fn *fn, uint64_t x, uint64_t y); /* stops before its first */
 bool step_one(struct step_world *world, int actor); /* one instruction; false: the function is over, and where it stands */
+/* To the first instruction where `there` holds; it must come. */
+void step_until(struct step_world *world, int actor, bool (*there)(struct step_world *world, int actor));
+/* The same at full speed: looks when one of up to 4 words of control is written, or (words 0) after each system call. */
+void step_until_written(struct step_world *world, int actor, bool (*there)(struct step_world *world, int actor),
+                        const void *const *word, unsigned words);
 int64_t step_finish(struct step_world *world, int actor); /* lets it run to the end, and gives its result */
 bool step_inside(struct step_world *world, int actor); /* its slot says that it is inside an operation */
 bool step_at_syscall(const struct step_world *world);
@@ -141,6 +147,8 @@ int step_verify_copy(struct step_world *world, const struct step_expect *expect)
 int step_verify_real(struct step_world *world, const struct step_expect *expect);
 bool step_patterns_intact(struct step_world *world);
 void step_copy_free(struct step_world *world);
+/* A pool knows its files: a copy's header must name the copy's. */
+void step_rename_files(struct step_world *world, struct pool_geometry *geometry, int lives, int data);
 int step_record(const struct step_world *world, const char *control, int actor); /* -1: none */
 /* Nobody but the owner writes A. `busy`: an actor of which nothing may be taken, or -1. */
 void step_owners_alone(struct step_world *world, int victim, int busy);
@@ -193,10 +201,14 @@ struct step_pair {
 #define STEP_SAME_FREE 2u /* both free one block: one gets 0, the other -EALREADY or -ENOENT */
 #define STEP_STOPS 4u     /* B is all of actors 1 to 3 at once, each of them doing much; nothing else is verified of them */
 
+struct pool_header *step_header(struct step_world *world);
+struct pool_chunk *step_chunks(struct step_world *world);
+struct pool_slot *step_slots(struct step_world *world);
+struct pool_record *step_records(struct step_world *world);
+
 /* Runs all entries in processes of their own, two at a time, and prints a line for each. Returns how many failed. */
 int step_run_cases(const struct step_case *cases, unsigned count);
 int step_run_pairs(const struct step_pair *pairs, unsigned count);
-int step_run_functions(void (*const *run)(struct step_world **), const char *const *names, unsigned count);
 
 /* Ends the program with 77 where stepping is not possible. */
 void step_need_ptrace(void);

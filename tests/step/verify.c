@@ -452,10 +452,34 @@ static int verify(struct step_world *w, const struct step_expect *expect, const 
 	return effect;
 }
 
+void step_rename_files(struct step_world *w, struct pool_geometry *geometry, int lives, int data)
+{
+	struct stat st;
+	STEP_NEED(w, fstat(lives, &st) == 0);
+	geometry->lives_file[0] = st.st_dev;
+	geometry->lives_file[1] = st.st_ino;
+	STEP_NEED(w, fstat(data, &st) == 0);
+	geometry->data_file[0] = st.st_dev;
+	geometry->data_file[1] = st.st_ino;
+	geometry->checksum = pool_geometry_checksum(geometry);
+}
+
+/* What is committed is there. */
+static void no_holes(struct step_world *w)
+{
+	const struct pool_chunk *chunk = (const struct pool_chunk *)(const void *)(w->control + w->geometry.chunks_at);
+	off_t bytes = (off_t)w->geometry.chunk_pages * HP_PAGE_SIZE;
+	for (uint32_t i = 0; i < w->geometry.chunks; i++)
+		if (ctl_state(atomic_load(&chunk[i].ctl)) != CTL_UNCOMMITTED &&
+		    (lseek(w->fds[2], i * bytes, SEEK_DATA) != i * bytes || lseek(w->fds[2], i * bytes, SEEK_HOLE) < (i + 1) * bytes))
+			step_fail(w, "chunk %u is committed, and there is no memory behind it", i);
+}
+
 int step_verify_copy(struct step_world *w, const struct step_expect *expect)
 {
 	struct step_copy *copy = copy_of(w);
 	if (!step_patterns_intact(w)) return -1;
+	if (expect->files) no_holes(w);
 	memcpy(copy->control_map, w->control, w->control_size);
 	if (expect->files) copy_holes(w, copy);
 	for (unsigned b = 0; b < w->blocks; b++)
@@ -465,6 +489,7 @@ int step_verify_copy(struct step_world *w, const struct step_expect *expect)
 		}
 	int lives = sealed(w, "step-lives", 0);
 	char path[64];
+	step_rename_files(w, (struct pool_geometry *)(void *)copy->control_map, lives, copy->data);
 	snprintf(path, sizeof path, "/proc/self/fd/%d", lives);
 	int locks = open(path, O_RDWR | O_CLOEXEC); /* a description of its own */
 	STEP_NEED(w, locks >= 0);
