@@ -668,27 +668,40 @@ static void policies_name_their_nodes(void **state)
 	}
 }
 
-static void every_policy_places_pages(void **state)
+static void place_pages(hp_rung rung)
 {
-	(void)state;
 	struct backing backing;
 	uint64_t committed;
 	for (int policy = HP_NUMA_LOCAL; policy <= HP_NUMA_INTERLEAVE; policy++) {
-		struct backing_want want = wanting(MIB, HP_CHOICE_REQUIRE, HP_RUNG_4K);
+		struct backing_want want = wanting(20 * MIB, HP_CHOICE_REQUIRE, rung);
 		want.numa = (struct hp_numa){.policy = policy, .strict = 1};
+		want.threads = 2;
 		int error = backing_create(&want, &backing, &committed, &report);
-		if (error == -EPERM || error == -ENOSYS) {
-			hp_test_skip_one("%s", report.numa_cause);
-		}
+		if (error == -EPERM || error == -ENOSYS) hp_test_skip_one("%s", report.numa_cause);
 		assert_int_equal(error, 0);
 		uint64_t pages = 0;
 		for (unsigned i = 0; i < report.nodes; i++) {
 			assert_int_equal(report.node[i].misplaced, 0);
 			pages += report.node[i].pages;
 		}
-		assert_int_equal(pages, 256);
+		assert_int_equal(pages, committed / backing.page_size);
+		if (policy == HP_NUMA_INTERLEAVE) assert_int_equal(report.nodes, __builtin_popcountll(os_nodes_with_memory()));
 		close_backing(&backing);
 	}
+}
+
+static void every_policy_places_pages(void **state)
+{
+	(void)state;
+	place_pages(HP_RUNG_4K);
+	if (has_thp()) place_pages(HP_RUNG_THP);
+}
+
+static void every_policy_places_huge_pages(void **state)
+{
+	(void)state;
+	NEED_HUGE_PAGES(10);
+	place_pages(HP_RUNG_2M);
 }
 
 /* Every failure at every call. */
@@ -869,21 +882,39 @@ static bool write_file(const char *group, const char *file, const char *what)
 	return written;
 }
 
-/* Makes a group below `parent` with a limit, and runs the function there; its exit status, or -1: no such group. */
-static int run_in_group(const char *parent, const char *file, const char *limit, int (*run)(const char *group))
+struct place {
+	const char *parent, *file;
+	const char *controller; /* of the second hierarchy: to be enabled for children; NULL: first hierarchy */
+};
+
+/* Makes a group there with a limit, and runs the function in it; its exit status, or -1: no such group can be made. */
+static int run_in_group(const struct place *place, const char *limit, int (*run)(const char *group))
 {
-	char group[512];
-	snprintf(group, sizeof group, "%.400s/hugepool-test-%d", parent, getpid());
-	if (mkdir(group, 0755) < 0) return -1;
-	int status = -1;
-	if (write_file(group, file, limit)) {
-		pid_t child = fork();
-		if (!child) _exit(write_file(group, "cgroup.procs", "0") ? run(group) : 99);
-		waitpid(child, &status, 0);
-		if (WIFEXITED(status) && WEXITSTATUS(status) == 99) status = -1;
+	char path[600], group[512], controllers[256];
+	bool enabled = false;
+	if (place->controller) {
+		snprintf(path, sizeof path, "%s/cgroup.subtree_control", place->parent);
+		if (os_read_file(path, controllers, sizeof controllers) < 0) return -1;
+		snprintf(path, sizeof path, "+%s", place->controller);
+		if (!strstr(controllers, place->controller))
+			enabled = write_file(place->parent, "cgroup.subtree_control", path);
 	}
-	while (rmdir(group) < 0 && errno == EBUSY) /* the child leaves the group a moment after its end */
-		sched_yield();
+	int status = -1;
+	snprintf(group, sizeof group, "%.400s/hugepool-test-%d", place->parent, getpid());
+	if (mkdir(group, 0755) == 0) {
+		if (write_file(group, place->file, limit)) {
+			pid_t child = fork();
+			if (!child) _exit(write_file(group, "cgroup.procs", "0") ? run(group) : 99);
+			waitpid(child, &status, 0);
+			if (WIFEXITED(status) && WEXITSTATUS(status) == 99) status = -1;
+		}
+		while (rmdir(group) < 0 && errno == EBUSY) /* the child leaves the group a moment after its end */
+			sched_yield();
+	}
+	if (enabled) {
+		path[0] = '-';
+		write_file(place->parent, "cgroup.subtree_control", path);
+	}
 	return status;
 }
 
@@ -916,24 +947,12 @@ static int exceed_hugetlb_limit(const char *group)
 static void a_hugetlb_cgroup_limit_is_no_sigbus(void **state)
 {
 	(void)state;
-	static const struct {
-		const char *parent, *file;
-		bool v2;
-	} places[] = {{"/sys/fs/cgroup/unified", "hugetlb.2MB.max", true},
-	              {"/sys/fs/cgroup", "hugetlb.2MB.max", true},
-	              {"/sys/fs/cgroup/hugetlb", "hugetlb.2MB.limit_in_bytes", false}};
+	static const struct place places[] = {{"/sys/fs/cgroup/unified", "hugetlb.2MB.max", "hugetlb"},
+	                                      {"/sys/fs/cgroup", "hugetlb.2MB.max", "hugetlb"},
+	                                      {"/sys/fs/cgroup/hugetlb", "hugetlb.2MB.limit_in_bytes", NULL}};
 	NEED_HUGE_PAGES(8);
 	for (unsigned i = 0; i < sizeof places / sizeof *places; i++) {
-		char path[128], controllers[256] = "";
-		bool enabled = false;
-		snprintf(path, sizeof path, "%s/cgroup.subtree_control", places[i].parent);
-		if (places[i].v2) {
-			if (os_read_file(path, controllers, sizeof controllers) < 0) continue;
-			if (!strstr(controllers, "hugetlb"))
-				enabled = write_file(places[i].parent, "cgroup.subtree_control", "+hugetlb");
-		}
-		int status = run_in_group(places[i].parent, places[i].file, "4194304", exceed_hugetlb_limit);
-		if (enabled) write_file(places[i].parent, "cgroup.subtree_control", "-hugetlb");
+		int status = run_in_group(&places[i], "4194304", exceed_hugetlb_limit);
 		if (status == -1) continue;
 		assert_int_equal(status, 0);
 		return;
@@ -961,12 +980,14 @@ static void a_memory_cgroup_limit_is_no_oom_kill(void **state)
 	assert_true(os_read_file("/proc/self/cgroup", cgroups, sizeof cgroups) > 0);
 	char *own = strstr(cgroups, ":memory:");
 	if (own) snprintf(parent, sizeof parent, "/sys/fs/cgroup/memory%.400s", strtok(own + 8, "\n"));
-	int status = run_in_group(parent, "memory.limit_in_bytes", "167772160", exceed_memory_limit);
-	if (status == -1) status = run_in_group("/sys/fs/cgroup", "memory.max", "167772160", exceed_memory_limit);
-	if (status == -1) {
-		hp_test_skip_one("no cgroup with a memory limit can be made here");
+	const struct place places[] = {{parent, "memory.limit_in_bytes", NULL}, {"/sys/fs/cgroup", "memory.max", "memory"}};
+	for (unsigned i = 0; i < sizeof places / sizeof *places; i++) {
+		int status = run_in_group(&places[i], "167772160", exceed_memory_limit);
+		if (status == -1) continue;
+		assert_int_equal(status, 0);
+		return;
 	}
-	assert_int_equal(status, 0);
+	hp_test_skip_one("no cgroup with a memory limit can be made here");
 }
 
 /* Text. */
@@ -1025,6 +1046,7 @@ int main(void)
 		cmocka_unit_test(misplaced_pages_are_counted),
 		cmocka_unit_test(policies_name_their_nodes),
 		cmocka_unit_test(every_policy_places_pages),
+		HUGE(every_policy_places_huge_pages),
 		cmocka_unit_test(every_failure_of_creation),
 		HUGE(every_failure_of_creation_on_huge_pages),
 		cmocka_unit_test(every_failure_of_creation_on_transparent_huge_pages),

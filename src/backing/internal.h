@@ -43,6 +43,9 @@ int range_commit(const struct backing *backing, uint64_t from, uint64_t to, cons
 bool policy_is_bound(const struct hp_numa *numa); /* the kernel takes memory of these nodes or none */
 int policy_set(void *start, uint64_t bytes, const struct hp_numa *numa, uint64_t nodes, struct hp_report *report);
 void policy_reset(void *start, uint64_t bytes);
+/* For pages that the kernel does not interleave by itself: the page's own node, until interleaved again. */
+int policy_set_one(void *page, uint64_t page_size, uint64_t nodes, uint64_t index);
+int policy_interleave(void *page, uint64_t page_size, uint64_t nodes);
 /* Fills report->node[]. Returns -errno where the kernel cannot say; *misplaced and *absent count pages. */
 int policy_verify(const struct backing *backing, uint64_t from, uint64_t to, const struct hp_numa *numa, uint64_t nodes,
                   struct hp_report *report, uint64_t *misplaced, uint64_t *absent);

@@ -64,6 +64,17 @@ int policy_set(void *start, uint64_t bytes, const struct hp_numa *numa, uint64_t
 	return no_numa && !numa->strict ? 0 : error;
 }
 
+int policy_set_one(void *page, uint64_t page_size, uint64_t nodes, uint64_t index)
+{
+	for (index %= __builtin_popcountll(nodes); index; index--) nodes &= nodes - 1;
+	return os_mbind(page, page_size, MPOL_PREFERRED, nodes & -nodes, false);
+}
+
+int policy_interleave(void *page, uint64_t page_size, uint64_t nodes)
+{
+	return os_mbind(page, page_size, MPOL_INTERLEAVE, nodes, false);
+}
+
 /* A policy stays with the range, so memory committed there later without one would still follow it. */
 void policy_reset(void *start, uint64_t bytes)
 {

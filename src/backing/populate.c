@@ -20,7 +20,8 @@
 struct job {
 	const struct backing *backing;
 	uint64_t from, to, slice;
-	int node; /* for the progress function */
+	int node;            /* for the progress function */
+	uint64_t interleave; /* not 0: place transparent huge pages on these nodes in turn */
 	bool pin;
 	cpu_set_t cpus;
 	_Atomic uint64_t next, done; /* offsets from `from`: the next slice; bytes finished */
@@ -60,22 +61,33 @@ static int fill(struct job *job, uint64_t at, uint64_t bytes)
 
 /* One small page in each huge one, collapsed: the kernel then clears a huge page at once, three times as fast as
  * populating it in small pages first. (Where shmem_enabled allows it the first touch brings the whole huge page.) */
+static int fill_huge_page(struct job *job, uint64_t at)
+{
+	int error = fill(job, at, 4 * KIB), collapsed = 0;
+	if (error) return error;
+	for (unsigned tries = 0; tries < 8; tries++) { /* a page may be busy for a moment */
+		collapsed = os_advise(job->backing->base + at, 2 * MIB, MADV_COLLAPSE);
+		if (collapsed != -EAGAIN && collapsed != -EBUSY) break;
+	}
+	error = fill(job, at, 2 * MIB);
+	if (error) return error;
+	if (collapsed) { /* no harm if it is huge all the same; otherwise the whole rung fails, so at once */
+		uint64_t huge;
+		fail(&job->collapse_error, collapsed);
+		if (thp_huge_bytes(job->backing, at, at + 2 * MIB, &huge) < 0 || !huge) return -ENODATA;
+	}
+	return 0;
+}
+
 static int fill_huge(struct job *job, uint64_t at, uint64_t bytes)
 {
 	for (uint64_t end = at + bytes; at < end; at += 2 * MIB) {
-		int error = fill(job, at, 4 * KIB), collapsed = 0;
+		char *page = job->backing->base + at;
+		/* A collapsed page goes where its small page is, and every 512th is on the same node: so each is told. */
+		int error = job->interleave ? policy_set_one(page, 2 * MIB, job->interleave, at / (2 * MIB)) : 0;
+		if (!error) error = fill_huge_page(job, at);
+		if (job->interleave) policy_interleave(page, 2 * MIB, job->interleave); /* lets the mappings merge again */
 		if (error) return error;
-		for (unsigned tries = 0; tries < 8; tries++) { /* a page may be busy for a moment */
-			collapsed = os_advise(job->backing->base + at, 2 * MIB, MADV_COLLAPSE);
-			if (collapsed != -EAGAIN && collapsed != -EBUSY) break;
-		}
-		error = fill(job, at, 2 * MIB);
-		if (error) return error;
-		if (collapsed) { /* no harm if it is huge all the same; otherwise the whole rung fails, so at once */
-			uint64_t huge;
-			fail(&job->collapse_error, collapsed);
-			if (thp_huge_bytes(job->backing, at, at + 2 * MIB, &huge) < 0 || !huge) return -ENODATA;
-		}
 	}
 	return 0;
 }
@@ -142,6 +154,8 @@ int populate(const struct backing *backing, uint64_t from, uint64_t to, uint64_t
 		.slice = backing->page_size > SLICE ? backing->page_size : SLICE,
 		.node = nodes && !(nodes & (nodes - 1)) ? __builtin_ctzll(nodes) : -1,
 	};
+	if (backing->rung == HP_RUNG_THP && order->numa.policy == HP_NUMA_INTERLEAVE && job.node < 0 && !report->numa_error)
+		job.interleave = nodes & os_nodes_with_memory();
 	*collapse_error = 0;
 	cpu_set_t own;
 	unsigned threads = choose_cpus(&job, nodes, &order->numa, &own);
