@@ -77,10 +77,10 @@ class Capture:
 
     def pcap(self, link=1, big=False, nano=False):
         order = ">" if big else "<"
-        data = struct.pack(order + "IHHIIII", 0xA1B23C4D if nano else 0xA1B2C3D4, 2, 4, 0, 0, 262144, link)
+        data = [struct.pack(order + "IHHIIII", 0xA1B23C4D if nano else 0xA1B2C3D4, 2, 4, 0, 0, 262144, link)]
         for number, frame in enumerate(self.frames):
-            data += struct.pack(order + "IIII", 1700000000, number, len(frame), len(frame)) + frame
-        return data
+            data += struct.pack(order + "IIII", 1700000000, number, len(frame), len(frame)), frame
+        return b"".join(data)
 
     def pcapng(self):
         def block(kind, body):

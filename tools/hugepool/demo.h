@@ -61,7 +61,7 @@ struct demo_worker {
 	/* the supervisor */
 	_Alignas(RING_LINE) _Atomic flow_place spare; /* answer to `want`; taken away (0) by the worker */
 	_Atomic uint64_t in, out;                     /* offsets of its rings */
-	_Atomic uint64_t refused;                     /* how often the larger table was not to be had */
+	_Atomic uint64_t refused_since;               /* when the larger table was first not to be had; 0: it was */
 	struct bell bell;
 };
 
@@ -70,6 +70,7 @@ struct demo_shared {
 	uint64_t workers, ring_capacity, budget; /* budget: pages that frames may take */
 	uint64_t free_at_start, committed_at_start; /* bytes, before anything was allocated */
 	uint64_t kill_frame;                     /* 0: nobody is killed */
+	uint64_t own_memory;                     /* not 0: the pool is large enough for memory of class PROCESS */
 	_Atomic uint32_t stop, go;
 	_Atomic uint32_t pause; /* the reader shall hold, so that the pool drains */
 	/* the reader */
@@ -134,6 +135,9 @@ void *demo_at(const struct demo *demo, uint64_t offset, uint64_t bytes);
 /* Notes why the run ends, and makes everybody stop. */
 __attribute__((format(printf, 2, 3))) void demo_fail(struct demo *demo, const char *format, ...);
 bool demo_stopped(const struct demo *demo);
+
+/* Memory of class PROCESS; NULL where the pool is too small for every process to take a chunk for itself. */
+void *demo_own_memory(const struct demo *demo, size_t bytes);
 void demo_wake_supervisor(const struct demo *demo);
 
 /* The stages, in their processes: return when there is no more to do, or on demo_stopped. */

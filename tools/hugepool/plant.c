@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #define DEFAULT_SIZE ((uint64_t)64 << 20)
-#define MOST_REFUSALS 400 /* of a table, some milliseconds apart and with an idle reader, before it is given up */
+#define PATIENCE_NS 2000000000u /* how long a table may be refused, with the reader at rest, before it is given up */
 
 void *demo_at(const struct demo *demo, uint64_t offset, uint64_t bytes)
 {
@@ -21,6 +21,14 @@ void *demo_at(const struct demo *demo, uint64_t offset, uint64_t bytes)
 	if (bytes > capacity || offset > capacity - bytes)
 		return NULL;
 	return hp_pool_pointer(demo->pool, offset);
+}
+
+void *demo_own_memory(const struct demo *demo, size_t bytes)
+{
+	void *block = NULL;
+	if (demo->shared->own_memory)
+		hp_page_alloc(demo->pool, bytes, HP_PAGE_PROCESS, &block);
+	return block;
 }
 
 void demo_fail(struct demo *demo, const char *format, ...)
@@ -142,6 +150,7 @@ int plant_make(struct demo *demo, struct demo_result *result)
 	demo->shared->workers = workers;
 	demo->shared->free_at_start = stats.free;
 	demo->shared->committed_at_start = stats.committed;
+	demo->shared->own_memory = stats.committed / stats.unit_size >= 4 * (workers + 2);
 	demo->shared->ring_capacity = choose_ring_capacity(stats.committed, workers);
 	for (unsigned i = 0; i < workers; i++)
 		if (make_worker(demo, &demo->shared->worker[i], result) < 0)
@@ -191,15 +200,16 @@ static bool answer(struct demo *demo, struct demo_worker *worker)
 	for (; error == -ENOMEM && log2 >= least; log2--)
 		error = hp_page_alloc(demo->pool, flow_table_bytes((unsigned)log2), 0, &block);
 	if (error == 0) {
-		demo_set(&worker->refused, 0);
+		demo_set(&worker->refused_since, 0);
 		atomic_store_explicit(&worker->spare,
 			flow_place_make(hp_pool_offset(demo->pool, block), (unsigned)log2 + 1), memory_order_release);
 		bell_ring(&worker->bell);
 		return true;
 	}
-	uint64_t refused = demo_get(&worker->refused) + 1;
-	demo_set(&worker->refused, refused);
-	if (refused > MOST_REFUSALS)
+	uint64_t now = os_now_ns(), since = demo_get(&worker->refused_since);
+	if (since == 0)
+		demo_set(&worker->refused_since, now);
+	else if (now - since > PATIENCE_NS)
 		demo_fail(demo, "no %s for the flow table of a worker: %s; give the pool more with --size",
 			cli_size(flow_table_bytes((unsigned)least)), strerror(-error));
 	return false;

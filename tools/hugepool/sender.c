@@ -97,9 +97,9 @@ static bool wait_for_frames(struct sender *sender)
 void sender_run(struct demo *demo)
 {
 	struct demo_shared *shared = demo->shared;
-	static struct sender private; /* where the pool has no memory of class PROCESS left */
-	void *own = NULL;
-	struct sender *sender = hp_page_alloc(demo->pool, sizeof(*sender), HP_PAGE_PROCESS, &own) == 0 ? own : &private;
+	static struct sender elsewhere;
+	void *own = demo_own_memory(demo, sizeof(elsewhere));
+	struct sender *sender = own ? own : &elsewhere;
 	*sender = (struct sender){.demo = demo};
 	for (unsigned i = 0; i < shared->workers; i++) {
 		struct ring *ring = demo_at(demo, demo_get(&shared->worker[i].out), ring_bytes(shared->ring_capacity));

@@ -38,7 +38,7 @@ struct worker {
 	struct flow_table table;
 	struct parsed *parsed;  /* BATCH of them */
 	uint64_t kill_frame;    /* 0: not to be killed */
-	struct parsed spare[BATCH]; /* where the pool has no memory of class PROCESS left */
+	struct parsed elsewhere[BATCH]; /* where the pool has no memory for it */
 };
 
 /* With --kill: the first process to come here with the frame waits for its end, at one of the steps above. */
@@ -273,11 +273,8 @@ void worker_run(struct demo *demo, unsigned number, bool successor)
 		demo_fail(demo, "worker %u finds no rings", number);
 		return;
 	}
-	void *own;
-	if (hp_page_alloc(demo->pool, BATCH * sizeof(struct parsed), HP_PAGE_PROCESS, &own) == 0)
-		worker.parsed = own;
-	else
-		worker.parsed = worker.spare;
+	void *own = demo_own_memory(demo, sizeof(worker.elsewhere));
+	worker.parsed = own ? own : worker.elsewhere;
 	uint64_t done = demo_get(&state->done);
 	ring_open_consumer(in, shared->ring_capacity, done, &worker.in);
 	ring_open_producer(out, shared->ring_capacity, done, &worker.out);
@@ -289,8 +286,7 @@ void worker_run(struct demo *demo, unsigned number, bool successor)
 			return;
 	if (demo_stopped(demo))
 		return;
-	if (worker.parsed != worker.spare)
-		hp_page_free(demo->pool, worker.parsed);
+	hp_page_free(demo->pool, own);
 	atomic_store_explicit(&state->finished, 1, memory_order_release); /* after the last publication */
 	bell_ring(&shared->sender_bell);
 }

@@ -1,0 +1,102 @@
+# However a run ends before its time, no process and no memory is left behind: the terminal's Ctrl-C, SIGTERM, the
+# supervisor killed, a stage killed that cannot be replaced.
+. "$(dirname "$0")/lib.bash"
+
+# Waits until a condition holds; gives up after 20 seconds.
+until_true() {
+	local turn
+	for turn in $(seq 400); do
+		! "$@" || return 0
+		sleep 0.05
+	done
+	return 1
+}
+
+running() { # all stages are there and named
+	local child names=""
+	for child in $(children_of "$demo"); do
+		names="$names $(cat "/proc/$child/comm" 2>/dev/null)"
+	done
+	case $names in *reader*) ;; *) return 1 ;; esac
+	case $names in *sender*) ;; *) return 1 ;; esac
+	case $names in *"worker 0"*"worker 1"* | *"worker 1"*"worker 0"*) return 0 ;; esac
+	return 1
+}
+
+gone() {
+	local pid
+	for pid in $stages; do
+		[ ! -d "/proc/$pid" ] || return 1
+	done
+}
+
+begin() {
+	"$hugepool" demo -q --loop 100000 "$@" >"$scratch/out" 2>"$scratch/err" &
+	demo=$!
+	until_true running || fail "the stages did not start: $what; $(cat "$scratch/err")"
+	stages=$(children_of $demo)
+}
+
+pid_of() {
+	local child
+	for child in $stages; do
+		[ "$(cat "/proc/$child/comm")" != "$1" ] || echo "$child"
+	done
+}
+
+finish() { # exit status
+	wait $demo 2>/dev/null
+	status=$?
+	expect_status "$1"
+	until_true gone || fail "processes were left: $what"
+}
+
+# Background processes of a script ignore SIGINT, so it is sent to a shell that does not.
+what="SIGINT"
+(
+	trap - INT
+	exec bash -c 'trap - INT; exec "$@"' - env "$hugepool" demo -q --loop 100000 >"$scratch/out" 2>"$scratch/err"
+) &
+demo=$!
+until_true running || fail "the stages did not start: $what"
+stages=$(children_of $demo)
+kill -INT $demo $stages
+finish 130
+grep -q interrupted "$scratch/err" || fail "nothing said of the interruption"
+
+what="SIGTERM"
+begin
+kill -TERM $demo
+finish 130
+
+what="the supervisor killed"
+begin
+kill -KILL $demo
+finish 137
+
+what="the reader killed"
+begin
+kill -KILL "$(pid_of reader)"
+finish 1
+grep -q "reader" "$scratch/err" || fail "the cause is not told: $(cat "$scratch/err")"
+
+what="the sender killed"
+begin
+kill -KILL "$(pid_of sender)"
+finish 1
+grep -q "sender" "$scratch/err" || fail "the cause is not told: $(cat "$scratch/err")"
+
+# A stopped worker holds everything up, but only as long as it is stopped.
+what="a worker stopped and continued"
+"$hugepool" demo --json -q --frames 1000000 >"$scratch/out" 2>"$scratch/err" &
+demo=$!
+until_true running || fail "the stages did not start: $what"
+stages=$(children_of $demo)
+worker=$(pid_of "worker 0")
+kill -STOP "$worker"
+sleep 0.2
+kill -CONT "$worker"
+finish 0
+expect_number frames 1000000
+expect_number pages_leaked 0
+echo passed

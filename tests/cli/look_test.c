@@ -1,0 +1,206 @@
+/* hugepool show and check on a live pool that this program holds: by process, by descriptor, through the environment;
+ * what they say, their exit status with and without findings, and that they leave the pool as it was. */
+#include "page/page.h"
+#include "pool/pool.h"
+#include <hugepool/hugepool.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "hp_test.h"
+
+static char command[4096];
+static char output[1 << 16]; /* of the latest run, both streams */
+
+/* Runs "hugepool ARGUMENTS" through the shell, which inherits what is not close-on-exec. Returns the exit status. */
+__attribute__((format(printf, 1, 2))) static int run(const char *format, ...)
+{
+	char line[sizeof(command) + 512], arguments[256];
+	va_list args;
+	va_start(args, format);
+	vsnprintf(arguments, sizeof(arguments), format, args);
+	va_end(args);
+	snprintf(line, sizeof(line), "exec %s %s 2>&1", command, arguments);
+	FILE *pipe = popen(line, "r");
+	assert_non_null(pipe);
+	size_t length = fread(output, 1, sizeof(output) - 1, pipe);
+	output[length] = 0;
+	int status = pclose(pipe);
+	assert_true(WIFEXITED(status));
+	return WEXITSTATUS(status);
+}
+
+static void assert_says(const char *text)
+{
+	if (!strstr(output, text))
+		fail_msg("'%s' is not in the output: %s", text, output);
+}
+
+static hp_pool *make_pool(const char *name)
+{
+	struct hp_pool_options options = {.struct_size = sizeof(options),
+		.name = name,
+		.size = 4 << 20,
+		.rung = HP_RUNG_4K,
+		.choice = HP_CHOICE_REQUIRE};
+	hp_pool *pool;
+	assert_int_equal(hp_pool_create(&options, &pool), 0);
+	return pool;
+}
+
+static int setup(void **state)
+{
+	hp_pool *pool = make_pool("looked at");
+	void *block;
+	for (int i = 0; i < 5; i++)
+		assert_int_equal(hp_page_alloc(pool, 3 * 4096, 0, &block), 0);
+	*state = pool;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	return hp_pool_detach(*state);
+}
+
+static void shows_the_pools_of_a_process(void **state)
+{
+	(void)state;
+	assert_int_equal(run("show %d", (int)getpid()), 0);
+	assert_says("pool looked at");
+	assert_says("in 5 blocks");
+	assert_says("1 processes, 1 threads");
+	assert_int_equal(run("show --json %d", (int)getpid()), 0);
+	assert_says("\"name\": \"looked at\"");
+	assert_says("\"live_blocks\": 5");
+	assert_says("\"committed\": 4194304");
+	assert_says("\"page_size\": 4096");
+	assert_int_equal(run("show --dump %d", (int)getpid()), 0);
+	assert_says("12288 bytes");
+}
+
+static void shows_all_of_several_pools(void **state)
+{
+	(void)state;
+	hp_pool *second = make_pool("second"), *twin = make_pool("second");
+	assert_int_equal(run("show %d", (int)getpid()), 0);
+	assert_says("pool looked at");
+	char *first = strstr(output, "pool second");
+	assert_non_null(first);
+	assert_non_null(strstr(first + 1, "pool second")); /* two of one name are two */
+	hp_pool_detach(second);
+	hp_pool_detach(twin);
+}
+
+/* Inherited descriptors: one of the pool's three names it, if the others are there, too. */
+static void finds_a_pool_by_descriptor(void **state)
+{
+	int fds[3], copies[3];
+	assert_int_equal(hp_pool_fds(*state, fds), 0);
+	for (int i = 0; i < 3; i++) {
+		copies[i] = fcntl(fds[i], F_DUPFD, 300);
+		assert_true(copies[i] >= 300);
+	}
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(run("show %d", copies[i]), 0);
+		assert_says("in 5 blocks");
+		assert_int_equal(run("check %d", copies[i]), 0);
+	}
+	close(copies[2]);
+	assert_int_equal(run("show %d", copies[1]), 3);
+	assert_says("data file");
+	close(copies[1]);
+	assert_int_equal(run("show %d", copies[0]), 3);
+	assert_says("control file");
+	close(copies[0]);
+}
+
+static void finds_a_pool_through_the_environment(void **state)
+{
+	assert_int_equal(run("show --env"), 3);
+	assert_says("HUGEPOOL_POOL");
+	assert_int_equal(hp_pool_export_env(*state, NULL), 0);
+	assert_int_equal(hp_pool_export_env(*state, "ANOTHER"), 0);
+	assert_int_equal(run("show --env"), 0);
+	assert_says("pool looked at");
+	assert_int_equal(run("check --env=ANOTHER"), 0);
+	assert_says("looked at: 0 findings");
+	setenv("ANOTHER", "900,901,902", 1);
+	assert_int_equal(run("show --env=ANOTHER"), 3);
+	setenv("ANOTHER", "nonsense", 1);
+	assert_int_equal(run("check --env=ANOTHER"), 3);
+	unsetenv("ANOTHER");
+	unsetenv("HUGEPOOL_POOL");
+}
+
+static void says_when_there_is_nothing_to_look_at(void **state)
+{
+	(void)state;
+	pid_t child = fork();
+	assert_true(child >= 0);
+	if (child == 0)
+		_exit(0);
+	assert_int_equal(waitpid(child, NULL, 0), child);
+	assert_int_equal(run("show %d", (int)child), 3);
+	assert_says("no process");
+	assert_int_equal(run("check %d", (int)child), 3);
+	assert_int_equal(run("show 1"), 3); /* init has none, or may not be looked at */
+}
+
+/* A live block whose length is gone: found, told in a line, exit status 1; and nothing is changed by looking. */
+static void check_ends_with_1_on_findings(void **state)
+{
+	hp_pool *pool = *state;
+	void *block;
+	assert_int_equal(hp_page_alloc(pool, 2 * 4096, 0, &block), 0);
+	uint64_t page = hp_pool_offset(pool, block) / 4096;
+	struct parity_unit *unit = &pool->units[page / pool->chunk_pages];
+	_Atomic uint16_t *length = &unit->len[page % pool->chunk_pages];
+	assert_int_equal(run("check %d", (int)getpid()), 0);
+	assert_says("looked at: 0 findings");
+	uint16_t right = atomic_load(length);
+	atomic_store(length, 0x3ff);
+	assert_int_equal(run("check %d", (int)getpid()), 1);
+	assert_says("looked at: ");
+	assert_int_equal(run("check --json %d", (int)getpid()), 1);
+	assert_says("\"findings\": 1");
+	assert_int_equal(atomic_load(length), 0x3ff);
+	atomic_store(length, right);
+	assert_int_equal(run("check %d", (int)getpid()), 0);
+	assert_int_equal(hp_page_free(pool, block), 0);
+}
+
+static void looking_takes_no_part(void **state)
+{
+	struct hp_pool_stats before = {.struct_size = sizeof(before)}, after = {.struct_size = sizeof(after)};
+	assert_int_equal(hp_pool_stats(*state, &before), 0);
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(run("show %d", (int)getpid()), 0);
+		assert_int_equal(run("check %d", (int)getpid()), 0);
+	}
+	assert_int_equal(hp_pool_stats(*state, &after), 0);
+	assert_memory_equal(&before, &after, sizeof(before));
+}
+
+int main(void)
+{
+	const char *folder = getenv("HUGEPOOL_BUILD_DIR");
+	snprintf(command, sizeof(command), "%s/hugepool", folder ? folder : "build");
+	if (access(command, X_OK) != 0)
+		hp_test_skip("the hugepool command was not built (libpcap and jansson are needed)");
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(shows_the_pools_of_a_process, setup, teardown),
+		cmocka_unit_test_setup_teardown(shows_all_of_several_pools, setup, teardown),
+		cmocka_unit_test_setup_teardown(finds_a_pool_by_descriptor, setup, teardown),
+		cmocka_unit_test_setup_teardown(finds_a_pool_through_the_environment, setup, teardown),
+		cmocka_unit_test_setup_teardown(says_when_there_is_nothing_to_look_at, setup, teardown),
+		cmocka_unit_test_setup_teardown(check_ends_with_1_on_findings, setup, teardown),
+		cmocka_unit_test_setup_teardown(looking_takes_no_part, setup, teardown),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
