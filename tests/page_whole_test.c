@@ -174,8 +174,8 @@ static void *hold_and_sleep(void *arg)
 	}
 	for (size_t i = 0; i < crowd->give; i++) {
 		size_t k = crowd->keep - 1 - i;
+		crowd->first[crowd->kept[me][k] / PAGE] = 0; /* before the free: after it another may have noted the page */
 		must_be(hp_page_free_at(crowd->pool, crowd->kept[me][k]), 0);
-		crowd->first[crowd->kept[me][k] / PAGE] = 0;
 		atomic_fetch_sub(&crowd->got, 1);
 	}
 	pthread_barrier_wait(&crowd->barrier); /* asleep, while one takes all the rest */
