@@ -169,20 +169,34 @@ static int on_progress(void *arg, uint64_t done, uint64_t todo, int node)
 	return progress->call ? progress->call(progress->arg, done, todo, node) : 0;
 }
 
+/* The node that the whole chunk lies on, or -1: none, several, or it cannot be told. Policies that spill over (PREFERRED,
+ * BIND of several nodes) and INTERLEAVE of small pages mix nodes inside a chunk, which must not serve a strict request. */
+static int node_of_chunk(const hp_pool *pool, uint32_t chunk)
+{
+	int node[256], one = -1;
+	uint64_t bytes = pool_chunk_bytes(pool), at = chunk * bytes, end = at + bytes;
+	uint64_t step = pool->data.page_size < bytes ? pool->data.page_size : bytes;
+	uint64_t nodes = os_nodes_with_memory();
+	if (!(nodes & (nodes - 1))) step = bytes; /* nowhere else to be */
+	for (uint64_t count; at < end; at += count * step) {
+		count = (end - at) / step < 256 ? (end - at) / step : 256;
+		if (backing_where(&pool->data, at, at + count * step, step, node, (unsigned)count) < 0) return -1;
+		if (at == chunk * bytes) one = node[0];
+		for (uint64_t i = 0; i < count; i++)
+			if (node[i] != one) return -1;
+	}
+	return one;
+}
+
 /* Which node each chunk lies on, for the allocator's preferences. */
 static void note_nodes(hp_pool *pool, uint32_t from, uint32_t to, const struct hp_numa *numa)
 {
-	int node[256];
-	uint64_t seen = numa->policy == HP_NUMA_INTERLEAVE ? backing_nodes(numa) : 0, chunk = pool_chunk_bytes(pool);
-	for (uint32_t count; from < to; from += count) {
-		count = to - from < 256 ? to - from : 256;
-		bool known = numa->policy != HP_NUMA_INTERLEAVE &&
-		             backing_where(&pool->data, from * chunk, (from + count) * chunk, chunk, node, count) == 0;
-		for (uint32_t i = 0; i < count; i++) {
-			bool one = known && node[i] >= 0 && node[i] < HP_MAX_NODES;
-			atomic_store_explicit(&pool->nodes[from + i], one ? (uint8_t)node[i] : POOL_NODE_ANY, memory_order_relaxed);
-			if (one) seen |= UINT64_C(1) << node[i];
-		}
+	uint64_t seen = numa->policy == HP_NUMA_INTERLEAVE ? backing_nodes(numa) : 0;
+	for (uint32_t i = from; i < to; i++) {
+		int node = node_of_chunk(pool, i);
+		bool one = node >= 0 && node < HP_MAX_NODES;
+		atomic_store_explicit(&pool->nodes[i], one ? (uint8_t)node : POOL_NODE_ANY, memory_order_relaxed);
+		if (one) seen |= UINT64_C(1) << node;
 	}
 	atomic_fetch_or_explicit(&pool->header->committed_nodes, seen, memory_order_relaxed);
 }
