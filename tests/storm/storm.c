@@ -294,7 +294,11 @@ static void kill_some(struct storm *storm)
 			must(now_s() - since <= PATIENCE_S);
 			sched_yield();
 		}
-		for (uint64_t spin = hp_below(&storm->seed, 4000); spin; spin--) atomic_signal_fence(memory_order_seq_cst);
+		/* half of them with something in hand, as far as that can be seen from here */
+		if (hp_below(&storm->seed, 2))
+			for (unsigned look = 0; look < 100000 && !atomic_load(&storm->thread[i][0].intent); look++) {
+			}
+		for (uint64_t spin = hp_below(&storm->seed, hp_below(&storm->seed, 2) ? 100 : 4000); spin; spin--) atomic_signal_fence(memory_order_seq_cst);
 		must_be(kill(storm->pid[i], SIGKILL), 0);
 		dead[i] = true;
 	}
