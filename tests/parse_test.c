@@ -13,9 +13,8 @@
 
 /* Ethernet, IPv4, TCP: 10.0.0.1:1000 to 10.0.0.2:80. */
 static const uint8_t whole[54] = {
-	2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0,
-	0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2,
-	3, 0xe8, 0, 80, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 0, 0, 0, 0, 0, 0, 0,
+	2, 0, 0, 0,  0, 1, 2, 0, 0,    0, 0,  2, 8, 0, 0x45, 0, 0, 40, 0, 0,    0, 0, 64, 6, 0, 0, 10,
+	0, 0, 1, 10, 0, 0, 2, 3, 0xe8, 0, 80, 0, 0, 0, 0,    0, 0, 0,  0, 0x50, 0, 0, 0,  0, 0, 0, 0,
 };
 
 static void both_directions_are_one_flow(void **state)
@@ -69,8 +68,7 @@ static void cut_anywhere_it_is_other(void **state)
 {
 	(void)state;
 	struct flow_key key;
-	for (size_t length = 0; length < sizeof(whole); length++)
-		assert_false(frame_parse(whole, length, &key));
+	for (size_t length = 0; length < sizeof(whole); length++) assert_false(frame_parse(whole, length, &key));
 }
 
 /* Bytes behind the end of the packet, as its own header states it, are padding and no header. */
@@ -104,8 +102,7 @@ static void never_reads_behind_the_frame(void **state)
 		size_t length = (size_t)random() % 160;
 		uint8_t *frame = memory + page - length;
 		struct flow_key key;
-		for (size_t i = 0; i < length; i++)
-			frame[i] = (uint8_t)random();
+		for (size_t i = 0; i < length; i++) frame[i] = (uint8_t)random();
 		size_t at = 12;
 		for (int tags = (int)(random() % 4); tags > 0 && at + 4 < length; tags--, at += 4)
 			memcpy(frame + at, random() % 2 ? "\x81\x00" : "\x88\xa8", 2);
@@ -114,15 +111,12 @@ static void never_reads_behind_the_frame(void **state)
 			memcpy(frame + at, six ? "\x86\xdd" : "\x08\x00", 2);
 			frame[at + 2] = six ? 0x60 : (uint8_t)(0x40 | random() % 16);
 		}
-		if (at + 10 < length && six)
-			frame[at + 8] = next[(size_t)random() % sizeof(next)];
+		if (at + 10 < length && six) frame[at + 8] = next[(size_t)random() % sizeof(next)];
 		for (size_t i = at + 42; six && i < length; i += 8) {
 			frame[i] = next[(size_t)random() % sizeof(next)];
-			if (i + 1 < length)
-				frame[i + 1] = (uint8_t)(random() % 3);
+			if (i + 1 < length) frame[i + 1] = (uint8_t)(random() % 3);
 		}
-		if (at + 12 < length && !six)
-			frame[at + 11] = random() % 2 ? 6 : 17;
+		if (at + 12 < length && !six) frame[at + 11] = random() % 2 ? 6 : 17;
 		flows += frame_parse(frame, length, &key);
 	}
 	assert_true(flows > 1000); /* otherwise nothing was tried */
@@ -134,7 +128,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(both_directions_are_one_flow), cmocka_unit_test(ports_belong_to_addresses),
 		cmocka_unit_test(every_byte_of_the_key_counts), cmocka_unit_test(cut_anywhere_it_is_other),
-		cmocka_unit_test(padding_is_no_header), cmocka_unit_test(never_reads_behind_the_frame),
+		cmocka_unit_test(padding_is_no_header),         cmocka_unit_test(never_reads_behind_the_frame),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -84,13 +84,11 @@ static void an_end_can_be_opened_again(void **state)
 	struct ring_producer source, forward;
 	struct ring_consumer dead, successor, sink;
 	ring_open_producer(in, CAPACITY, 0, &source);
-	for (uint64_t frame = 1; frame <= CAPACITY; frame++)
-		put(&source, frame);
+	for (uint64_t frame = 1; frame <= CAPACITY; frame++) put(&source, frame);
 	ring_publish(&source);
 	ring_open_consumer(in, CAPACITY, 0, &dead);
 	ring_open_producer(out, CAPACITY, 0, &forward);
-	for (unsigned i = 0; i < 3; i++)
-		put(&forward, ring_entry_at(&dead, i)->frame);
+	for (unsigned i = 0; i < 3; i++) put(&forward, ring_entry_at(&dead, i)->frame);
 	/* dies here: three are committed, none is published or released */
 	ring_open_consumer(in, CAPACITY, 3, &successor);
 	ring_open_producer(out, CAPACITY, 3, &forward);
@@ -119,8 +117,7 @@ static void senseless_positions_are_ignored(void **state)
 	assert_int_equal(ring_ready(&consumer), 0);
 	atomic_store(&ring->head, UINT64_MAX);
 	assert_int_equal(ring_ready(&consumer), 0);
-	for (unsigned i = 0; i < CAPACITY; i++)
-		put(&producer, i);
+	for (unsigned i = 0; i < CAPACITY; i++) put(&producer, i);
 	atomic_store(&ring->tail, CAPACITY + 1); /* more taken than put */
 	assert_int_equal(ring_room(&producer), 0);
 	munmap(ring, ring_bytes(CAPACITY));
@@ -203,8 +200,7 @@ static void a_table_keeps_all_flows_when_it_grows(void **state)
 	struct flow_table table = make_table(6), larger = make_table(8);
 	struct flow_key stranger = {.family = 6};
 	for (uint16_t turn = 0; turn < 2; turn++)
-		for (uint16_t number = 1; number <= 64; number++)
-			count_frame(&table, number);
+		for (uint16_t number = 1; number <= 64; number++) count_frame(&table, number);
 	assert_true(flow_find(&table, &stranger, flow_hash(&stranger)) == FLOWS_NO_SLOT); /* full, and it ends */
 	memset(larger.slot, 0xa5, larger.slots * sizeof(*larger.slot)); /* as an interrupted attempt may leave it */
 	assert_true(flow_rehash(&table, &larger));
@@ -228,10 +224,9 @@ static void a_table_keeps_all_flows_when_it_grows(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(shows_only_what_is_published), cmocka_unit_test(is_full_at_its_capacity),
-		cmocka_unit_test(an_end_can_be_opened_again), cmocka_unit_test(senseless_positions_are_ignored),
-		cmocka_unit_test(carries_everything_between_processes),
-		cmocka_unit_test(a_table_keeps_all_flows_when_it_grows),
+		cmocka_unit_test(shows_only_what_is_published),         cmocka_unit_test(is_full_at_its_capacity),
+		cmocka_unit_test(an_end_can_be_opened_again),           cmocka_unit_test(senseless_positions_are_ignored),
+		cmocka_unit_test(carries_everything_between_processes), cmocka_unit_test(a_table_keeps_all_flows_when_it_grows),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -45,22 +45,18 @@ pid_of() {
 }
 
 finish() { # exit status
-	wait $demo 2>/dev/null
+	{ wait $demo; } 2>/dev/null
 	status=$?
 	expect_status "$1"
 	until_true gone || fail "processes were left: $what"
 }
 
-# Background processes of a script ignore SIGINT, so it is sent to a shell that does not.
+# Ctrl-C reaches the whole group: the stages leave it to the supervisor to end them in order.
 what="SIGINT"
-(
-	trap - INT
-	exec bash -c 'trap - INT; exec "$@"' - env "$hugepool" demo -q --loop 100000 >"$scratch/out" 2>"$scratch/err"
-) &
-demo=$!
-until_true running || fail "the stages did not start: $what"
-stages=$(children_of $demo)
-kill -INT $demo $stages
+begin
+# shellcheck disable=SC2086
+kill -INT $stages
+kill -INT $demo
 finish 130
 grep -q interrupted "$scratch/err" || fail "nothing said of the interruption"
 

@@ -37,17 +37,13 @@ __attribute__((format(printf, 1, 2))) static int run(const char *format, ...)
 
 static void assert_says(const char *text)
 {
-	if (!strstr(output, text))
-		fail_msg("'%s' is not in the output: %s", text, output);
+	if (!strstr(output, text)) fail_msg("'%s' is not in the output: %s", text, output);
 }
 
 static hp_pool *make_pool(const char *name)
 {
-	struct hp_pool_options options = {.struct_size = sizeof(options),
-		.name = name,
-		.size = 4 << 20,
-		.rung = HP_RUNG_4K,
-		.choice = HP_CHOICE_REQUIRE};
+	struct hp_pool_options options = {
+		.struct_size = sizeof(options), .name = name, .size = 4 << 20, .rung = HP_RUNG_4K, .choice = HP_CHOICE_REQUIRE};
 	hp_pool *pool;
 	assert_int_equal(hp_pool_create(&options, &pool), 0);
 	return pool;
@@ -57,8 +53,7 @@ static int setup(void **state)
 {
 	hp_pool *pool = make_pool("looked at");
 	void *block;
-	for (int i = 0; i < 5; i++)
-		assert_int_equal(hp_page_alloc(pool, 3 * 4096, 0, &block), 0);
+	for (int i = 0; i < 5; i++) assert_int_equal(hp_page_alloc(pool, 3 * 4096, 0, &block), 0);
 	*state = pool;
 	return 0;
 }
@@ -143,8 +138,7 @@ static void says_when_there_is_nothing_to_look_at(void **state)
 	(void)state;
 	pid_t child = fork();
 	assert_true(child >= 0);
-	if (child == 0)
-		_exit(0);
+	if (child == 0) _exit(0);
 	assert_int_equal(waitpid(child, NULL, 0), child);
 	assert_int_equal(run("show %d", (int)child), 3);
 	assert_says("no process");
@@ -191,8 +185,7 @@ int main(void)
 {
 	const char *folder = getenv("HUGEPOOL_BUILD_DIR");
 	snprintf(command, sizeof(command), "%s/hugepool", folder ? folder : "build");
-	if (access(command, X_OK) != 0)
-		hp_test_skip("the hugepool command was not built (libpcap and jansson are needed)");
+	if (access(command, X_OK) != 0) hp_test_skip("the hugepool command was not built (libpcap and jansson are needed)");
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(shows_the_pools_of_a_process, setup, teardown),
 		cmocka_unit_test_setup_teardown(shows_all_of_several_pools, setup, teardown),

@@ -27,10 +27,15 @@ static const struct argp_option options_known[] = {
 	{"json", 'j', NULL, 0, "Print one JSON object", 0},
 	{0},
 };
-static const struct argp argp = {options_known, parse, "PID|FD\n--env[=VAR]",
+static const struct argp argp = {
+	options_known,
+	parse,
+	"PID|FD\n--env[=VAR]",
 	"Verify every invariant of the pool and page layers on a live pool, and print what is wrong, one finding a line."
 	"\v" FIND_DOC "\n\nExit status: 0 nothing found, 1 findings, 2 wrong usage, 3 the pool could not be looked at.",
-	NULL, NULL, NULL};
+	NULL,
+	NULL,
+	NULL};
 
 struct findings {
 	const char *pool;
@@ -52,13 +57,13 @@ static int check_pool(hp_pool *pool, json_t *list)
 	int found = hp_pool_check(pool, finding, &findings);
 	if (list) {
 		json_array_append_new(list, json_pack("{s:s, s:i, s:o}", "name", findings.pool, "findings",
-						    found < 0 ? 0 : found, "messages", findings.list));
+		                                      found < 0 ? 0 : found, "messages", findings.list));
 	} else if (found >= 0) {
 		struct hp_pool_stats stats = {.struct_size = sizeof(stats)};
 		hp_pool_stats(pool, &stats);
 		printf("%s: %d finding%s; %s committed, %" PRIu64 " live block%s, %u process%s\n", findings.pool, found,
-			found == 1 ? "" : "s", cli_size(stats.committed), stats.live_blocks,
-			stats.live_blocks == 1 ? "" : "s", stats.processes, stats.processes == 1 ? "" : "es");
+		       found == 1 ? "" : "s", cli_size(stats.committed), stats.live_blocks, stats.live_blocks == 1 ? "" : "s",
+		       stats.processes, stats.processes == 1 ? "" : "es");
 	}
 	return found;
 }
@@ -84,8 +89,7 @@ int check_main(int argc, char **argv)
 			status = EXIT_FOUND;
 		}
 	}
-	if (list)
-		cli_print_json(json_pack("{s:o}", "pools", list));
+	if (list) cli_print_json(json_pack("{s:o}", "pools", list));
 	find_release(&found);
 	return status;
 }

@@ -14,20 +14,17 @@
 void cli_parse(const struct argp *argp, int argc, char **argv, void *input)
 {
 	argp_err_exit_status = EXIT_USAGE;
-	if (argp_parse(argp, argc, argv, 0, NULL, input) != 0)
-		exit(EXIT_USAGE);
+	if (argp_parse(argp, argc, argv, 0, NULL, input) != 0) exit(EXIT_USAGE);
 }
 
 error_t cli_unknown(int key, char *arg, struct argp_state *state)
 {
 	if (key == ARGP_KEY_INIT) {
 		FILE *nowhere = fopen("/dev/null", "we");
-		if (nowhere)
-			state->err_stream = nowhere;
+		if (nowhere) state->err_stream = nowhere;
 		return 0;
 	}
-	if (key == ARGP_KEY_ARG)
-		cli_wrong(state, "'%s' is one argument too many", arg);
+	if (key == ARGP_KEY_ARG) cli_wrong(state, "'%s' is one argument too many", arg);
 	return ARGP_ERR_UNKNOWN;
 }
 
@@ -42,8 +39,7 @@ void cli_wrong(const struct argp_state *state, const char *format, ...)
 	exit(EXIT_USAGE);
 }
 
-uint64_t cli_number(const struct argp_state *state, const char *option, const char *text, uint64_t least,
-	uint64_t most)
+uint64_t cli_number(const struct argp_state *state, const char *option, const char *text, uint64_t least, uint64_t most)
 {
 	char *end;
 	errno = 0;
@@ -52,7 +48,7 @@ uint64_t cli_number(const struct argp_state *state, const char *option, const ch
 		if (most == UINT64_MAX)
 			cli_wrong(state, "%s wants a whole number of at least %" PRIu64 ", not '%s'", option, least, text);
 		cli_wrong(state, "%s wants a whole number from %" PRIu64 " to %" PRIu64 ", not '%s'", option, least, most,
-			text);
+		          text);
 	}
 	return value;
 }
@@ -70,11 +66,9 @@ uint64_t cli_bytes(const struct argp_state *state, const char *option, const cha
 		const char *rest = end + 1;
 		good = unit && *unit && (!*rest || !strcasecmp(rest, "B") || !strcasecmp(rest, "iB")) &&
 		       value <= UINT64_MAX >> shift;
-		if (good)
-			value <<= shift;
+		if (good) value <<= shift;
 	}
-	if (!good)
-		cli_wrong(state, "%s wants a size such as 64M or 1G, not '%s'", option, text);
+	if (!good) cli_wrong(state, "%s wants a size such as 64M or 1G, not '%s'", option, text);
 	return value;
 }
 
@@ -85,8 +79,7 @@ const char *cli_size(uint64_t bytes)
 	static unsigned turn;
 	char *text = texts[turn++ % 8];
 	unsigned unit = 0;
-	while (unit < 4 && bytes >= (uint64_t)1 << (10 * (unit + 1)))
-		unit++;
+	while (unit < 4 && bytes >= (uint64_t)1 << (10 * (unit + 1))) unit++;
 	double value = (double)bytes / (double)((uint64_t)1 << (10 * unit));
 	if (value == (double)(uint64_t)value)
 		snprintf(text, sizeof(texts[0]), "%.0f %s", value, names[unit]);

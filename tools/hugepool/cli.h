@@ -25,12 +25,11 @@ void cli_parse(const struct argp *argp, int argc, char **argv, void *input);
 error_t cli_unknown(int key, char *arg, struct argp_state *state);
 
 /* One line on standard error, and the end. */
-_Noreturn void cli_wrong(const struct argp_state *state, const char *format, ...)
-	__attribute__((format(printf, 2, 3)));
+_Noreturn void cli_wrong(const struct argp_state *state, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* A whole number from `least` to `most`; anything else ends the program by cli_wrong, naming `option`. */
 uint64_t cli_number(const struct argp_state *state, const char *option, const char *text, uint64_t least,
-	uint64_t most);
+                    uint64_t most);
 
 /* Bytes, with K, M, G or T (powers of 1,024) behind the number. */
 uint64_t cli_bytes(const struct argp_state *state, const char *option, const char *text);

@@ -26,10 +26,10 @@
 #define DEFAULT_FRAMES 200000
 #define EXIT_INTERRUPTED 130
 #define TICK_MS 100
-#define HASTE_MS 2               /* the tick while somebody waits for us */
-#define LINGER_NS 2000000u       /* the victim's rings go on filling for that long */
-#define GRACE_NS 3000000000u     /* from a stop to SIGKILL */
-#define PROGRESS_NS 5000000000u  /* between lines of progress; on a terminal it is rewritten more often */
+#define HASTE_MS 2              /* the tick while somebody waits for us */
+#define LINGER_NS 2000000u      /* the victim's rings go on filling for that long */
+#define GRACE_NS 3000000000u    /* from a stop to SIGKILL */
+#define PROGRESS_NS 5000000000u /* between lines of progress; on a terminal it is rewritten more often */
 #define TERMINAL_NS 500000000u
 
 enum { READER, SENDER, FIRST_WORKER, CHILDREN = FIRST_WORKER + DEMO_MAX_WORKERS };
@@ -52,11 +52,13 @@ struct supervisor {
 enum { KEY_PCAP = 0x200, KEY_STRICT };
 
 static const struct argp_option options_known[] = {
-	{"pcap", 'r', "FILE", 0, "Take the frames from this capture (Ethernet; pcap or pcapng) instead of making them up", 0},
+	{"pcap", 'r', "FILE", 0, "Take the frames from this capture (Ethernet; pcap or pcapng) instead of making them up",
+     0},
 	{"frames", 'n', "N", 0, "How many frames to make up, without --pcap (200000)", 0},
 	{"loop", 'l', "N", 0, "Send all of them N times (1)", 0},
 	{"workers", 'w', "N", 0, "Worker processes, 1 to 64 (2)", 0},
-	{"kill", 'k', "FRAME", OPTION_ARG_OPTIONAL, "Kill a worker with SIGKILL while it works at this frame (half-way)", 0},
+	{"kill", 'k', "FRAME", OPTION_ARG_OPTIONAL, "Kill a worker with SIGKILL while it works at this frame (half-way)",
+     0},
 	{"size", 's', "SIZE", 0, "Size of the pool (64M)", 0},
 	{"pages", 'p', "RUNG", 0, "Its pages: 1G, 2M, thp, 4K or best (best); what cannot be had is replaced, and said", 0},
 	{"strict", KEY_STRICT, NULL, 0, "Fail where --pages cannot be had", 0},
@@ -70,10 +72,10 @@ static hp_rung rung_of(const struct argp_state *state, const char *text)
 	static const struct {
 		const char *name;
 		hp_rung rung;
-	} rungs[] = {{"best", HP_RUNG_BEST}, {"1G", HP_RUNG_1G}, {"2M", HP_RUNG_2M}, {"thp", HP_RUNG_THP}, {"4K", HP_RUNG_4K}};
+	} rungs[] = {
+		{"best", HP_RUNG_BEST}, {"1G", HP_RUNG_1G}, {"2M", HP_RUNG_2M}, {"thp", HP_RUNG_THP}, {"4K", HP_RUNG_4K}};
 	for (size_t i = 0; i < sizeof(rungs) / sizeof(rungs[0]); i++)
-		if (strcasecmp(text, rungs[i].name) == 0)
-			return rungs[i].rung;
+		if (strcasecmp(text, rungs[i].name) == 0) return rungs[i].rung;
 	cli_wrong(state, "--pages wants 1G, 2M, thp, 4K or best, not '%s'", text);
 }
 
@@ -81,70 +83,54 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 {
 	struct demo_options *options = state->input;
 	switch (key) {
-	case 'r':
-		options->path = arg;
-		return 0;
-	case 'n':
-		options->frames = cli_number(state, "--frames", arg, 1, UINT32_MAX);
-		return 0;
-	case 'l':
-		options->loop = cli_number(state, "--loop", arg, 1, UINT32_MAX);
-		return 0;
-	case 'w':
-		options->workers = (unsigned)cli_number(state, "--workers", arg, 1, DEMO_MAX_WORKERS);
-		return 0;
+	case 'r': options->path = arg; return 0;
+	case 'n': options->frames = cli_number(state, "--frames", arg, 1, UINT32_MAX); return 0;
+	case 'l': options->loop = cli_number(state, "--loop", arg, 1, UINT32_MAX); return 0;
+	case 'w': options->workers = (unsigned)cli_number(state, "--workers", arg, 1, DEMO_MAX_WORKERS); return 0;
 	case 'k':
 		options->kill = true;
 		options->kill_frame = arg ? cli_number(state, "--kill", arg, 1, UINT64_MAX) : 0;
 		return 0;
-	case 's':
-		options->size = cli_bytes(state, "--size", arg);
-		return 0;
-	case 'p':
-		options->rung = rung_of(state, arg);
-		return 0;
-	case KEY_STRICT:
-		options->strict = true;
-		return 0;
-	case 'j':
-		options->json = true;
-		return 0;
-	case 'q':
-		options->quiet = true;
-		return 0;
+	case 's': options->size = cli_bytes(state, "--size", arg); return 0;
+	case 'p': options->rung = rung_of(state, arg); return 0;
+	case KEY_STRICT: options->strict = true; return 0;
+	case 'j': options->json = true; return 0;
+	case 'q': options->quiet = true; return 0;
 	case ARGP_KEY_END:
 		if (options->path && options->frames)
 			cli_wrong(state, "--frames is for the generated mix; a capture is repeated with --loop");
 		if (options->strict && options->rung == HP_RUNG_BEST)
 			cli_wrong(state, "--strict needs --pages to say which pages are meant");
 		return 0;
-	default:
-		return cli_unknown(key, arg, state);
+	default: return cli_unknown(key, arg, state);
 	}
 }
 
-static const struct argp argp = {options_known, parse, "",
+static const struct argp argp = {
+	options_known,
+	parse,
+	"",
 	"Pass packets between processes through one pool: a reader copies each frame into a block and hands its offset to a "
 	"worker, chosen by the frame's flow; workers parse and count flows; a sender frees the blocks. With --kill a worker "
 	"is killed in the middle of a frame, its memory is recovered, and another goes on in its place."
 	"\vExit status: 0 all frames came through and no page is missing; 1 a file could not be read or is damaged, the pool "
 	"could not be had, or the counts disagree; 2 wrong usage.",
-	NULL, NULL, NULL};
+	NULL,
+	NULL,
+	NULL};
 
 __attribute__((format(printf, 2, 3))) static void fail(struct supervisor *sup, const char *format, ...)
 {
 	va_list args;
 	va_start(args, format);
-	if (!sup->result.error[0])
-		vsnprintf(sup->result.error, sizeof(sup->result.error), format, args);
+	if (!sup->result.error[0]) vsnprintf(sup->result.error, sizeof(sup->result.error), format, args);
 	va_end(args);
 }
 
 /* Ends everybody: at once by a word in the pool, with SIGKILL when that takes too long. */
 static void stop(struct supervisor *sup)
 {
-	if (sup->stopped_at)
-		return;
+	if (sup->stopped_at) return;
 	sup->stopped_at = os_now_ns();
 	atomic_store(&sup->demo.shared->stop, 1);
 	plant_ring_all(&sup->demo);
@@ -153,8 +139,7 @@ static void stop(struct supervisor *sup)
 static const char *child_name(unsigned child)
 {
 	static char name[32];
-	if (child == READER || child == SENDER)
-		return child == READER ? "reader" : "sender";
+	if (child == READER || child == SENDER) return child == READER ? "reader" : "sender";
 	snprintf(name, sizeof(name), "worker %u", child - FIRST_WORKER);
 	return name;
 }
@@ -162,9 +147,8 @@ static const char *child_name(unsigned child)
 static void child_life(struct supervisor *sup, unsigned child, bool successor)
 {
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (getppid() != sup->self)
-		_exit(1); /* the supervisor died before the line above */
-	signal(SIGINT, SIG_IGN); /* Ctrl-C reaches the whole group; the supervisor passes it on in order */
+	if (getppid() != sup->self) _exit(1); /* the supervisor died before the line above */
+	signal(SIGINT, SIG_IGN);              /* Ctrl-C reaches the whole group; the supervisor passes it on in order */
 	sigprocmask(SIG_SETMASK, &sup->before, NULL);
 	close(sup->signal_fd);
 	char name[16];
@@ -187,8 +171,7 @@ static int start(struct supervisor *sup, unsigned child, bool successor)
 		fail(sup, "no process for a stage of the pipeline: %s", strerror(errno));
 		return -1;
 	}
-	if (pid == 0)
-		child_life(sup, child, successor);
+	if (pid == 0) child_life(sup, child, successor);
 	sup->child[child] = pid;
 	sup->alive++;
 	return 0;
@@ -218,10 +201,8 @@ static void replace(struct supervisor *sup, unsigned child)
 	}
 	uint64_t outage = os_now_ns() - noticed;
 	result->recovery_ns += done - noticed;
-	if (done - noticed > result->recovery_worst_ns)
-		result->recovery_worst_ns = done - noticed;
-	if (outage > result->outage_ns)
-		result->outage_ns = outage;
+	if (done - noticed > result->recovery_worst_ns) result->recovery_worst_ns = done - noticed;
+	if (outage > result->outage_ns) result->outage_ns = outage;
 }
 
 static void ended(struct supervisor *sup, unsigned child, int status)
@@ -229,18 +210,16 @@ static void ended(struct supervisor *sup, unsigned child, int status)
 	struct demo_shared *shared = sup->demo.shared;
 	sup->child[child] = 0;
 	sup->alive--;
-	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
-		return;
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return;
 	if (demo_stopped(&sup->demo)) /* of our own SIGKILL, or of what stopped the run */
 		return;
 	if (child >= FIRST_WORKER && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) {
-		if (atomic_load(&shared->worker[child - FIRST_WORKER].finished) == 0)
-			replace(sup, child);
+		if (atomic_load(&shared->worker[child - FIRST_WORKER].finished) == 0) replace(sup, child);
 		return;
 	}
 	if (WIFSIGNALED(status))
 		fail(sup, "the %s was ended by signal %d (%s)", child_name(child), WTERMSIG(status),
-			strsignal(WTERMSIG(status)));
+		     strsignal(WTERMSIG(status)));
 	else
 		fail(sup, "the %s ended with status %d", child_name(child), WEXITSTATUS(status));
 	stop(sup);
@@ -262,8 +241,7 @@ static void read_signals(struct supervisor *sup)
 {
 	struct signalfd_siginfo info;
 	while (read(sup->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
-		if (info.ssi_signo == SIGCHLD)
-			continue;
+		if (info.ssi_signo == SIGCHLD) continue;
 		sup->result.interrupted = true;
 		stop(sup);
 	}
@@ -274,17 +252,12 @@ static void read_signals(struct supervisor *sup)
 static bool execute(struct supervisor *sup)
 {
 	struct demo_shared *shared = sup->demo.shared;
-	if (sup->killed || shared->kill_frame == 0)
-		return false;
+	if (sup->killed || shared->kill_frame == 0) return false;
 	for (unsigned i = 0; i < shared->workers; i++) {
-		if (atomic_load_explicit(&shared->worker[i].lingering, memory_order_acquire) == 0)
-			continue;
-		if (sup->lingering_since == 0)
-			sup->lingering_since = os_now_ns();
-		if (os_now_ns() - sup->lingering_since < LINGER_NS)
-			return true;
-		if (sup->child[FIRST_WORKER + i] > 0)
-			kill(sup->child[FIRST_WORKER + i], SIGKILL);
+		if (atomic_load_explicit(&shared->worker[i].lingering, memory_order_acquire) == 0) continue;
+		if (sup->lingering_since == 0) sup->lingering_since = os_now_ns();
+		if (os_now_ns() - sup->lingering_since < LINGER_NS) return true;
+		if (sup->child[FIRST_WORKER + i] > 0) kill(sup->child[FIRST_WORKER + i], SIGKILL);
 		sup->killed = true;
 	}
 	return false;
@@ -294,16 +267,14 @@ static void progress(struct supervisor *sup)
 {
 	struct demo_shared *shared = sup->demo.shared;
 	uint64_t now = os_now_ns(), started = demo_get(&shared->start_ns), sent = demo_get(&shared->sent);
-	if (sup->options.quiet || now < sup->next_progress)
-		return;
+	if (sup->options.quiet || now < sup->next_progress) return;
 	bool first = sup->next_progress == 0;
 	sup->next_progress = now + (sup->terminal ? TERMINAL_NS : PROGRESS_NS);
-	if (first || started == 0)
-		return;
+	if (first || started == 0) return;
 	double seconds = (double)(now - started) / 1e9;
 	fprintf(stderr, "%s%" PRIu64 " of %" PRIu64 " frames (%.0f%%), %.2f million a second%s", sup->terminal ? "\r" : "",
-		sent, sup->demo.frames, 100.0 * (double)sent / (double)sup->demo.frames, (double)sent / seconds / 1e6,
-		sup->terminal ? "  " : "\n");
+	        sent, sup->demo.frames, 100.0 * (double)sent / (double)sup->demo.frames, (double)sent / seconds / 1e6,
+	        sup->terminal ? "  " : "\n");
 	sup->progress_shown = true;
 }
 
@@ -316,19 +287,15 @@ static void supervise(struct supervisor *sup)
 		bool hasty = !sup->stopped_at && (plant_mail(demo) | execute(sup));
 		poll(fds, 2, hasty ? HASTE_MS : TICK_MS);
 		uint64_t rung;
-		if ((fds[1].revents & POLLIN) && read(demo->bell_fd, &rung, sizeof(rung)) < 0)
-			continue;
+		if ((fds[1].revents & POLLIN) && read(demo->bell_fd, &rung, sizeof(rung)) < 0) continue;
 		read_signals(sup);
-		if (atomic_load(&demo->shared->failed) == 2)
-			stop(sup);
+		if (atomic_load(&demo->shared->failed) == 2) stop(sup);
 		if (sup->stopped_at && os_now_ns() - sup->stopped_at > GRACE_NS)
 			for (unsigned i = 0; i < sup->children; i++)
-				if (sup->child[i] > 0)
-					kill(sup->child[i], SIGKILL);
+				if (sup->child[i] > 0) kill(sup->child[i], SIGKILL);
 		progress(sup);
 	}
-	if (sup->progress_shown && sup->terminal)
-		fputc('\n', stderr);
+	if (sup->progress_shown && sup->terminal) fputc('\n', stderr);
 }
 
 static int open_ears(struct supervisor *sup)
@@ -341,8 +308,7 @@ static int open_ears(struct supervisor *sup)
 	sigprocmask(SIG_BLOCK, &sup->blocked, &sup->before);
 	sup->signal_fd = signalfd(-1, &sup->blocked, SFD_CLOEXEC | SFD_NONBLOCK);
 	sup->demo.bell_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (sup->signal_fd >= 0 && sup->demo.bell_fd >= 0)
-		return 0;
+	if (sup->signal_fd >= 0 && sup->demo.bell_fd >= 0) return 0;
 	fail(sup, "no descriptors to wait with: %s", strerror(errno));
 	return -1;
 }
@@ -351,8 +317,7 @@ static int open_ears(struct supervisor *sup)
 static void run(struct supervisor *sup)
 {
 	struct demo *demo = &sup->demo;
-	if (open_ears(sup) < 0)
-		return;
+	if (open_ears(sup) < 0) return;
 	if (plant_make(demo, &sup->result) == 0) {
 		demo->shared->kill_frame = sup->options.kill ? sup->options.kill_frame : 0;
 		sup->children = FIRST_WORKER + sup->options.workers;
@@ -380,8 +345,7 @@ static int read_frames(struct supervisor *sup)
 		fail(sup, "%s", error);
 		return EXIT_FOUND;
 	}
-	if (options->path)
-		once = sup->capture.frames;
+	if (options->path) once = sup->capture.frames;
 	demo->frames = once * options->loop; /* both below 2^32, or what memory holds */
 	if (options->kill_frame > demo->frames) {
 		fail(sup, "--kill wants a frame that there is; there are %" PRIu64, demo->frames);
@@ -402,13 +366,11 @@ int demo_main(int argc, char **argv)
 	sup.self = getpid();
 	sup.terminal = isatty(STDERR_FILENO) != 0;
 	cpu_set_t cpus;
-	if (os_affinity(&cpus) == 0 && (unsigned)CPU_COUNT(&cpus) >= sup.options.workers + 2)
-		sup.demo.spin = 2000;
+	if (os_affinity(&cpus) == 0 && (unsigned)CPU_COUNT(&cpus) >= sup.options.workers + 2) sup.demo.spin = 2000;
 	int status = read_frames(&sup);
 	if (status == EXIT_SUCCESS) {
 		run(&sup);
-		if (sup.capture.damage[0])
-			fail(&sup, "%s", sup.capture.damage);
+		if (sup.capture.damage[0]) fail(&sup, "%s", sup.capture.damage);
 		if (sup.options.json)
 			cli_print_json(summary_json(&sup.demo, &sup.result));
 		else

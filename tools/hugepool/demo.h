@@ -32,7 +32,7 @@ struct demo_options {
 	const char *path; /* of the capture; NULL: generated */
 	unsigned workers;
 	uint64_t loop;
-	uint64_t frames;     /* of the generated mix */
+	uint64_t frames; /* of the generated mix */
 	bool kill, json, quiet, strict;
 	uint64_t kill_frame; /* 0: half-way */
 	uint64_t size;       /* of the pool */
@@ -41,8 +41,8 @@ struct demo_options {
 
 /* What a worker is about to do for one frame, as absolute values, so that doing it twice does no harm. */
 struct demo_intent {
-	_Atomic uint64_t frame; /* written last: the frame whose effects these are */
-	_Atomic uint64_t slot;  /* in the flow table, or FLOWS_NO_SLOT for a frame of no flow */
+	_Atomic uint64_t frame;                   /* written last: the frame whose effects these are */
+	_Atomic uint64_t slot;                    /* in the flow table, or FLOWS_NO_SLOT for a frame of no flow */
 	_Atomic uint64_t flow_frames, flow_bytes; /* the flow's new numbers */
 	_Atomic uint64_t flows, bytes, other;     /* the worker's */
 };
@@ -67,10 +67,10 @@ struct demo_worker {
 
 struct demo_shared {
 	/* the supervisor */
-	uint64_t workers, ring_capacity, budget; /* budget: pages that frames may take */
+	uint64_t workers, ring_capacity, budget;    /* budget: pages that frames may take */
 	uint64_t free_at_start, committed_at_start; /* bytes, before anything was allocated */
-	uint64_t kill_frame;                     /* 0: nobody is killed */
-	uint64_t own_memory;                     /* not 0: the pool is large enough for memory of class PROCESS */
+	uint64_t kill_frame;                        /* 0: nobody is killed */
+	uint64_t own_memory;                        /* not 0: the pool is large enough for memory of class PROCESS */
 	_Atomic uint32_t stop, go;
 	_Atomic uint32_t pause; /* the reader shall hold, so that the pool drains */
 	/* the reader */
@@ -107,8 +107,8 @@ struct demo_result {
 	uint64_t recovered; /* participants, by the pool's own count */
 	int64_t pages_leaked;
 	uint64_t recovery_ns, recovery_worst_ns; /* hp_pool_recover: in all, and the longest */
-	uint64_t outage_ns; /* from the notice of a death to the successor's start, the longest */
-	uint64_t findings;  /* of hp_pool_check, at the end */
+	uint64_t outage_ns;                      /* from the notice of a death to the successor's start, the longest */
+	uint64_t findings;                       /* of hp_pool_check, at the end */
 	uint64_t run_ns;
 	bool interrupted;
 	char error[512]; /* empty: all went well */

@@ -44,19 +44,15 @@ error_t find_option(int key, char *arg, struct argp_state *state, struct find_ta
 		target->variable = arg;
 		return 0;
 	case ARGP_KEY_ARG:
-		if (target->text)
-			cli_wrong(state, "one PID or FD only, not '%s' too", arg);
+		if (target->text) cli_wrong(state, "one PID or FD only, not '%s' too", arg);
 		cli_number(state, "PID or FD", arg, 0, INT32_MAX);
 		target->text = arg;
 		return 0;
 	case ARGP_KEY_END:
-		if (target->text && target->from_env)
-			cli_wrong(state, "either a PID or FD or --env, not both");
-		if (!target->text && !target->from_env)
-			cli_wrong(state, "which pool? Give a PID, an FD or --env");
+		if (target->text && target->from_env) cli_wrong(state, "either a PID or FD or --env, not both");
+		if (!target->text && !target->from_env) cli_wrong(state, "which pool? Give a PID, an FD or --env");
 		return 0;
-	default:
-		return cli_unknown(key, arg, state);
+	default: return cli_unknown(key, arg, state);
 	}
 }
 
@@ -77,8 +73,7 @@ static bool read_link(const char *link, enum kind *kind, char *name, size_t size
 	static const char suffix[] = " (deleted)";
 	for (unsigned i = 0; i < KINDS; i++) {
 		size_t length = strlen(prefixes[i]);
-		if (strncmp(link, prefixes[i], length) != 0)
-			continue;
+		if (strncmp(link, prefixes[i], length) != 0) continue;
 		size_t rest = strlen(link + length);
 		if (rest >= sizeof(suffix) - 1 && strcmp(link + length + rest - (sizeof(suffix) - 1), suffix) == 0)
 			rest -= sizeof(suffix) - 1;
@@ -96,19 +91,15 @@ static bool note(struct pool_files *files, const char *path)
 	struct pool_file file;
 	struct stat st;
 	ssize_t length = readlink(path, link, sizeof(link) - 1);
-	if (length < 0)
-		return false;
+	if (length < 0) return false;
 	link[length] = 0;
-	if (!read_link(link, &file.kind, file.name, sizeof(file.name)) || stat(path, &st) != 0)
-		return false;
+	if (!read_link(link, &file.kind, file.name, sizeof(file.name)) || stat(path, &st) != 0) return false;
 	file.dev = st.st_dev;
 	file.ino = st.st_ino;
 	snprintf(file.path, sizeof(file.path), "%s", path);
 	for (unsigned i = 0; i < files->count; i++)
-		if (files->file[i].dev == file.dev && files->file[i].ino == file.ino)
-			return true;
-	if (files->count < MAX_FILES)
-		files->file[files->count++] = file;
+		if (files->file[i].dev == file.dev && files->file[i].ino == file.ino) return true;
+	if (files->count < MAX_FILES) files->file[files->count++] = file;
 	return true;
 }
 
@@ -118,12 +109,10 @@ static int scan(struct pool_files *files, const char *pid, const char *folder)
 	char path[512];
 	snprintf(path, sizeof(path), "/proc/%s/%s", pid, folder);
 	DIR *dir = opendir(path);
-	if (!dir)
-		return -errno;
+	if (!dir) return -errno;
 	struct dirent *entry;
 	while ((entry = readdir(dir)) != NULL) {
-		if (entry->d_name[0] == '.')
-			continue;
+		if (entry->d_name[0] == '.') continue;
 		snprintf(path, sizeof(path), "/proc/%s/%s/%s", pid, folder, entry->d_name);
 		note(files, path);
 	}
@@ -159,42 +148,30 @@ static int observe_any(const struct pool_files *files, const char *name, int con
 	int error = -ENOENT;
 	for (unsigned d = 0;; d++) {
 		int data = open_file(files, DATA, name, d);
-		if (data < 0)
-			return error == -ENOENT && errno != ENOENT ? -errno : error;
+		if (data < 0) return error == -ENOENT && errno != ENOENT ? -errno : error;
 		for (unsigned l = 0;; l++) {
 			int lives = open_file(files, LIVES, name, l);
-			if (lives < 0 && l > 0)
-				break;
+			if (lives < 0 && l > 0) break;
 			error = hp_pool_observe((const int[3]){lives, control, data}, pool);
-			if (lives >= 0)
-				close(lives);
-			if (error == 0 || lives < 0)
-				break;
+			if (lives >= 0) close(lives);
+			if (error == 0 || lives < 0) break;
 		}
 		close(data);
-		if (error == 0)
-			return 0;
+		if (error == 0) return 0;
 	}
 }
 
 static const char *cause(int error)
 {
 	switch (error) {
-	case -ENOENT:
-		return "its data file is not among the descriptors";
-	case -EPROTO:
-		return "made by another version of the library";
-	case -EBADMSG:
-		return "truncated, or its header makes no sense";
-	case -ENODATA:
-		return "its creator died before it was ready";
-	case -EINVAL:
-		return "not the files of one pool";
+	case -ENOENT: return "its data file is not among the descriptors";
+	case -EPROTO: return "made by another version of the library";
+	case -EBADMSG: return "truncated, or its header makes no sense";
+	case -ENODATA: return "its creator died before it was ready";
+	case -EINVAL: return "not the files of one pool";
 	case -EACCES:
-	case -EPERM:
-		return "no permission; run as its owner or as root";
-	default:
-		return strerror(-error);
+	case -EPERM: return "no permission; run as its owner or as root";
+	default: return strerror(-error);
 	}
 }
 
@@ -203,8 +180,7 @@ static void observe(const struct pool_files *files, const char *only, struct fin
 {
 	for (unsigned i = 0; i < files->count; i++) {
 		const struct pool_file *file = &files->file[i];
-		if (file->kind != CONTROL || (only && strcmp(only, file->name) != 0))
-			continue;
+		if (file->kind != CONTROL || (only && strcmp(only, file->name) != 0)) continue;
 		int control = open(file->path, O_RDONLY | O_CLOEXEC), error = control < 0 ? -errno : 0;
 		hp_pool *pool = NULL;
 		if (error == 0) {
@@ -222,23 +198,19 @@ static int find_in_process(const char *pid, struct pool_files *files, struct fin
 {
 	int error = scan(files, pid, "fd");
 	bool gone = error == -ENOENT;
-	if (gone)
-		return fail(result, "there is no process %s, and %s is no descriptor of a pool here", pid, pid);
+	if (gone) return fail(result, "there is no process %s, and %s is no descriptor of a pool here", pid, pid);
 	if (error < 0)
 		return fail(result, "process %s: %s", pid,
-			error == -EACCES ? "no permission to see its descriptors; run as its owner or as root"
-			                 : strerror(-error));
+		            error == -EACCES ? "no permission to see its descriptors; run as its owner or as root"
+		                             : strerror(-error));
 	observe(files, NULL, result);
 	if (result->pools == 0) {
 		char before[sizeof(result->error)];
 		snprintf(before, sizeof(before), "%s", result->error);
-		if (scan(files, pid, "map_files") == 0)
-			observe(files, NULL, result);
-		if (result->pools == 0 && before[0])
-			return fail(result, "%s", before);
+		if (scan(files, pid, "map_files") == 0) observe(files, NULL, result);
+		if (result->pools == 0 && before[0]) return fail(result, "%s", before);
 	}
-	if (result->pools == 0)
-		return fail(result, "process %s has no pool", pid);
+	if (result->pools == 0) return fail(result, "process %s has no pool", pid);
 	return 0;
 }
 
@@ -248,8 +220,7 @@ static int find_by_own(const char *number, struct pool_files *files, struct find
 	char path[64];
 	snprintf(path, sizeof(path), "/proc/self/fd/%s", number);
 	struct pool_files one = {.file = files->file, .count = 0};
-	if (!note(&one, path))
-		return -1;
+	if (!note(&one, path)) return -1;
 	char name[256];
 	struct pool_file control = files->file[0];
 	snprintf(name, sizeof(name), "%s", control.name);
@@ -258,12 +229,11 @@ static int find_by_own(const char *number, struct pool_files *files, struct find
 	/* A control file names one pool; the other two name all pools called so. */
 	if (control.kind == CONTROL)
 		for (unsigned i = files->count; i-- > 1;)
-			if (files->file[i].kind == CONTROL)
-				files->file[i] = files->file[--files->count];
+			if (files->file[i].kind == CONTROL) files->file[i] = files->file[--files->count];
 	observe(files, name, result);
 	if (result->pools == 0 && !result->error[0])
 		fail(result, "descriptor %s is a file of pool '%s', but its control file is not among the descriptors", number,
-			name);
+		     name);
 	return result->pools ? 0 : -1;
 }
 
@@ -271,8 +241,7 @@ static int find_by_own(const char *number, struct pool_files *files, struct find
 static int find_in_environment(const char *variable, struct find_result *result)
 {
 	const char *text = getenv(variable);
-	if (!text)
-		return fail(result, "the environment has no %s", variable);
+	if (!text) return fail(result, "the environment has no %s", variable);
 	int fds[3];
 	const char *at = text;
 	for (int i = 0; i < 3; i++) {
@@ -286,10 +255,8 @@ static int find_in_environment(const char *variable, struct find_result *result)
 	}
 	hp_pool *pool;
 	int error = hp_pool_observe(fds, &pool);
-	if (error == -EBADF)
-		return fail(result, "%s=%s names descriptors that are not open here", variable, text);
-	if (error < 0)
-		return fail(result, "%s=%s: %s", variable, text, cause(error));
+	if (error == -EBADF) return fail(result, "%s=%s names descriptors that are not open here", variable, text);
+	if (error < 0) return fail(result, "%s=%s: %s", variable, text, cause(error));
 	add(result, pool);
 	return result->pools ? 0 : -1;
 }
@@ -297,11 +264,9 @@ static int find_in_environment(const char *variable, struct find_result *result)
 int find_pools(const struct find_target *target, struct find_result *result)
 {
 	*result = (struct find_result){0};
-	if (target->from_env)
-		return find_in_environment(target->variable ? target->variable : DEFAULT_VARIABLE, result);
+	if (target->from_env) return find_in_environment(target->variable ? target->variable : DEFAULT_VARIABLE, result);
 	struct pool_files files = {.file = calloc(MAX_FILES, sizeof(struct pool_file))};
-	if (!files.file)
-		return fail(result, "no memory");
+	if (!files.file) return fail(result, "no memory");
 	int found = atoi(target->text) >= 3 ? find_by_own(target->text, &files, result) : -1;
 	if (found < 0 && !result->error[0]) {
 		files.count = 0;
@@ -313,8 +278,7 @@ int find_pools(const struct find_target *target, struct find_result *result)
 
 void find_release(struct find_result *result)
 {
-	for (unsigned i = 0; i < result->pools; i++)
-		hp_pool_detach(result->pool[i]);
+	for (unsigned i = 0; i < result->pools; i++) hp_pool_detach(result->pool[i]);
 	free(result->pool);
 	*result = (struct find_result){0};
 }

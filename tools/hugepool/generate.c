@@ -25,8 +25,7 @@ static uint32_t pick_length(uint64_t random)
 		uint16_t below, length;
 	} shares[] = {{380, 64}, {470, 66}, {540, 128}, {600, 256}, {680, 594}, {730, 1024}, {990, 1518}, {1000, 9018}};
 	uint32_t share = (uint32_t)(random % 1000), i = 0;
-	while (share >= shares[i].below)
-		i++;
+	while (share >= shares[i].below) i++;
 	return shares[i].length;
 }
 
@@ -108,8 +107,7 @@ static void put_conversation(uint8_t *bytes, uint32_t length, uint64_t flow, boo
 static void put_other(uint8_t *bytes, uint32_t length, uint64_t kind)
 {
 	uint32_t at = put_ethernet(bytes, 0, kind % 3 == 0 ? 0x0806 : 0x0800);
-	if (kind % 3 == 0)
-		return;
+	if (kind % 3 == 0) return;
 	bytes[at] = 0x45;
 	put16(bytes + at + 2, (uint16_t)(length - at));
 	put16(bytes + at + 6, kind % 3 == 1 ? 0 : 185);
@@ -119,24 +117,21 @@ static void put_other(uint8_t *bytes, uint32_t length, uint64_t kind)
 int capture_generate(size_t frames, struct capture *capture, char *error, size_t size)
 {
 	*capture = (struct capture){0};
-	if (frames > MIX_FRAMES)
-		frames = MIX_FRAMES;
+	if (frames > MIX_FRAMES) frames = MIX_FRAMES;
 	for (size_t i = 0; i < frames; i++) {
 		uint64_t random = scramble(i);
 		uint32_t length = pick_length(random);
 		bool other = (random >> 32) % 50 == 0;
 		/* some conversations carry far more than others */
 		uint64_t flow = (random >> 16) % ((random >> 44) % 2 ? MIX_FLOWS : 64);
-		if (!other && length < look_of(flow).headers)
-			length = look_of(flow).headers;
+		if (!other && length < look_of(flow).headers) length = look_of(flow).headers;
 		uint8_t *bytes = capture_add(capture, length);
 		if (!bytes) {
 			snprintf(error, size, "no memory to generate %zu frames", frames);
 			capture_free(capture);
 			return -1;
 		}
-		for (uint32_t at = 0; at < length; at++)
-			bytes[at] = (uint8_t)(at + i);
+		for (uint32_t at = 0; at < length; at++) bytes[at] = (uint8_t)(at + i);
 		memset(bytes, 0, length < 96 ? length : 96);
 		if (other)
 			put_other(bytes, length, random >> 40);

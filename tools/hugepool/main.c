@@ -24,8 +24,7 @@ static void help(void)
 {
 	printf("Usage: hugepool COMMAND [OPTION...]\n"
 	       "Memory that processes share, on huge pages, with nothing lost when one of them is killed.\n\n");
-	for (size_t i = 0; i < COMMANDS; i++)
-		printf("  %-8s %s\n", commands[i].name, commands[i].what);
+	for (size_t i = 0; i < COMMANDS; i++) printf("  %-8s %s\n", commands[i].name, commands[i].what);
 	printf("\n  --help     this text; hugepool COMMAND --help tells more\n"
 	       "  --version  the version\n");
 }
@@ -46,8 +45,7 @@ int main(int argc, char **argv)
 		return EXIT_SUCCESS;
 	}
 	for (size_t i = 0; i < COMMANDS; i++) {
-		if (strcmp(name, commands[i].name) != 0)
-			continue;
+		if (strcmp(name, commands[i].name) != 0) continue;
 		static char title[32];
 		snprintf(title, sizeof(title), "hugepool %s", name);
 		argv[1] = title;
@@ -59,6 +57,6 @@ int main(int argc, char **argv)
 		return status;
 	}
 	fprintf(stderr, "hugepool: %s '%s'; doctor, show, check and demo are there, and --help\n",
-		name[0] == '-' ? "unknown option" : "unknown command", name);
+	        name[0] == '-' ? "unknown option" : "unknown command", name);
 	return EXIT_USAGE;
 }

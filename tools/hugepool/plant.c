@@ -18,16 +18,14 @@
 void *demo_at(const struct demo *demo, uint64_t offset, uint64_t bytes)
 {
 	uint64_t capacity = hp_pool_capacity(demo->pool);
-	if (bytes > capacity || offset > capacity - bytes)
-		return NULL;
+	if (bytes > capacity || offset > capacity - bytes) return NULL;
 	return hp_pool_pointer(demo->pool, offset);
 }
 
 void *demo_own_memory(const struct demo *demo, size_t bytes)
 {
 	void *block = NULL;
-	if (demo->shared->own_memory)
-		hp_page_alloc(demo->pool, bytes, HP_PAGE_PROCESS, &block);
+	if (demo->shared->own_memory) hp_page_alloc(demo->pool, bytes, HP_PAGE_PROCESS, &block);
 	return block;
 }
 
@@ -35,8 +33,7 @@ void demo_fail(struct demo *demo, const char *format, ...)
 {
 	struct demo_shared *shared = demo->shared;
 	uint32_t none = 0;
-	if (!atomic_compare_exchange_strong(&shared->failed, &none, 1))
-		return;
+	if (!atomic_compare_exchange_strong(&shared->failed, &none, 1)) return;
 	va_list args;
 	va_start(args, format);
 	vsnprintf(shared->failure, sizeof(shared->failure), format, args);
@@ -54,16 +51,14 @@ bool demo_stopped(const struct demo *demo)
 void demo_wake_supervisor(const struct demo *demo)
 {
 	uint64_t one = 1;
-	if (write(demo->bell_fd, &one, sizeof(one)) < 0)
-		return; /* full: it is awake */
+	if (write(demo->bell_fd, &one, sizeof(one)) < 0) return; /* full: it is awake */
 }
 
 __attribute__((format(printf, 2, 3))) static int fail(struct demo_result *result, const char *format, ...)
 {
 	va_list args;
 	va_start(args, format);
-	if (!result->error[0])
-		vsnprintf(result->error, sizeof(result->error), format, args);
+	if (!result->error[0]) vsnprintf(result->error, sizeof(result->error), format, args);
 	va_end(args);
 	return -1;
 }
@@ -80,34 +75,33 @@ static int make_pool(struct demo *demo, struct demo_result *result)
 	static char message[256];
 	snprintf(result->pool_name, sizeof(result->pool_name), "demo.%d", (int)getpid());
 	struct hp_pool_options pool = {.struct_size = sizeof(pool),
-		.name = result->pool_name,
-		.size = options->size ? options->size : DEFAULT_SIZE,
-		.rung = options->rung,
-		.choice = options->rung == HP_RUNG_BEST ? HP_CHOICE_ANY
-		          : options->strict             ? HP_CHOICE_REQUIRE
-		                                        : HP_CHOICE_PREFER,
-		.log = keep_message,
-		.log_arg = message,
-		.report = &result->report};
+	                               .name = result->pool_name,
+	                               .size = options->size ? options->size : DEFAULT_SIZE,
+	                               .rung = options->rung,
+	                               .choice = options->rung == HP_RUNG_BEST ? HP_CHOICE_ANY
+	                                         : options->strict             ? HP_CHOICE_REQUIRE
+	                                                                       : HP_CHOICE_PREFER,
+	                               .log = keep_message,
+	                               .log_arg = message,
+	                               .report = &result->report};
 	int error = hp_pool_create(&pool, &demo->pool);
-	if (error == 0)
-		return 0;
+	if (error == 0) return 0;
 	for (unsigned i = result->report.rungs; message[0] == 0 && i-- > 0;) {
 		const struct hp_report_rung *rung = &result->report.rung[i];
 		if (rung->tried && rung->error)
 			snprintf(message, sizeof(message), "%s: %s%s%s", hp_rung_name(rung->rung), rung->cause,
-				rung->cure[0] ? "; cure: " : "", rung->cure);
+			         rung->cure[0] ? "; cure: " : "", rung->cure);
 	}
-	return fail(result, "no pool of %s: %s%s%s", cli_size(pool.size), strerror(-error), message[0] ? "; " : "", message);
+	return fail(result, "no pool of %s: %s%s%s", cli_size(pool.size), strerror(-error), message[0] ? "; " : "",
+	            message);
 }
 
 static int take(struct demo *demo, struct demo_result *result, size_t bytes, void **block)
 {
 	int error = hp_page_alloc(demo->pool, bytes, HP_PAGE_ZERO, block);
-	if (error == 0)
-		return 0;
+	if (error == 0) return 0;
 	return fail(result, "a pool of %s is too small for %u workers (%s); give more with --size",
-		cli_size(result->report.bytes_got), demo->options->workers, strerror(-error));
+	            cli_size(result->report.bytes_got), demo->options->workers, strerror(-error));
 }
 
 static int make_worker(struct demo *demo, struct demo_worker *worker, struct demo_result *result)
@@ -115,7 +109,7 @@ static int make_worker(struct demo *demo, struct demo_worker *worker, struct dem
 	void *in, *out, *table;
 	uint64_t capacity = demo->shared->ring_capacity;
 	if (take(demo, result, ring_bytes(capacity), &in) < 0 || take(demo, result, ring_bytes(capacity), &out) < 0 ||
-		take(demo, result, flow_table_bytes(FLOWS_FIRST_LOG2), &table) < 0)
+	    take(demo, result, flow_table_bytes(FLOWS_FIRST_LOG2), &table) < 0)
 		return -1;
 	ring_init(in, capacity);
 	ring_init(out, capacity);
@@ -129,23 +123,19 @@ static int make_worker(struct demo *demo, struct demo_worker *worker, struct dem
 static uint64_t choose_ring_capacity(uint64_t committed, unsigned workers)
 {
 	uint64_t capacity = 1024;
-	while (capacity > 16 && ring_bytes(capacity) * 2 * workers > committed / 8)
-		capacity /= 2;
+	while (capacity > 16 && ring_bytes(capacity) * 2 * workers > committed / 8) capacity /= 2;
 	return capacity;
 }
 
 int plant_make(struct demo *demo, struct demo_result *result)
 {
 	unsigned workers = demo->options->workers;
-	if (make_pool(demo, result) < 0)
-		return -1;
+	if (make_pool(demo, result) < 0) return -1;
 	struct hp_pool_stats stats = {.struct_size = sizeof(stats)};
 	int error = hp_pool_stats(demo->pool, &stats);
-	if (error < 0)
-		return fail(result, "no statistics of the pool: %s", strerror(-error));
+	if (error < 0) return fail(result, "no statistics of the pool: %s", strerror(-error));
 	void *shared;
-	if (take(demo, result, sizeof(*demo->shared) + workers * sizeof(struct demo_worker), &shared) < 0)
-		return -1;
+	if (take(demo, result, sizeof(*demo->shared) + workers * sizeof(struct demo_worker), &shared) < 0) return -1;
 	demo->shared = shared;
 	demo->shared->workers = workers;
 	demo->shared->free_at_start = stats.free;
@@ -153,14 +143,13 @@ int plant_make(struct demo *demo, struct demo_result *result)
 	demo->shared->own_memory = stats.committed / stats.unit_size >= 4 * (workers + 2);
 	demo->shared->ring_capacity = choose_ring_capacity(stats.committed, workers);
 	for (unsigned i = 0; i < workers; i++)
-		if (make_worker(demo, &demo->shared->worker[i], result) < 0)
-			return -1;
+		if (make_worker(demo, &demo->shared->worker[i], result) < 0) return -1;
 	hp_pool_stats(demo->pool, &stats);
 	uint64_t longest = ((uint64_t)demo->capture->longest + HP_PAGE_SIZE - 1) / HP_PAGE_SIZE;
 	demo->shared->budget = stats.free / HP_PAGE_SIZE / 2;
 	if (demo->shared->budget < 2 || stats.largest / HP_PAGE_SIZE < longest)
 		return fail(result, "a pool of %s is too small for frames of %u bytes and %u workers; give more with --size",
-			cli_size(stats.committed), demo->capture->longest, workers);
+		            cli_size(stats.committed), demo->capture->longest, workers);
 	return 0;
 }
 
@@ -168,8 +157,7 @@ void plant_ring_all(struct demo *demo)
 {
 	bell_ring(&demo->shared->reader_bell);
 	bell_ring(&demo->shared->sender_bell);
-	for (unsigned i = 0; i < demo->shared->workers; i++)
-		bell_ring(&demo->shared->worker[i].bell);
+	for (unsigned i = 0; i < demo->shared->workers; i++) bell_ring(&demo->shared->worker[i].bell);
 }
 
 /* The table that has been replaced. The worker does not free it: killed between that and the note of it, it would make
@@ -177,8 +165,7 @@ void plant_ring_all(struct demo *demo)
 static void free_retired(struct demo *demo, struct demo_worker *worker)
 {
 	flow_place retired = atomic_load_explicit(&worker->retired, memory_order_acquire);
-	if (!retired || retired == atomic_load_explicit(&worker->table, memory_order_acquire))
-		return;
+	if (!retired || retired == atomic_load_explicit(&worker->table, memory_order_acquire)) return;
 	hp_page_free_at(demo->pool, flow_place_offset(retired));
 	atomic_store_explicit(&worker->retired, 0, memory_order_release);
 }
@@ -187,22 +174,19 @@ static void free_retired(struct demo *demo, struct demo_worker *worker)
 static bool answer(struct demo *demo, struct demo_worker *worker)
 {
 	/* In this order: the worker takes its wish back before it takes the answer away. */
-	if (atomic_load_explicit(&worker->spare, memory_order_acquire) != 0)
-		return true;
+	if (atomic_load_explicit(&worker->spare, memory_order_acquire) != 0) return true;
 	uint64_t log2 = atomic_load_explicit(&worker->want, memory_order_acquire);
-	if (log2 == 0)
-		return true;
+	if (log2 == 0) return true;
 	uint64_t least = flow_place_log2(demo_get(&worker->table)) + 1;
-	if (log2 <= least || log2 > 40)
-		log2 = least;
+	if (log2 <= least || log2 > 40) log2 = least;
 	void *block;
 	int error = -ENOMEM;
 	for (; error == -ENOMEM && log2 >= least; log2--)
 		error = hp_page_alloc(demo->pool, flow_table_bytes((unsigned)log2), 0, &block);
 	if (error == 0) {
 		demo_set(&worker->refused_since, 0);
-		atomic_store_explicit(&worker->spare,
-			flow_place_make(hp_pool_offset(demo->pool, block), (unsigned)log2 + 1), memory_order_release);
+		atomic_store_explicit(&worker->spare, flow_place_make(hp_pool_offset(demo->pool, block), (unsigned)log2 + 1),
+		                      memory_order_release);
 		bell_ring(&worker->bell);
 		return true;
 	}
@@ -211,7 +195,7 @@ static bool answer(struct demo *demo, struct demo_worker *worker)
 		demo_set(&worker->refused_since, now);
 	else if (now - since > PATIENCE_NS)
 		demo_fail(demo, "no %s for the flow table of a worker: %s; give the pool more with --size",
-			cli_size(flow_table_bytes((unsigned)least)), strerror(-error));
+		          cli_size(flow_table_bytes((unsigned)least)), strerror(-error));
 	return false;
 }
 
@@ -236,8 +220,7 @@ uint64_t plant_in_hands(struct demo *demo, unsigned number)
 	struct demo_worker *worker = &demo->shared->worker[number];
 	size_t bytes = ring_bytes(demo->shared->ring_capacity);
 	struct ring *in = demo_at(demo, demo_get(&worker->in), bytes), *out = demo_at(demo, demo_get(&worker->out), bytes);
-	if (!in || !out)
-		return 0;
+	if (!in || !out) return 0;
 	uint64_t shown = atomic_load_explicit(&out->head, memory_order_acquire);
 	return atomic_load_explicit(&in->head, memory_order_acquire) - shown;
 }
@@ -254,31 +237,29 @@ static void count(struct demo *demo, struct demo_result *result)
 		struct flow_table table = {.slots = (uint64_t)1 << flow_place_log2(place)};
 		table.slot = demo_at(demo, flow_place_offset(place), flow_table_bytes(flow_place_log2(place)));
 		struct flow_sum own = {0};
-		if (table.slot)
-			flow_add_up(&table, &own);
+		if (table.slot) flow_add_up(&table, &own);
 		done += demo_get(&worker->done);
 		result->bytes += demo_get(&worker->bytes);
 		result->other += demo_get(&worker->other);
 		result->flows += demo_get(&worker->flows);
-		if (own.flows != demo_get(&worker->flows) ||
-			own.frames + demo_get(&worker->other) != demo_get(&worker->done))
-			fail(result, "worker %u counted %" PRIu64 " frames in %" PRIu64 " flows, but its table says %" PRIu64
-				" in %" PRIu64, i, demo_get(&worker->done) - demo_get(&worker->other),
-				demo_get(&worker->flows), own.frames, own.flows);
-		if (own.largest_bytes > sum.largest_bytes)
-			sum.largest_bytes = own.largest_bytes;
+		if (own.flows != demo_get(&worker->flows) || own.frames + demo_get(&worker->other) != demo_get(&worker->done))
+			fail(
+				result,
+				"worker %u counted %" PRIu64 " frames in %" PRIu64 " flows, but its table says %" PRIu64 " in %" PRIu64,
+				i, demo_get(&worker->done) - demo_get(&worker->other), demo_get(&worker->flows), own.frames, own.flows);
+		if (own.largest_bytes > sum.largest_bytes) sum.largest_bytes = own.largest_bytes;
 	}
 	result->frames = done;
 	result->largest_flow_bytes = sum.largest_bytes;
 	uint64_t read = demo_get(&shared->read), sent = demo_get(&shared->sent), disorder = demo_get(&shared->disorder);
 	if (read != demo->frames || done != read || sent != read)
-		fail(result, "the counts disagree: %" PRIu64 " frames to send, %" PRIu64 " read, %" PRIu64 " counted, %" PRIu64
-			" sent", demo->frames, read, done, sent);
+		fail(result,
+		     "the counts disagree: %" PRIu64 " frames to send, %" PRIu64 " read, %" PRIu64 " counted, %" PRIu64 " sent",
+		     demo->frames, read, done, sent);
 	if (demo_get(&shared->read_bytes) != result->bytes || demo_get(&shared->sent_bytes) != result->bytes)
 		fail(result, "the bytes disagree: %" PRIu64 " read, %" PRIu64 " counted, %" PRIu64 " sent",
-			demo_get(&shared->read_bytes), result->bytes, demo_get(&shared->sent_bytes));
-	if (disorder)
-		fail(result, "%" PRIu64 " frames were sent twice or out of order", disorder);
+		     demo_get(&shared->read_bytes), result->bytes, demo_get(&shared->sent_bytes));
+	if (disorder) fail(result, "%" PRIu64 " frames were sent twice or out of order", disorder);
 }
 
 static void free_everything(struct demo *demo, struct demo_result *result)
@@ -290,7 +271,7 @@ static void free_everything(struct demo *demo, struct demo_result *result)
 		flow_place table = demo_get(&worker->table), spare = demo_get(&worker->spare);
 		free_retired(demo, worker);
 		const uint64_t blocks[] = {spare && spare != table ? flow_place_offset(spare) : HP_OFF_NONE,
-			flow_place_offset(table), demo_get(&worker->in), demo_get(&worker->out)};
+		                           flow_place_offset(table), demo_get(&worker->in), demo_get(&worker->out)};
 		for (size_t b = 0; b < sizeof(blocks) / sizeof(blocks[0]); b++) {
 			int freed = blocks[b] == HP_OFF_NONE ? 0 : hp_page_free_at(demo->pool, blocks[b]);
 			error = error ? error : freed;
@@ -299,15 +280,13 @@ static void free_everything(struct demo *demo, struct demo_result *result)
 	demo->shared = NULL;
 	int freed = hp_page_free(demo->pool, shared);
 	error = error ? error : freed;
-	if (error)
-		fail(result, "a block of the pipeline could not be freed: %s", strerror(-error));
+	if (error) fail(result, "a block of the pipeline could not be freed: %s", strerror(-error));
 }
 
 static void first_finding(void *arg, const char *message)
 {
 	char *text = arg;
-	if (!text[0])
-		snprintf(text, 256, "%s", message);
+	if (!text[0]) snprintf(text, 256, "%s", message);
 }
 
 void plant_clear(struct demo *demo, struct demo_result *result)
@@ -319,8 +298,7 @@ void plant_clear(struct demo *demo, struct demo_result *result)
 		fail(result, "%.*s", (int)sizeof(shared->failure), shared->failure);
 	result->run_ns = end > start ? end - start : 0;
 	result->allocs = demo_get(&shared->read);
-	if (result->error[0] || result->interrupted)
-		return;
+	if (result->error[0] || result->interrupted) return;
 	count(demo, result);
 	free_everything(demo, result);
 	hp_pool_recover(demo->pool);
@@ -335,7 +313,7 @@ void plant_clear(struct demo *demo, struct demo_result *result)
 	                       (int64_t)HP_PAGE_SIZE;
 	if (result->pages_leaked || stats.live_blocks)
 		fail(result, "%" PRId64 " pages in %" PRIu64 " blocks are still allocated at the end", result->pages_leaked,
-			stats.live_blocks);
+		     stats.live_blocks);
 	char finding[256] = "";
 	int findings = hp_pool_check(demo->pool, first_finding, finding);
 	if (findings > 0) {

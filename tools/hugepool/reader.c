@@ -11,7 +11,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-#define BATCH 32           /* frames between two looks at the bells */
+#define BATCH 32            /* frames between two looks at the bells */
 #define SHORTAGE_SLICES 250 /* of DEMO_SLICE_NS with an empty pipeline, before a block is given up */
 
 struct reader {
@@ -28,8 +28,7 @@ static void publish(struct reader *reader)
 	demo_set(&shared->read_bytes, reader->bytes);
 	demo_set(&shared->pages_taken, reader->pages);
 	for (unsigned i = 0; i < shared->workers; i++) {
-		if (!reader->put[i])
-			continue;
+		if (!reader->put[i]) continue;
 		reader->put[i] = false;
 		ring_publish(&reader->ring[i]);
 		bell_ring(&shared->worker[i].bell);
@@ -53,12 +52,10 @@ static bool may_put(struct reader *reader, unsigned worker, uint64_t pages)
 static bool wait_for_room(struct reader *reader, unsigned worker, uint64_t pages)
 {
 	struct demo *demo = reader->demo;
-	if (may_put(reader, worker, pages))
-		return true;
+	if (may_put(reader, worker, pages)) return true;
 	publish(reader);
 	for (unsigned looks = 0; !may_put(reader, worker, pages); looks++) {
-		if (demo_stopped(demo))
-			return false;
+		if (demo_stopped(demo)) return false;
 		if (looks < demo->spin) {
 			ring_pause();
 			continue;
@@ -80,21 +77,19 @@ static void *take_block(struct reader *reader, size_t bytes)
 	int error = hp_page_alloc(demo->pool, bytes, 0, &block);
 	for (unsigned idle = 0; error == -ENOMEM && idle < SHORTAGE_SLICES; idle++) {
 		publish(reader);
-		if (demo_stopped(demo))
-			return NULL;
+		if (demo_stopped(demo)) return NULL;
 		uint64_t out = pages_out(reader);
 		uint32_t heard = bell_listen(&demo->shared->reader_bell);
 		if (pages_out(reader) == out)
 			bell_sleep(&demo->shared->reader_bell, heard, DEMO_SLICE_NS);
 		else
 			bell_cancel(&demo->shared->reader_bell);
-		if (pages_out(reader) != 0)
-			idle = 0;
+		if (pages_out(reader) != 0) idle = 0;
 		error = hp_page_alloc(demo->pool, bytes, 0, &block);
 	}
 	if (error < 0) {
 		demo_fail(demo, "the reader got no block of %zu bytes: %s; a larger pool (--size) may help", bytes,
-			strerror(-error));
+		          strerror(-error));
 		return NULL;
 	}
 	return block;
@@ -112,22 +107,19 @@ static bool pass_on(struct reader *reader, const struct capture_frame *frame, ui
 	unsigned worker = (unsigned)((flow ? hash >> 32 : number) % shared->workers);
 	size_t room = frame->length ? frame->length : 1;
 	uint64_t pages = (room + HP_PAGE_SIZE - 1) / HP_PAGE_SIZE;
-	if (!wait_for_room(reader, worker, pages))
-		return false;
+	if (!wait_for_room(reader, worker, pages)) return false;
 	void *block = take_block(reader, room);
-	if (!block)
-		return false;
+	if (!block) return false;
 	memcpy(block, bytes, frame->length);
 	struct ring_producer *ring = &reader->ring[worker];
-	*ring_slot(ring) = (struct ring_entry){.frame = number, .offset = hp_pool_offset(demo->pool, block), .hash = hash,
-		.length = frame->length};
+	*ring_slot(ring) = (struct ring_entry){
+		.frame = number, .offset = hp_pool_offset(demo->pool, block), .hash = hash, .length = frame->length};
 	ring->head++;
 	reader->put[worker] = true;
 	reader->frames++;
 	reader->bytes += frame->length;
 	reader->pages += pages;
-	if (number % BATCH == 0)
-		publish(reader);
+	if (number % BATCH == 0) publish(reader);
 	return true;
 }
 
@@ -146,16 +138,12 @@ void reader_run(struct demo *demo)
 	demo_set(&shared->start_ns, os_now_ns());
 	uint64_t at = 0;
 	for (uint64_t number = 1; number <= demo->frames; number++) {
-		if (!pass_on(&reader, &demo->capture->frame[at], number))
-			return;
-		if (++at == demo->capture->frames)
-			at = 0;
-		if (number % 1024 == 0 && demo_stopped(demo))
-			return;
+		if (!pass_on(&reader, &demo->capture->frame[at], number)) return;
+		if (++at == demo->capture->frames) at = 0;
+		if (number % 1024 == 0 && demo_stopped(demo)) return;
 	}
 	publish(&reader);
 	/* Release: whoever sees it sees all heads. */
 	atomic_store_explicit(&shared->read_all, 1, memory_order_release);
-	for (unsigned i = 0; i < shared->workers; i++)
-		bell_ring(&shared->worker[i].bell);
+	for (unsigned i = 0; i < shared->workers; i++) bell_ring(&shared->worker[i].bell);
 }

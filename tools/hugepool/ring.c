@@ -15,8 +15,7 @@ void ring_init(struct ring *ring, uint64_t capacity)
 	ring->capacity = capacity;
 	atomic_init(&ring->head, 0);
 	atomic_init(&ring->tail, 0);
-	for (uint64_t i = 0; i < capacity; i++)
-		ring->entry[i] = (struct ring_entry){0};
+	for (uint64_t i = 0; i < capacity; i++) ring->entry[i] = (struct ring_entry){0};
 }
 
 void ring_open_producer(struct ring *ring, uint64_t capacity, uint64_t head, struct ring_producer *producer)
@@ -42,8 +41,7 @@ void bell_ring(struct bell *bell)
 	/* Orders what was published before the look at `sleeping`, as bell_listen orders the mark before its look at
 	 * what is published: one of the two sees the other. */
 	atomic_thread_fence(memory_order_seq_cst);
-	if (atomic_load_explicit(&bell->sleeping, memory_order_relaxed) == 0)
-		return;
+	if (atomic_load_explicit(&bell->sleeping, memory_order_relaxed) == 0) return;
 	atomic_store_explicit(&bell->sleeping, 0, memory_order_relaxed); /* one wake is enough */
 	atomic_fetch_add_explicit(&bell->count, 1, memory_order_release);
 	os_futex_wake(&bell->count, INT_MAX);

@@ -27,7 +27,7 @@ struct ring_entry {
 _Static_assert(sizeof(struct ring_entry) == 32, "two entries a cache line");
 
 struct ring {
-	uint64_t capacity; /* a power of two; written once */
+	uint64_t capacity;                         /* a power of two; written once */
 	_Alignas(RING_LINE) _Atomic uint64_t head; /* the producer: positions below are there to be taken */
 	_Alignas(RING_LINE) _Atomic uint64_t tail; /* the consumer: positions below have been taken */
 	_Alignas(RING_LINE) struct ring_entry entry[];
@@ -35,7 +35,7 @@ struct ring {
 
 struct ring_producer {
 	struct ring *ring;
-	uint64_t mask, head; /* head: the next position to be put, from `published` on not yet to be seen */
+	uint64_t mask, head;      /* head: the next position to be put, from `published` on not yet to be seen */
 	uint64_t published, tail; /* tail: as last looked at */
 };
 
@@ -84,8 +84,7 @@ static inline uint64_t ring_room(struct ring_producer *producer)
 	uint64_t capacity = producer->mask + 1;
 	if (producer->head - producer->tail >= capacity) {
 		uint64_t tail = atomic_load_explicit(&producer->ring->tail, memory_order_acquire);
-		if (tail - producer->tail <= producer->head - producer->tail)
-			producer->tail = tail;
+		if (tail - producer->tail <= producer->head - producer->tail) producer->tail = tail;
 	}
 	return capacity - (producer->head - producer->tail);
 }
@@ -98,8 +97,7 @@ static inline struct ring_entry *ring_slot(struct ring_producer *producer)
 /* Release: the entries are written before the position that shows them. */
 static inline void ring_publish(struct ring_producer *producer)
 {
-	if (producer->published == producer->head)
-		return;
+	if (producer->published == producer->head) return;
 	producer->published = producer->head;
 	atomic_store_explicit(&producer->ring->head, producer->head, memory_order_release);
 }
@@ -109,8 +107,7 @@ static inline uint64_t ring_ready(struct ring_consumer *consumer)
 {
 	if (consumer->head == consumer->tail) {
 		uint64_t head = atomic_load_explicit(&consumer->ring->head, memory_order_acquire);
-		if (head - consumer->tail <= consumer->mask + 1)
-			consumer->head = head;
+		if (head - consumer->tail <= consumer->mask + 1) consumer->head = head;
 	}
 	return consumer->head - consumer->tail;
 }

@@ -22,19 +22,16 @@ static int64_t take_from(struct sender *sender, unsigned worker)
 	struct demo *demo = sender->demo;
 	struct ring_consumer *ring = &sender->ring[worker];
 	uint64_t count = ring_ready(ring);
-	if (count > BATCH)
-		count = BATCH;
-	if (count == 0)
-		return 0;
+	if (count > BATCH) count = BATCH;
+	if (count == 0) return 0;
 	for (uint64_t i = 0; i < count; i++) {
 		struct ring_entry entry = *ring_entry_at(ring, ring->tail + i);
-		if (entry.frame <= sender->last[worker])
-			sender->disorder++;
+		if (entry.frame <= sender->last[worker]) sender->disorder++;
 		sender->last[worker] = entry.frame;
 		int error = hp_page_free_at(demo->pool, entry.offset);
 		if (error < 0) {
 			demo_fail(demo, "the sender could not free frame %" PRIu64 " of worker %u: %s", entry.frame, worker,
-				strerror(-error));
+			          strerror(-error));
 			return -1;
 		}
 		sender->frames++;
@@ -60,8 +57,7 @@ static void publish(struct sender *sender)
 static bool anything(struct sender *sender)
 {
 	for (unsigned i = 0; i < sender->demo->shared->workers; i++)
-		if (ring_ready(&sender->ring[i]) > 0)
-			return true;
+		if (ring_ready(&sender->ring[i]) > 0) return true;
 	return false;
 }
 
@@ -69,8 +65,7 @@ static bool anything(struct sender *sender)
 static bool all_finished(const struct demo_shared *shared)
 {
 	for (unsigned i = 0; i < shared->workers; i++)
-		if (atomic_load_explicit(&shared->worker[i].finished, memory_order_acquire) == 0)
-			return false;
+		if (atomic_load_explicit(&shared->worker[i].finished, memory_order_acquire) == 0) return false;
 	return true;
 }
 
@@ -83,8 +78,7 @@ static bool wait_for_frames(struct sender *sender)
 		uint32_t heard = sleep ? bell_listen(bell) : 0;
 		bool some = anything(sender), over = demo_stopped(demo) || (finished && !some);
 		if (over || some) {
-			if (sleep)
-				bell_cancel(bell);
+			if (sleep) bell_cancel(bell);
 			return !over;
 		}
 		if (sleep)
@@ -111,10 +105,9 @@ void sender_run(struct demo *demo)
 	}
 	while (wait_for_frames(sender)) {
 		for (unsigned i = 0; i < shared->workers; i++)
-			if (take_from(sender, i) < 0)
-				return;
+			if (take_from(sender, i) < 0) return;
 		publish(sender);
 	}
 	demo_set(&shared->end_ns, os_now_ns());
-	hp_page_free(demo->pool, own);
+	if (own) hp_page_free(demo->pool, own);
 }

@@ -19,21 +19,13 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 {
 	struct options *options = state->input;
 	switch (key) {
-	case 'j':
-		options->json = true;
-		return 0;
-	case 'd':
-		options->dump = true;
-		return 0;
-	case 'w':
-		options->watch = (unsigned)cli_number(state, "--watch", arg, 1, 86400);
-		return 0;
+	case 'j': options->json = true; return 0;
+	case 'd': options->dump = true; return 0;
+	case 'w': options->watch = (unsigned)cli_number(state, "--watch", arg, 1, 86400); return 0;
 	case ARGP_KEY_END:
-		if (options->dump && options->json)
-			cli_wrong(state, "--dump is text; it does not go with --json");
+		if (options->dump && options->json) cli_wrong(state, "--dump is text; it does not go with --json");
 		return find_option(key, arg, state, &options->target);
-	default:
-		return find_option(key, arg, state, &options->target);
+	default: return find_option(key, arg, state, &options->target);
 	}
 }
 
@@ -44,10 +36,15 @@ static const struct argp_option options_known[] = {
 	{"watch", 'w', "SECONDS", 0, "Again and again, until the pool is gone", 0},
 	{0},
 };
-static const struct argp argp = {options_known, parse, "PID|FD\n--env[=VAR]",
+static const struct argp argp = {
+	options_known,
+	parse,
+	"PID|FD\n--env[=VAR]",
 	"Show the numbers of a live pool. It is opened read-only, and nobody who uses it notices.\v" FIND_DOC
 	"\n\nExit status: 0 shown, 2 wrong usage, 3 the pool could not be looked at.",
-	NULL, NULL, NULL};
+	NULL,
+	NULL,
+	NULL};
 
 static json_t *number(uint64_t value)
 {
@@ -61,19 +58,18 @@ static json_t *as_json(hp_pool *pool, const struct hp_pool_stats *stats)
 		const char *key;
 		uint64_t value;
 	} numbers[] = {
-		{"capacity", stats->capacity}, {"committed", stats->committed}, {"free", stats->free},
-		{"largest", stats->largest}, {"live_blocks", stats->live_blocks}, {"allocs", stats->allocs},
-		{"frees", stats->frees}, {"remote_frees", stats->remote_frees}, {"taken", stats->taken},
-		{"recovered", stats->recovered}, {"quarantined", stats->quarantined}, {"page_size", stats->page_size},
-		{"unit_size", stats->unit_size}, {"processes", stats->processes}, {"threads", stats->threads},
+		{"capacity", stats->capacity},   {"committed", stats->committed},       {"free", stats->free},
+		{"largest", stats->largest},     {"live_blocks", stats->live_blocks},   {"allocs", stats->allocs},
+		{"frees", stats->frees},         {"remote_frees", stats->remote_frees}, {"taken", stats->taken},
+		{"recovered", stats->recovered}, {"quarantined", stats->quarantined},   {"page_size", stats->page_size},
+		{"unit_size", stats->unit_size}, {"processes", stats->processes},       {"threads", stats->threads},
 	};
 	json_object_set_new(object, "name", json_string(hp_pool_name(pool)));
 	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
 		json_object_set_new(object, numbers[i].key, number(numbers[i].value));
 	for (unsigned i = 0; i < stats->nodes && i < HP_MAX_NODES + 1; i++)
 		json_array_append_new(nodes, json_pack("{s:i, s:o, s:o}", "node", stats->node[i].node, "committed",
-						     number(stats->node[i].committed), "free",
-						     number(stats->node[i].free)));
+		                                       number(stats->node[i].committed), "free", number(stats->node[i].free)));
 	json_object_set_new(object, "nodes", nodes);
 	return object;
 }
@@ -83,26 +79,25 @@ static void as_text(hp_pool *pool, const struct hp_pool_stats *stats)
 	uint64_t used = stats->committed > stats->free ? stats->committed - stats->free : 0;
 	printf("pool %s\n", hp_pool_name(pool));
 	printf("  stands on      pages of %s, cut in units of %s\n", cli_size(stats->page_size),
-		cli_size(stats->unit_size));
+	       cli_size(stats->unit_size));
 	printf("  committed      %s of a capacity of %s\n", cli_size(stats->committed), cli_size(stats->capacity));
 	printf("  used           %s in %" PRIu64 " blocks\n", cli_size(used), stats->live_blocks);
 	printf("  free           %s, of that in one run %s\n", cli_size(stats->free), cli_size(stats->largest));
 	for (unsigned i = 0; i < stats->nodes && i < HP_MAX_NODES + 1; i++) {
 		if (stats->node[i].node < 0)
-			printf("  on no one node %s, free %s\n", cli_size(stats->node[i].committed),
-				cli_size(stats->node[i].free));
+			printf("  on no one node %s, free %s\n", cli_size(stats->node[i].committed), cli_size(stats->node[i].free));
 		else
 			printf("  on node %-3d    %s, free %s\n", stats->node[i].node, cli_size(stats->node[i].committed),
-				cli_size(stats->node[i].free));
+			       cli_size(stats->node[i].free));
 	}
 	printf("  so far         %" PRIu64 " allocated, %" PRIu64 " freed by who owned the chunk, %" PRIu64 " by others\n",
-		stats->allocs, stats->frees, stats->remote_frees);
+	       stats->allocs, stats->frees, stats->remote_frees);
 	printf("  taking part    %u processes, %u threads; %" PRIu64 " recovered after their death\n", stats->processes,
-		stats->threads, stats->recovered);
+	       stats->threads, stats->recovered);
 	printf("  chunks taken   %" PRIu64 " from owners that did not use them\n", stats->taken);
 	if (stats->quarantined)
 		printf("  QUARANTINED    %s, whose bookkeeping made no sense: see hugepool check\n",
-			cli_size(stats->quarantined));
+		       cli_size(stats->quarantined));
 }
 
 static int write_out(void *arg, const char *text, size_t length)
@@ -132,11 +127,9 @@ static int show(const struct options *options)
 			json_array_append_new(list, as_json(found.pool[i], &stats));
 		else
 			as_text(found.pool[i], &stats);
-		if (options->dump)
-			hp_pool_dump(found.pool[i], write_out, stdout);
+		if (options->dump) hp_pool_dump(found.pool[i], write_out, stdout);
 	}
-	if (options->json && found.pools)
-		cli_print_json(json_pack("{s:O}", "pools", list));
+	if (options->json && found.pools) cli_print_json(json_pack("{s:O}", "pools", list));
 	json_decref(list);
 	find_release(&found);
 	return status;

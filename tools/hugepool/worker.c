@@ -36,30 +36,26 @@ struct worker {
 	struct ring_consumer in;
 	struct ring_producer out;
 	struct flow_table table;
-	struct parsed *parsed;  /* BATCH of them */
-	uint64_t kill_frame;    /* 0: not to be killed */
+	struct parsed *parsed;          /* BATCH of them */
+	uint64_t kill_frame;            /* 0: not to be killed */
 	struct parsed elsewhere[BATCH]; /* where the pool has no memory for it */
 };
 
 /* With --kill: the first process to come here with the frame waits for its end, at one of the steps above. */
 static void linger(struct worker *worker, uint64_t frame, unsigned step)
 {
-	if (frame != worker->kill_frame || frame % KILL_STEPS != step)
-		return;
+	if (frame != worker->kill_frame || frame % KILL_STEPS != step) return;
 	atomic_store_explicit(&worker->state->lingering, 1, memory_order_release);
 	demo_wake_supervisor(worker->demo);
-	while (!demo_stopped(worker->demo))
-		usleep(1000);
+	while (!demo_stopped(worker->demo)) usleep(1000);
 }
 
 static bool open_table(struct worker *worker)
 {
 	flow_place place = demo_get(&worker->state->table);
 	worker->table.slots = (uint64_t)1 << flow_place_log2(place);
-	worker->table.slot =
-		demo_at(worker->demo, flow_place_offset(place), flow_table_bytes(flow_place_log2(place)));
-	if (!worker->table.slot)
-		demo_fail(worker->demo, "worker %u finds no flow table", worker->number);
+	worker->table.slot = demo_at(worker->demo, flow_place_offset(place), flow_table_bytes(flow_place_log2(place)));
+	if (!worker->table.slot) demo_fail(worker->demo, "worker %u finds no flow table", worker->number);
 	return worker->table.slot != NULL;
 }
 
@@ -91,20 +87,16 @@ static bool make_room(struct worker *worker)
 	struct demo_worker *state = worker->state;
 	for (;;) {
 		flow_place spare = atomic_load_explicit(&state->spare, memory_order_acquire);
-		if (spare && !take_spare(worker, spare))
-			return false;
+		if (spare && !take_spare(worker, spare)) return false;
 		uint64_t flows = demo_get(&state->flows);
-		if (flows < worker->table.slots / 2)
-			return true;
+		if (flows < worker->table.slots / 2) return true;
 		if (demo_get(&state->want) == 0) {
 			unsigned log2 = flow_place_log2(demo_get(&state->table)) + 2;
 			atomic_store_explicit(&state->want, log2, memory_order_release);
 			demo_wake_supervisor(worker->demo);
 		}
-		if (flows < worker->table.slots / 8 * 7)
-			return true;
-		if (demo_stopped(worker->demo))
-			return false;
+		if (flows < worker->table.slots / 8 * 7) return true;
+		if (demo_stopped(worker->demo)) return false;
 		uint32_t heard = bell_listen(&state->bell);
 		if (atomic_load_explicit(&state->spare, memory_order_acquire))
 			bell_cancel(&state->bell);
@@ -174,6 +166,18 @@ static bool effect(struct worker *worker, const struct ring_entry *entry, const 
 	return true;
 }
 
+/* Writes the ring's entry, unless a predecessor has. The number comes last: with it, all of the entry is there. */
+static void forward(struct ring_entry *to, const struct ring_entry *entry)
+{
+	if (to->frame == entry->frame) return;
+	to->offset = entry->offset;
+	to->hash = entry->hash;
+	to->length = entry->length;
+	demo_order();
+	to->frame = entry->frame;
+	demo_order();
+}
+
 static bool handle(struct worker *worker, const struct ring_entry *entry, const struct parsed *parsed)
 {
 	struct demo_worker *state = worker->state;
@@ -181,13 +185,10 @@ static bool handle(struct worker *worker, const struct ring_entry *entry, const 
 	if (demo_get(&state->intent.frame) != entry->frame && (!make_room(worker) || !intend(worker, entry, parsed)))
 		return false;
 	demo_order();
-	if (!effect(worker, entry, parsed))
-		return false;
+	if (!effect(worker, entry, parsed)) return false;
 	demo_order();
 	linger(worker, entry->frame, 4);
-	struct ring_entry *forward = ring_slot(&worker->out);
-	if (forward->frame != entry->frame)
-		*forward = *entry;
+	forward(ring_slot(&worker->out), entry);
 	worker->out.head++;
 	linger(worker, entry->frame, 5);
 	demo_order();
@@ -216,21 +217,17 @@ static void parse(struct worker *worker, const struct ring_entry *entry, struct 
 static bool work(struct worker *worker, uint64_t ready)
 {
 	uint64_t from = worker->in.tail, count = ring_room(&worker->out);
-	if (count > ready)
-		count = ready;
-	if (count > BATCH)
-		count = BATCH;
-	for (uint64_t i = 0; i < count; i++)
-		parse(worker, ring_entry_at(&worker->in, from + i), &worker->parsed[i]);
+	if (count > ready) count = ready;
+	if (count > BATCH) count = BATCH;
+	for (uint64_t i = 0; i < count; i++) parse(worker, ring_entry_at(&worker->in, from + i), &worker->parsed[i]);
 	for (uint64_t i = 0; i < count; i++) {
 		struct ring_entry entry = *ring_entry_at(&worker->in, from + i);
 		if (worker->parsed[i].bad) {
 			demo_fail(worker->demo, "worker %u was given frame %" PRIu64 " outside the pool", worker->number,
-				entry.frame);
+			          entry.frame);
 			return false;
 		}
-		if (!handle(worker, &entry, &worker->parsed[i]))
-			return false;
+		if (!handle(worker, &entry, &worker->parsed[i])) return false;
 	}
 	publish(worker);
 	return true;
@@ -249,8 +246,7 @@ static bool wait_for_work(struct worker *worker)
 		uint64_t ready = ring_ready(&worker->in);
 		bool over = demo_stopped(demo) || (read_all && ready == 0);
 		if (over || (ready > 0 && ring_room(&worker->out) > 0)) {
-			if (sleep)
-				bell_cancel(bell);
+			if (sleep) bell_cancel(bell);
 			return !over;
 		}
 		if (sleep)
@@ -278,15 +274,12 @@ void worker_run(struct demo *demo, unsigned number, bool successor)
 	uint64_t done = demo_get(&state->done);
 	ring_open_consumer(in, shared->ring_capacity, done, &worker.in);
 	ring_open_producer(out, shared->ring_capacity, done, &worker.out);
-	if (!open_table(&worker))
-		return;
+	if (!open_table(&worker)) return;
 	publish(&worker); /* what a predecessor had committed and not shown */
 	while (wait_for_work(&worker))
-		if (!work(&worker, ring_ready(&worker.in)))
-			return;
-	if (demo_stopped(demo))
-		return;
-	hp_page_free(demo->pool, own);
+		if (!work(&worker, ring_ready(&worker.in))) return;
+	if (demo_stopped(demo)) return;
+	if (own) hp_page_free(demo->pool, own);
 	atomic_store_explicit(&state->finished, 1, memory_order_release); /* after the last publication */
 	bell_ring(&shared->sender_bell);
 }
