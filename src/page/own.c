@@ -48,10 +48,11 @@ bool page_chunk_free(const hp_pool *pool, uint32_t chunk)
 	return parity_no_heads(&pool->units[chunk], pool->chunk_pages) && page_prefix(pool, chunk) == 0;
 }
 
-static uint64_t digest(const struct parity_unit *unit, unsigned granules)
+uint64_t page_others(const hp_pool *pool, uint32_t chunk)
 {
+	const struct parity_unit *unit = &pool->units[chunk];
 	uint64_t sum = 0;
-	for (unsigned w = 0; w < granules / 64; w++)
+	for (unsigned w = 0; w < pool->chunk_pages / 64; w++)
 		sum = (sum + atomic_load_explicit(&unit->r[w], memory_order_acquire)) * UINT64_C(0x9e3779b97f4a7c15);
 	return sum;
 }
@@ -114,8 +115,6 @@ bool page_keep(struct participant *me, uint32_t chunk, bool process, uint32_t re
 	return mine;
 }
 
-static void recover_chunk(hp_pool *pool, uint32_t chunk, uint64_t ctl);
-
 /* With the hint brought up to date. Somebody may have taken it meanwhile: then it is not ours to release. */
 void page_release(hp_pool *pool, uint32_t who, uint32_t chunk)
 {
@@ -126,17 +125,18 @@ void page_release(hp_pool *pool, uint32_t who, uint32_t chunk)
 	page_view(pool, chunk, &view);
 	atomic_store_explicit(&pool->hints[chunk], page_hint(parity_view_longest(&view)), memory_order_relaxed);
 	uint64_t nobody = ctl_make(CTL_UNOWNED, 0, 0, old);
-	if (!atomic_compare_exchange_strong_explicit(word, &old, nobody, memory_order_acq_rel, memory_order_relaxed)) return;
+	/* seq_cst, here and where a record ends: either we see that it is over or its recoverer sees the chunk */
+	if (!atomic_compare_exchange_strong(word, &old, nobody)) return;
 	/* A process whose blocks are in it may have died, and been recovered, while it was not to be had. */
 	if (page_tag_over(pool, atomic_load_explicit(&chunk_of(pool, chunk)->tag, memory_order_acquire)))
-		recover_chunk(pool, chunk, nobody);
+		page_recover_chunk(pool, chunk, nobody);
 }
 
 bool page_refresh(struct participant *me, struct page_owned *owned)
 {
 	hp_pool *pool = me->pool;
 	uint32_t chunk = owned->chunk1 - 1;
-	uint64_t now = digest(&pool->units[chunk], pool->chunk_pages);
+	uint64_t now = page_others(pool, chunk);
 	if (now == owned->others && !atomic_load_explicit(&chunk_of(pool, chunk)->cover, memory_order_relaxed)) return false;
 	owned->others = now;
 	page_view(pool, chunk, &owned->view);
@@ -170,7 +170,8 @@ struct page_owned *page_find_owned(struct participant *me, uint32_t chunk)
 	return NULL;
 }
 
-void page_install(struct participant *me, uint32_t chunk, uint64_t ctl, const struct parity_view *view, bool process)
+void page_install(struct participant *me, uint32_t chunk, uint64_t ctl, uint64_t others, const struct parity_view *view,
+                  bool process)
 {
 	struct page_state *state = page_state(me);
 	struct page_owned *place = &state->own[process ? PAGE_PROCESS : PAGE_ACTIVE];
@@ -180,12 +181,12 @@ void page_install(struct participant *me, uint32_t chunk, uint64_t ctl, const st
 		page_give_back(me, &state->own[PAGE_SPARE]);
 		state->own[PAGE_SPARE] = *place;
 	}
+	place->others = others;
 	place->bytes = (uint32_t)pool_chunk_bytes(me->pool);
 	place->start = me->pool->base + (uint64_t)chunk * place->bytes;
 	place->unit = &me->pool->units[chunk];
 	place->chunk1 = chunk + 1;
 	place->ctl = ctl;
-	place->others = digest(&me->pool->units[chunk], me->pool->chunk_pages);
 	place->view = *view;
 }
 
@@ -215,7 +216,7 @@ static void recover_slot_chunks(hp_pool *pool, uint32_t who)
 }
 
 /* Frees all of a chunk of a dead process: claimed for the record that recovers, because that may have no slot. */
-static void recover_chunk(hp_pool *pool, uint32_t chunk, uint64_t ctl)
+void page_recover_chunk(hp_pool *pool, uint32_t chunk, uint64_t ctl)
 {
 	_Atomic uint64_t *word = &chunk_of(pool, chunk)->ctl;
 	uint64_t mine = ctl_make(CTL_RECOVERING, pool->record + 1, pool->record_generation, ctl);
@@ -238,7 +239,7 @@ static void recover_record_chunks(hp_pool *pool, uint32_t record, uint32_t gener
 		bool half = ctl_state(ctl) == CTL_RECOVERING && ctl_who(ctl) == who;
 		/* owned by somebody alive: that one took it when it held nothing, and will change the tag */
 		bool its = ctl_state(ctl) == CTL_UNOWNED && atomic_load_explicit(&chunk_of(pool, i)->tag, memory_order_acquire) == tag;
-		if (half || its) recover_chunk(pool, i, ctl);
+		if (half || its) page_recover_chunk(pool, i, ctl);
 	}
 }
 

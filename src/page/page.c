@@ -12,6 +12,7 @@
 #include <errno.h>
 
 #define ROUNDS 256       /* of the slow path, before it gives up on owners that are always busy */
+#define GROWTHS 64       /* that others used up before we came to it */
 #define HINT_WINDOW 4096 /* chunks looked at beyond the first that would do */
 
 static const unsigned known_flags = HP_PAGE_PROCESS | HP_PAGE_ZERO | HP_PAGE_STRICT_NODE;
@@ -117,6 +118,35 @@ static int64_t from_near(struct participant *me, const struct page_want *want, b
 	return page < 0 && !strict ? from_anywhere(me, &here) : page;
 }
 
+static int grow_here(hp_pool *pool, const struct page_want *want, bool strict)
+{
+	struct hp_numa here = {.policy = HP_NUMA_BIND, .strict = 1, .nodes = strict ? UINT64_C(1) << want->node : 0};
+	return grow_for(pool, want->pages * HP_PAGE_SIZE, strict && !pool->single_node ? &here : NULL);
+}
+
+/* Everything there is to try, in order. */
+static int search(struct participant *me, struct page_want *want, bool strict, int64_t *page)
+{
+	hp_pool *pool = me->pool;
+	uint64_t last = 0;
+	for (unsigned round = 0; round < ROUNDS; round++) {
+		if ((*page = from_near(me, want, strict)) >= 0) return 0;
+		if (round % 16 == 0 && recover_dead(pool) > 0 && (*page = from_near(me, want, strict)) >= 0) return 0;
+		for (unsigned k = 0; round == 0 && k < GROWTHS && grow_here(pool, want, strict) == 0; k++)
+			if ((*page = from_near(me, want, strict)) >= 0) return 0;
+		unsigned skipped = 0;
+		uint64_t versions = 0;
+		struct page_want any = *want;
+		if (!strict) any.node = -1;
+		if ((*page = page_survey(me, &any, true, &skipped, &versions)) >= 0) return 0;
+		bool waiting = skipped || recover_pending(pool);
+		if (!waiting && round > 0 && versions == last) break;
+		last = versions;
+		if (waiting) os_yield();
+	}
+	return -ENOMEM;
+}
+
 static int alloc_slow(hp_pool *pool, int node, size_t bytes, unsigned flags, int64_t *page)
 {
 	if (pool->observer) return -EROFS;
@@ -130,26 +160,11 @@ static int alloc_slow(hp_pool *pool, int node, size_t bytes, unsigned flags, int
 	if (!me) return error;
 	if (strict && node < 0) want.node = me->node;
 	if (strict && node >= 0 && !(atomic_load(&pool->header->committed_nodes) >> node & 1)) return -EINVAL;
-	uint64_t last = 0;
-	for (unsigned round = 0; round < ROUNDS; round++) {
-		if ((*page = from_near(me, &want, strict)) >= 0) goto got;
-		if (round % 16 == 0 && recover_dead(pool) > 0 && (*page = from_near(me, &want, strict)) >= 0) goto got;
-		while (round == 0 && !strict && grow_for(pool, want.pages * HP_PAGE_SIZE) == 0)
-			if ((*page = from_near(me, &want, strict)) >= 0) goto got;
-		unsigned skipped = 0;
-		uint64_t versions = 0;
-		struct page_want any = want;
-		if (!strict) any.node = -1;
-		if ((*page = page_survey(me, &any, true, &skipped, &versions)) >= 0) goto got;
-		bool waiting = skipped || recover_pending(pool);
-		if (!waiting && round > 0 && versions == last) break;
-		last = versions;
-		if (waiting) os_yield();
-	}
-	return -ENOMEM;
-got:
-	participant_count(&me->slot->allocs);
-	return 0;
+	participant_hold(me);
+	error = search(me, &want, strict, page);
+	participant_let_go(me);
+	if (error == 0) participant_count(&me->slot->allocs);
+	return error;
 }
 
 static __attribute__((noinline)) intptr_t alloc_finish(hp_pool *pool, int node, size_t bytes, unsigned flags)
@@ -239,7 +254,7 @@ static int free_remote(hp_pool *pool, uint32_t chunk, unsigned i)
 {
 	struct parity_unit *unit = &pool->units[chunk];
 	uint64_t tag = atomic_load_explicit(&pool->chunks[chunk].tag, memory_order_acquire);
-	if (unlikely(tag && (tag != page_tag(pool) || pool->joined != participant_fork_generation()) && parity_live(unit, i)))
+	if (unlikely(tag && (pool->joined != participant_fork_generation() || tag != page_tag(pool)) && parity_live(unit, i)))
 		return -EPERM;
 	uint64_t span = atomic_load_explicit(&pool->chunks[chunk].span, memory_order_relaxed);
 	unsigned len = parity_free_remote(unit, i);

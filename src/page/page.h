@@ -75,13 +75,17 @@ bool page_adopt(struct participant *me, uint32_t chunk, bool process, uint64_t *
  * when that has changed the chunk has to go back by page_release. */
 bool page_keep(struct participant *me, uint32_t chunk, bool process, uint32_t rereads);
 void page_release(hp_pool *pool, uint32_t who, uint32_t chunk);
+/* Frees what is in a chunk of a dead process, if nothing has happened to it since it had that control word. */
+void page_recover_chunk(hp_pool *pool, uint32_t chunk, uint64_t ctl);
 bool page_tag_over(const hp_pool *pool, uint64_t tag); /* names a process that is dead and recovered */
 /* Inside an operation: */
 bool page_tag_settle(struct participant *me, uint32_t chunk, bool process);
 void page_give_back(struct participant *me, struct page_owned *owned);
 bool page_refresh(struct participant *me, struct page_owned *owned); /* notices remote frees */
 struct page_owned *page_find_owned(struct participant *me, uint32_t chunk);
-void page_install(struct participant *me, uint32_t chunk, uint64_t ctl, const struct parity_view *view, bool process);
+void page_install(struct participant *me, uint32_t chunk, uint64_t ctl, uint64_t others, const struct parity_view *view,
+                  bool process); /* others: page_others from before the view was made */
+uint64_t page_others(const hp_pool *pool, uint32_t chunk);
 
 /* A run anywhere (page/survey.c): its first page, or -ENOMEM. take: also from live owners that are not inside an
  * operation; *skipped counts chunks that could not be had, *versions changes when any chunk changed hands. */

@@ -106,7 +106,7 @@ static int64_t commit_reach(struct participant *me, const struct page_want *want
 {
 	hp_pool *pool = me->pool;
 	struct parity_view view;
-	uint64_t ctl, first_ctl = 0;
+	uint64_t ctl, first_ctl = 0, others = 0, tag = want->process ? page_tag(pool) : 0;
 	int64_t page = -1;
 	*obstacle = run->first;
 	participant_begin(me);
@@ -115,6 +115,8 @@ static int64_t commit_reach(struct participant *me, const struct page_want *want
 		unsigned from, to = reach_in(pool, run, i, &from);
 		*obstacle = i;
 		if (!owned_by(pool, me->who, i, &ctl)) goto end;
+		if (atomic_load_explicit(&pool->chunks[i].tag, memory_order_relaxed) != tag) goto end;
+		others = page_others(pool, i);
 		page_view(pool, i, &view);
 		struct parity_view rest = view;
 		parity_view_take(&rest, from, to - from);
@@ -127,7 +129,7 @@ static int64_t commit_reach(struct participant *me, const struct page_want *want
 		if (owned)
 			owned->view = view;
 		else
-			page_install(me, run->first, first_ctl, &view, want->process);
+			page_install(me, run->first, first_ctl, others, &view, want->process);
 		owned = page_find_owned(me, run->first);
 		parity_allocate_local(&pool->units[run->first], run->head, (unsigned)run->pages);
 		parity_view_take(&owned->view, run->head, (unsigned)run->pages);
@@ -199,6 +201,10 @@ int64_t page_survey(struct participant *me, const struct page_want *want, bool t
 	for (uint32_t i = 0; i < top; i++) {
 		uint64_t ctl = atomic_load_explicit(&pool->chunks[i].ctl, memory_order_acquire);
 		*versions = (*versions ^ ctl) * UINT64_C(0x100000001b3);
+		if (ctl_state(ctl) == CTL_UNOWNED && page_tag_over(pool, atomic_load(&pool->chunks[i].tag))) {
+			page_recover_chunk(pool, i, ctl);
+			ctl = atomic_load_explicit(&pool->chunks[i].ctl, memory_order_acquire);
+		}
 		if (!usable(me, want, i, ctl, take)) {
 			carry = 0;
 			continue;
@@ -223,6 +229,7 @@ int64_t page_survey(struct participant *me, const struct page_want *want, bool t
 		uint32_t obstacle = i;
 		int64_t page = make_run(me, want, start, me->rereads, take, skipped, &obstacle);
 		if (page >= 0) return page;
+		++*skipped; /* there was something, and somebody was quicker */
 		/* go on behind what was in the way; what lies before it has been looked at */
 		carry = 0;
 		if (obstacle < i) i = obstacle; /* the loop steps over it */

@@ -67,6 +67,7 @@ int64_t hp_pool_trim(hp_pool *pool, uint64_t keep)
 	struct participant *me = participant_get(pool, &error);
 	if (!me) return error;
 	if ((error = growth_lock(pool)) < 0) return -ENOMEM;
+	participant_hold(me);
 	participant_begin(me);
 	for (unsigned k = 0; k < PAGE_OWNED; k++) page_give_back(me, &page_state(me)->own[k]);
 	participant_end(me);
@@ -78,6 +79,7 @@ int64_t hp_pool_trim(hp_pool *pool, uint64_t keep)
 		committed -= bytes;
 		given += bytes;
 	}
+	participant_let_go(me);
 	growth_unlock(pool);
 	return (int64_t)given;
 }

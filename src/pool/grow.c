@@ -16,6 +16,8 @@
 #define GROWTH_STEP (UINT64_C(64) << 20)
 #define GROWTH_PATIENCE_NS UINT64_C(1000000000) /* without progress of a living holder */
 
+static _Thread_local const hp_pool *growing; /* whose lock this thread holds */
+
 static uint64_t lock_make(uint32_t holder, uint32_t generation, uint64_t old)
 {
 	return (uint64_t)holder << 48 | (uint64_t)(generation & RECORD_GENERATIONS) << 24 | ((old + 1) & 0xffffff);
@@ -37,6 +39,7 @@ static bool lock_try(hp_pool *pool, uint64_t word)
 	 * The mapping does as well. */
 	if (!pool_fd_intact(&pool->data_fd)) pool->data.fd = -1;
 	participant_busy++;
+	growing = pool;
 	return true;
 }
 
@@ -44,6 +47,7 @@ int growth_lock(hp_pool *pool)
 {
 	struct pool_header *header = pool->header;
 	uint64_t progress = atomic_load(&header->plan_progress), since = os_now_ns();
+	if (growing == pool) return -EBUSY; /* a signal handler on the thread that holds it */
 	for (;;) {
 		uint32_t turn = atomic_load_explicit(&header->growth_futex, memory_order_acquire);
 		uint64_t word = atomic_load_explicit(&header->growth_lock, memory_order_acquire);
@@ -70,6 +74,7 @@ void growth_unlock(hp_pool *pool)
 	atomic_store_explicit(&header->growth_lock, lock_make(0, 0, word), memory_order_release);
 	atomic_fetch_add_explicit(&header->growth_futex, 1, memory_order_release);
 	os_futex_wake(&header->growth_futex, 1 << 20);
+	growing = NULL;
 	participant_busy--;
 }
 
@@ -133,13 +138,14 @@ void growth_settle(hp_pool *pool)
 	struct pool_header *header = pool->header;
 	uint32_t phase = atomic_load_explicit(&header->plan_phase, memory_order_acquire);
 	uint32_t from = atomic_load(&header->plan_from), to = atomic_load(&header->plan_to);
+	uint32_t group = growth_group(pool);
+	from -= from % group; /* as it was written, unless somebody has tampered with it */
 	if (to > pool->chunk_count) to = pool->chunk_count;
 	if (phase == PLAN_NONE) return;
 	if (from < to && phase == PLAN_PUBLISHING) {
 		publish(pool, from, to);
 	} else if (from < to) {
 		/* a huge page of which only some chunks were trimmed is still there: those go back to use */
-		uint32_t group = growth_group(pool);
 		for (uint32_t i = from; phase == PLAN_TRIMMING && i < to; i += group)
 			if (!group_is(pool, i, group, CTL_UNCOMMITTED)) publish(pool, i, i + group);
 		punch_uncommitted(pool, from, to);
@@ -194,6 +200,7 @@ static void note_nodes(hp_pool *pool, uint32_t from, uint32_t to, const struct h
 	uint64_t seen = numa->policy == HP_NUMA_INTERLEAVE ? backing_nodes(numa) : 0;
 	for (uint32_t i = from; i < to; i++) {
 		int node = node_of_chunk(pool, i);
+		if (node < 0 && pool->single_node) node = __builtin_ctzll(os_nodes_with_memory()); /* where else */
 		bool one = node >= 0 && node < HP_MAX_NODES;
 		atomic_store_explicit(&pool->nodes[i], one ? (uint8_t)node : POOL_NODE_ANY, memory_order_relaxed);
 		if (one) seen |= UINT64_C(1) << node;
@@ -248,8 +255,8 @@ static uint32_t chunks_for(const hp_pool *pool, uint64_t bytes)
 
 uint32_t growth_left(const hp_pool *pool)
 {
-	uint32_t left = 0;
-	for (uint32_t i = 0; i < pool->chunk_count; i++)
+	uint32_t top = pool_top(pool), left = pool->chunk_count - top; /* what lies above is not even looked at */
+	for (uint32_t i = 0; i < top; i++)
 		left += ctl_state(atomic_load_explicit(&pool->chunks[i].ctl, memory_order_relaxed)) == CTL_UNCOMMITTED;
 	return left;
 }
@@ -280,7 +287,7 @@ int hp_pool_grow(hp_pool *pool, uint64_t bytes, const struct hp_numa *numa, stru
 }
 
 /* An allocation may be made by a signal handler, and so may this: no malloc, hence one thread and small steps. */
-int grow_for(hp_pool *pool, uint64_t bytes)
+int grow_for(hp_pool *pool, uint64_t bytes, const struct hp_numa *numa)
 {
 	if (pool->geometry.flags & HP_POOL_NO_AUTOGROW || growth_left(pool) == 0) return -ENOSPC;
 	uint32_t turn = atomic_load_explicit(&pool->header->growth_futex, memory_order_acquire);
@@ -293,8 +300,8 @@ int grow_for(hp_pool *pool, uint64_t bytes)
 		uint64_t left = growth_left(pool) * pool_chunk_bytes(pool), step = GROWTH_STEP;
 		if (step < bytes) step = bytes;
 		if (step > left) step = left;
-		error = grow(pool, step, NULL, 1, &progress, &report);
-		if (error < 0 && bytes < step) error = grow(pool, bytes, NULL, 1, &progress, &report);
+		error = grow(pool, step, numa, 1, &progress, &report);
+		if (error < 0 && bytes < step) error = grow(pool, bytes, numa, 1, &progress, &report);
 	}
 	growth_unlock(pool);
 	return error;

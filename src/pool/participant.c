@@ -101,13 +101,16 @@ static bool thread_inside(const hp_pool *pool)
 
 static void fork_prepare(void)
 {
-	fork_guarded = participant_lock(&fork_guard) == 0;
+	struct participant_guard guard; /* of this thread: fork_guard belongs to who holds the lock */
+	fork_guarded = participant_lock(&guard) == 0;
+	if (fork_guarded) fork_guard = guard;
 	for (hp_pool *pool = all_pools; pool; pool = pool->next) pool->forked_in_op = thread_inside(pool);
 }
 
 static void fork_parent(void)
 {
-	if (fork_guarded) participant_unlock(&fork_guard);
+	struct participant_guard guard = fork_guard;
+	if (fork_guarded) participant_unlock(&guard);
 }
 
 /* A child forked by a signal handler in the middle of an operation would, once the handler returns, go on writing as if
@@ -241,8 +244,10 @@ static int participant_register(hp_pool *pool, bool nested, struct participant *
 		if (!me) error = -EUSERS;
 		if (error == 0) {
 			struct participant *next = me->next;
+			bool used = me->used; /* one that is in the list stays ours, also if there is no slot for it */
 			memset(me, 0, sizeof *me);
 			me->next = next;
+			me->used = used;
 			recover_namesake(pool, (uint32_t)os_tid());
 			error = slot_take(pool, me);
 			if (error == -EUSERS && recover_dead(pool) > 0) error = slot_take(pool, me);
@@ -275,7 +280,7 @@ struct participant *participant_peek(hp_pool *pool)
 {
 	if (thread_generation != participant_fork_generation()) return NULL;
 	for (struct participant *p = thread_list; p; p = p->next)
-		if (p->pool == pool && !atomic_load_explicit(&p->slot->in_op, memory_order_relaxed)) return p;
+		if (p->pool == pool && !p->busy && !atomic_load_explicit(&p->slot->in_op, memory_order_relaxed)) return p;
 	return NULL;
 }
 

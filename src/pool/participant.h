@@ -24,6 +24,7 @@ struct participant {
 	bool fenced;
 	bool nested;    /* taken by a signal handler that met its thread inside an operation */
 	bool used;      /* the entry belongs to a thread */
+	bool busy;      /* its thread is in a slow path, between operations: not for its signal handlers */
 	uint8_t node;
 	uint32_t cursor; /* where the page layer looked last */
 	struct participant *next; /* of the same thread */
@@ -47,10 +48,14 @@ void participant_reread(struct participant *me);
 
 static inline void participant_begin(struct participant *me)
 {
-	if (unlikely(me->fenced))
+	if (unlikely(me->fenced)) {
 		atomic_exchange_explicit(&me->slot->in_op, 1, memory_order_seq_cst);
-	else
+#ifndef __x86_64__ /* where a locked instruction does not keep a later load behind it */
+		atomic_thread_fence(memory_order_seq_cst);
+#endif
+	} else {
 		atomic_store_explicit(&me->slot->in_op, 1, memory_order_relaxed);
+	}
 	/* the store must be before the load below, for the compiler; for the processor the taker's membarrier sees to it */
 	atomic_signal_fence(memory_order_seq_cst);
 	if (unlikely(atomic_load_explicit(&me->slot->taker, memory_order_acquire) != me->seen)) participant_reread(me);
@@ -84,6 +89,22 @@ static inline struct pool_slot *participant_try_begin(struct participant *me)
 static inline void participant_end_fast(struct pool_slot *slot)
 {
 	atomic_store_explicit(&slot->in_op, 0, memory_order_release); /* as in participant_end */
+}
+
+/* Around slow paths that hold chunks between operations. A signal handler of this thread that needs more than a fast path
+ * takes another slot, and a child that it forks loses the pool. */
+static inline void participant_hold(struct participant *me)
+{
+	me->busy = true;
+	participant_busy++;
+	atomic_signal_fence(memory_order_seq_cst);
+}
+
+static inline void participant_let_go(struct participant *me)
+{
+	atomic_signal_fence(memory_order_seq_cst);
+	participant_busy--;
+	me->busy = false;
 }
 
 /* Counters have one writer. */

@@ -65,7 +65,8 @@ static bool record_claim(hp_pool *pool, uint32_t i, int fd, bool dead_too)
 			}
 		} else {
 			/* its own recoverer: if we die, the byte is free again and so is the claim */
-			uint64_t claim = record_make(RECORD_RECOVERING, generation, i + 1, generation);
+			/* and never the same word again: somebody else may be about to swap the very word that we saw */
+			uint64_t claim = record_make(RECORD_RECOVERING, generation, i + 1, record_recoverer_generation(word) + 1);
 			if (atomic_compare_exchange_strong(&record->word, &word, claim)) {
 				pool->record = i;
 				pool->record_generation = generation;
@@ -74,6 +75,7 @@ static bool record_claim(hp_pool *pool, uint32_t i, int fd, bool dead_too)
 				if (atomic_compare_exchange_strong(&record->word, &claim, live)) {
 					atomic_fetch_add_explicit(&pool->header->recovered, 1, memory_order_relaxed);
 					pool->record_generation = (generation + 1) & RECORD_GENERATIONS;
+					recover_leftovers(pool, i, generation);
 					return true;
 				}
 			}

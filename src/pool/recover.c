@@ -51,6 +51,12 @@ void recover_record(hp_pool *pool, uint32_t record, uint32_t generation)
 		if ((*layer)->recover_record) (*layer)->recover_record(pool, record, generation);
 }
 
+void recover_leftovers(hp_pool *pool, uint32_t record, uint32_t generation)
+{
+	for (const struct pool_layer *const *layer = pool_layers; *layer; layer++)
+		if ((*layer)->recover_record) (*layer)->recover_record(pool, record, generation);
+}
+
 /* Takes the claim on a record whose process, or whose recoverer, is dead. */
 static bool claim_dead(hp_pool *pool, uint32_t i, uint32_t *generation)
 {
@@ -110,6 +116,7 @@ int recover_dead(hp_pool *pool)
 		if (atomic_compare_exchange_strong(&pool->records[i].word, &mine,
 		                                   record_make(RECORD_FREE, generation + 1, 0, 0))) {
 			atomic_fetch_add_explicit(&pool->header->recovered, 1, memory_order_relaxed);
+			recover_leftovers(pool, i, generation);
 			found++;
 		}
 	}

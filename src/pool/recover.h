@@ -14,6 +14,9 @@ bool recover_pending(hp_pool *pool);
  * record. Idempotent. */
 void recover_record(hp_pool *pool, uint32_t record, uint32_t generation);
 
+/* Once the record is over: what somebody alive held of it while it was recovered, and has put back since. */
+void recover_leftovers(hp_pool *pool, uint32_t record, uint32_t generation);
+
 /* Gives back all that the slot owns, and the slot. The caller holds the claim on it: its own thread, its process'
  * detaching thread, or the recoverer of its record. */
 void recover_slot(hp_pool *pool, uint32_t slot, uint64_t word);
@@ -28,8 +31,9 @@ struct take_want {
  * *skipped counts those whose owner was busy or marked by another. Not to be called inside an operation. */
 unsigned take_units(struct participant *me, const struct take_want *want, unsigned count, bool *got, unsigned *skipped);
 
-/* Growth by whoever finds too little: enough for `bytes` more, or what is left of the capacity. -ENOSPC: at capacity. */
-int grow_for(hp_pool *pool, uint64_t bytes);
+/* Growth by whoever finds too little: enough for `bytes` more, or what is left of the capacity; numa NULL: as the pool
+ * was made. -ENOSPC: at capacity. */
+int grow_for(hp_pool *pool, uint64_t bytes, const struct hp_numa *numa);
 
 int growth_lock(hp_pool *pool);
 void growth_unlock(hp_pool *pool);

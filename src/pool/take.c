@@ -33,12 +33,13 @@ unsigned take_units(struct participant *me, const struct take_want *want, unsign
 	}
 	if (marks) {
 		/* pairs with participant_begin: an owner that is not yet seen inside sees the mark when it enters */
+		bool passed = true;
 		if (pool->fenced)
 			atomic_thread_fence(memory_order_seq_cst);
 		else
-			os_membarrier();
+			passed = os_membarrier() == 0; /* without it in_op says nothing */
 		for (unsigned k = 0; k < marks; k++)
-			idle[k] = atomic_load_explicit(&pool->slots[marked[k]].in_op, memory_order_acquire) == 0;
+			idle[k] = passed && atomic_load_explicit(&pool->slots[marked[k]].in_op, memory_order_acquire) == 0;
 	}
 	for (unsigned i = 0; i < count; i++) {
 		uint32_t slot = ctl_owner(want[i].seen) - 1;
