@@ -74,33 +74,53 @@ static void views_are_taken_and_given_as_bit_by_bit(void **state)
 	}
 }
 
-static void singles_are_taken_from_the_current_word(void **state)
+/* The fast path: n granules of the current word, 1 to 64. */
+static void short_runs_are_taken_from_the_current_word(void **state)
 {
 	(void)state;
 	uint64_t seed = hp_seed(__func__);
-	for (unsigned round = 0; round < ROUNDS; round++) {
+	for (unsigned round = 0; round < ROUNDS * 4; round++) {
 		struct parity_view view;
-		struct naive naive;
+		struct naive naive, word = {.granules = 64};
 		random_view(&seed, &view, &naive, sizes[round % SIZES]);
-		view.word = (uint32_t)hp_below(&seed, naive.granules / 64);
-		unsigned left = parity_view_count(&view);
-		for (int i; (i = parity_view_find(&view, 1)) >= 0; left--) {
-			must(naive.free[i]);
-			unsigned one = parity_view_take_one(&view);
-			must(one < naive.granules && naive.free[one]);
-			must_be(one / 64, view.word);
-			naive.free[one] = false;
-			same_view(&view, &naive);
-			if (hp_below(&seed, 8) == 0) {
-				parity_view_give_one(&view, one);
-				naive.free[one] = true;
-				left++;
-				same_view(&view, &naive);
+		for (unsigned k = 0; k < 30; k++) {
+			unsigned n = hp_below(&seed, 2) ? 1 : 1 + (unsigned)hp_below(&seed, hp_below(&seed, 2) ? 8 : 64);
+			if (n == 1 || hp_below(&seed, 4) == 0) { /* found anywhere, and then it is the current word's */
+				int one = parity_view_find(&view, 1);
+				must_be(one < 0, naive_run(&naive, 1) < 0);
+				if (one >= 0) must(naive.free[one] && (unsigned)one / 64 == view.word);
+			} else {
+				view.word = (uint32_t)hp_below(&seed, naive.granules / 64);
 			}
-			must(left > 0);
+			memcpy(word.free, naive.free + view.word * 64, 64);
+			int want = naive_run(&word, n), got = parity_view_take_near(&view, n);
+			must_be(got, want < 0 ? -1 : (int)view.word * 64 + want);
+			for (unsigned i = 0; got >= 0 && i < n; i++) naive.free[(unsigned)got + i] = false;
+			same_view(&view, &naive);
+			/* and given back, when it lies within a word */
+			unsigned at = (unsigned)hp_below(&seed, naive.granules), back = 1 + (unsigned)hp_below(&seed, 64);
+			if (hp_below(&seed, 4) == 0) back = 1 + (unsigned)hp_below(&seed, PARITY_GRANULES);
+			if (hp_below(&seed, 8) == 0) back = 0;
+			bool fits = back >= 1 && at % 64 + back <= 64;
+			must_be(parity_view_give_near(&view, at, back), fits);
+			for (unsigned i = 0; fits && i < back; i++) naive.free[at + i] = true;
+			same_view(&view, &naive);
 		}
-		must_be(left, 0);
-		must_be(naive_run(&naive, 1), -1);
+	}
+}
+
+static void runs_within_a_word_are_marked_where_they_begin(void **state)
+{
+	(void)state;
+	uint64_t seed = hp_seed(__func__);
+	for (unsigned round = 0; round < ROUNDS * 20; round++) {
+		uint64_t free = hp_random(&seed) | hp_random(&seed) | (hp_below(&seed, 2) ? hp_random(&seed) | hp_random(&seed) : 0);
+		if (round % 100 == 0) free = UINT64_MAX;
+		unsigned n = 1 + (unsigned)hp_below(&seed, 64);
+		uint64_t want = 0;
+		for (unsigned i = 0; i + n <= 64; i++)
+			if (!(~(free >> i) & parity_mask(0, n))) want |= UINT64_C(1) << i;
+		must(parity_runs(free, n) == want);
 	}
 }
 
@@ -203,7 +223,6 @@ static void every_operation_changes_one_bit(void **state)
 			must_be(parity_free_remote(unit, i), live ? shadow->len[i] : 0);
 			if (live) shadow->r[i] = !shadow->r[i];
 		}
-		must_be(parity_is_one(unit, i), shadow->len[i] == 1);
 		if (step % 16 == 0) same_unit(unit, shadow);
 		if (step % 64 == 0)
 			for (unsigned s = 0; s < SIZES; s++) {
@@ -369,7 +388,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(views_are_taken_and_given_as_bit_by_bit),
-	    cmocka_unit_test(singles_are_taken_from_the_current_word),
+	    cmocka_unit_test(short_runs_are_taken_from_the_current_word),
+	    cmocka_unit_test(runs_within_a_word_are_marked_where_they_begin),
 	    cmocka_unit_test(runs_are_found_wherever_they_are),
 	    cmocka_unit_test(ends_and_longest_runs_are_measured),
 	    cmocka_unit_test(every_operation_changes_one_bit),
