@@ -39,12 +39,13 @@ static inline uint64_t parity_mask(unsigned b, unsigned n)
 static inline void parity_view_take(struct parity_view *view, unsigned i, unsigned n)
 {
 	unsigned w = i >> 6, b = i & 63;
-	if (b + n > 64) {
+	if (n == PARITY_GRANULES) {
+		for (w = 0; w < PARITY_WORDS; w++) view->free[w] = 0;
+		return;
+	}
+	for (; b + n > 64; w++, b = 0) {
 		view->free[w] &= ~parity_mask(b, 64 - b);
 		n -= 64 - b;
-		for (w++; n >= 64; n -= 64) view->free[w++] = 0;
-		if (n == 0) return;
-		b = 0;
 	}
 	view->free[w] &= ~parity_mask(b, n);
 }
@@ -52,12 +53,13 @@ static inline void parity_view_take(struct parity_view *view, unsigned i, unsign
 static inline void parity_view_give(struct parity_view *view, unsigned i, unsigned n)
 {
 	unsigned w = i >> 6, b = i & 63;
-	if (b + n > 64) {
+	if (n == PARITY_GRANULES) {
+		for (w = 0; w < PARITY_WORDS; w++) view->free[w] = ~UINT64_C(0);
+		return;
+	}
+	for (; b + n > 64; w++, b = 0) {
 		view->free[w] |= parity_mask(b, 64 - b);
 		n -= 64 - b;
-		for (w++; n >= 64; n -= 64) view->free[w++] = ~UINT64_C(0);
-		if (n == 0) return;
-		b = 0;
 	}
 	view->free[w] |= parity_mask(b, n);
 }
@@ -78,10 +80,20 @@ static inline uint64_t parity_runs(uint64_t free, unsigned n)
 static inline int parity_view_take_near(struct parity_view *view, unsigned n)
 {
 	unsigned w = view->word;
-	uint64_t free = view->free[w], runs = n == 1 ? free : parity_runs(free, n);
-	if (__builtin_expect(!runs, 0)) return -1;
-	unsigned b = (unsigned)__builtin_ctzll(runs);
-	view->free[w] = n == 1 ? free & (free - 1) : free & ~parity_mask(b, n);
+	uint64_t free = view->free[w];
+	if (__builtin_expect(!free, 0)) return -1;
+	unsigned b = (unsigned)__builtin_ctzll(free);
+	if (n == 1) {
+		view->free[w] = free & (free - 1);
+		return (int)(w * 64 + b);
+	}
+	uint64_t used = ~(free >> b); /* above the first free one */
+	if (__builtin_expect(used && (unsigned)__builtin_ctzll(used) < n, 0)) {
+		free = parity_runs(free, n);
+		if (!free) return -1;
+		b = (unsigned)__builtin_ctzll(free);
+	}
+	view->free[w] &= ~parity_mask(b, n);
 	return (int)(w * 64 + b);
 }
 
@@ -101,6 +113,11 @@ static inline bool parity_view_give_near(struct parity_view *view, unsigned i, u
 static inline int parity_view_find_run(const struct parity_view *view, unsigned n)
 {
 	unsigned words = view->granules / 64, carry = 0; /* carry: free granules right before word w */
+	if (n == PARITY_GRANULES) {
+		uint64_t all = ~UINT64_C(0);
+		for (unsigned w = 0; w < PARITY_WORDS; w++) all &= view->free[w];
+		return all == ~UINT64_C(0) ? 0 : -1;
+	}
 	for (unsigned w = 0; w < words; w++) {
 		uint64_t m = view->free[w];
 		if (m == ~UINT64_C(0)) {
