@@ -1,0 +1,312 @@
+/* Two operations, one stopped in the other. See harness.h.
+ *
+ * Trials begin from images (image.h), so each costs about a millisecond however long A's way to the point was. What a
+ * trial leaves is known by a hash of the shared memory, the results and the two participants' private states, and
+ * verified once. */
+#include "harness.h"
+#include "image.h"
+#include "run.h"
+#include "pool/participant.h"
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+
+#define A 0
+#define B 1
+#define TRIALS 2500 /* a pair, unless HP_STEP_FULL: with longer operations not every instruction, but each that changes
+                       something */
+
+struct pair {
+	struct step_world *world;
+	const struct step_pair *entry;
+	struct step_side a, b; /* with their arguments */
+	unsigned living; /* actors */
+	struct step_image *image[STEP_ACTORS];
+	char *control; /* at the point */
+	struct step_block block[STEP_BLOCKS];
+	unsigned blocks;
+	uint64_t pages, trials, outcomes;
+	unsigned char *used;
+	bool freed; /* A's free is done, as B's block shows */
+	uint64_t *changes, length;
+	unsigned count;
+};
+
+static int64_t step_where(struct step_env *env, uint64_t x, uint64_t y)
+{
+	(void)env, (void)x, (void)y;
+	return (int64_t)(uintptr_t)participant_current;
+}
+
+/* Of a result that came without an error: what the model says now. */
+static bool apply(struct pair *pair, int actor, const struct step_side *side, int64_t result)
+{
+	struct step_world *w = pair->world;
+	const char *who = actor == A ? "A" : "B";
+	if (result == -ENOMEM && pair->entry->flags & STEP_MAY_FAIL) return false;
+	if (result < 0 && pair->entry->flags & STEP_SAME_FREE && (result == -EALREADY || result == -ENOENT)) return false;
+	if (result < 0) {
+		step_fail(w, "%s fails with %lld", who, (long long)result);
+		return false;
+	}
+	switch (side->effect) {
+	case STEP_ALLOCATES:
+		for (unsigned i = 0; i < w->blocks; i++)
+			if (w->block[i].off < (hp_off)result + side->pages * HP_PAGE_SIZE &&
+			    (hp_off)result < w->block[i].off + w->block[i].pages * HP_PAGE_SIZE) {
+				if (actor == B && pair->a.effect == STEP_FREES && w->block[i].off == pair->a.x) {
+					pair->freed = step_model_remove(w, pair->a.x); /* A has committed */
+					i--;
+					continue;
+				}
+				if (w->block[i].owner >= 0 && (!w->actor[w->block[i].owner].alive || pair->a.run == step_detach)) {
+					step_model_remove(w, w->block[i].off); /* given back by recovery */
+					i--;
+					continue;
+				}
+				step_fail(w, "%s gets 0x%llx, which lies in a live block", who, (unsigned long long)result);
+				return false;
+			}
+		step_model_add(w, (hp_off)result, side->pages, side->y & HP_PAGE_PROCESS ? actor : -1);
+		break;
+	case STEP_FREES:
+		if (!(actor == A && pair->freed) && !step_model_remove(w, side->x)) step_fail(w, "both could free the block");
+		break;
+	case STEP_GROWS: w->shape.pages += side->pages; break;
+	case STEP_TRIMS: w->shape.pages -= (uint64_t)result / HP_PAGE_SIZE; break;
+	default: break;
+	}
+	return true;
+}
+
+static void mark(struct pair *pair, hp_off off, uint64_t pages, const char *who)
+{
+	struct step_world *w = pair->world;
+	for (uint64_t p = off / HP_PAGE_SIZE; p < off / HP_PAGE_SIZE + pages; p++) {
+		if (p < w->geometry.capacity / HP_PAGE_SIZE && !pair->used[p])
+			pair->used[p] = 1;
+		else
+			step_fail(w, "%s gets page %llu, which has an owner", who, (unsigned long long)p);
+	}
+}
+
+/* The actor, with whatever it believes by now, can have all that is free. `spare`: pages it need not get. */
+static void has_all(struct pair *pair, int actor, uint64_t spare)
+{
+	struct step_world *w = pair->world;
+	char who[16];
+	uint64_t there = step_free_pages(w);
+	int64_t got = step_call(w, actor, step_exhaust, 1, 0);
+	snprintf(who, sizeof who, "actor %d", actor);
+	if (got < 0 || (uint64_t)got > there || (uint64_t)got + spare < there) {
+		step_fail(w, "%s gets %lld of %llu free pages", who, (long long)got, (unsigned long long)there);
+		return;
+	}
+	memset(pair->used, 0, w->geometry.capacity / HP_PAGE_SIZE);
+	for (unsigned i = 0; i < w->blocks; i++) {
+		int owner = w->block[i].owner;
+		bool over = owner >= 0 && (!w->actor[owner].alive || (owner == A && pair->a.run == step_detach));
+		if (!over) mark(pair, w->block[i].off, w->block[i].pages, "the model");
+	}
+	for (int64_t i = 0; i < got && !w->failures; i++) mark(pair, w->actor[actor].list[i], 1, who);
+	int64_t error = step_call(w, actor, step_free_list, 0, (uint64_t)got);
+	if (error < 0) step_fail(w, "%s cannot free what it got (%lld)", who, (long long)error);
+}
+
+static uint64_t private_hash(struct pair *pair, int actor, uint64_t hash)
+{
+	struct participant state;
+	struct step_world *w = pair->world;
+	uint64_t where = (uint64_t)step_call(w, actor, step_where, 0, 0);
+	struct iovec here = {&state, sizeof state}, there = {(void *)where, sizeof state};
+	STEP_NEED(w, process_vm_readv(w->actor[actor].pid, &here, 1, &there, 1, 0) == sizeof state);
+	return step_hash(&state, sizeof state, hash);
+}
+
+/* Where A stands: killed there, with B alive, nothing is lost either. */
+static void a_dies(struct pair *pair, int64_t b)
+{
+	struct step_world *w = pair->world;
+	uint64_t key[2] = {(uint64_t)b, 1};
+	if (step_seen(w, step_hash(key, sizeof key, step_hash(w->control, w->control_size, 0)))) return;
+	pair->outcomes++;
+	const struct step_side *side = &pair->a;
+	bool gone = pair->freed || (pair->entry->flags & STEP_SAME_FREE && b == 0); /* B has freed A's block */
+	bool process = side->effect == STEP_ALLOCATES && side->y & HP_PAGE_PROCESS;
+	struct step_expect expect = {.effect = gone || process ? STEP_NONE : side->effect, .pages = side->pages, .off = side->x,
+	                             .alive = pair->living & ~(1u << A), .takes = true};
+	step_verify_copy(w, &expect);
+}
+
+/* A and B are done. */
+static void both_done(struct pair *pair, int64_t a, int64_t b)
+{
+	struct step_world *w = pair->world;
+	uint64_t key[2] = {(uint64_t)a, (uint64_t)b};
+	uint64_t hash = step_hash(key, sizeof key, step_hash(w->control, w->control_size, 0));
+	bool leaves = pair->a.run == step_detach;
+	if (!leaves) hash = private_hash(pair, A, hash);
+	if (step_seen(w, private_hash(pair, B, hash))) return;
+	pair->outcomes++;
+	if (!leaves) has_all(pair, A, 0);
+	if (!w->failures) has_all(pair, B, 0);
+	if (!w->failures && !leaves) has_all(pair, A, 0);
+	struct step_expect expect = {.effect = STEP_NONE, .alive = leaves ? pair->living & ~1u : pair->living, .takes = true};
+	if (!w->failures) step_verify_copy(w, &expect);
+	expect.alive = 0;
+	if (!w->failures) step_verify_copy(w, &expect);
+}
+
+/* Actors 1 to 3 do their work, all at once, though A stands still; then each can have the memory that A does not own. */
+static int64_t others_work(struct pair *pair)
+{
+	struct step_world *w = pair->world;
+	int64_t result = 0;
+	for (int a = 1; a <= 3; a++) step_send(w, a, pair->b.run, pair->b.x, pair->b.y);
+	for (int a = 1; a <= 3; a++) {
+		int64_t one = step_receive(w, a);
+		if (one < 0) step_fail(w, "actor %d: %lld while another is stopped", a, (long long)one);
+		if (one < 0) result = one;
+	}
+	uint64_t spare = 4 * w->geometry.chunk_pages;
+	int64_t got = w->failures ? 0 : step_call(w, 1, step_exhaust, 1, 0);
+	if (got < 0 || (uint64_t)got + spare < step_free_pages(w)) step_fail(w, "near exhaustion actor 1 gets %lld pages", (long long)got);
+	if (got > 0 && step_call(w, 1, step_free_list, 0, (uint64_t)got) < 0) step_fail(w, "actor 1 cannot free");
+	return result;
+}
+
+static void trial(struct pair *pair)
+{
+	struct step_world *w = pair->world;
+	int64_t b = pair->entry->flags & STEP_STOPS ? others_work(pair) : step_call(w, B, pair->b.run, pair->b.x, pair->b.y);
+	pair->trials++;
+	pair->freed = false;
+	if (b == INT64_MIN || w->failures) return;
+	bool done = apply(pair, B, &pair->b, b);
+	if (!w->failures) a_dies(pair, b);
+	if (w->failures) return;
+	struct user_regs_struct regs = w->regs;
+	int64_t a = step_finish(w, A);
+	w->regs = regs; /* for messages: where A was stopped */
+	done |= apply(pair, A, &pair->a, a);
+	if (pair->entry->flags & STEP_SAME_FREE && !done) step_fail(w, "neither could free the block");
+	if (!w->failures && !step_patterns_intact(w)) return;
+	if (!w->failures) both_done(pair, a, b);
+}
+
+static void trial_and_back(struct pair *pair)
+{
+	struct step_world *w = pair->world;
+	pair->image[A] = image_take(w, A, true, pair->image[A]);
+	memcpy(pair->control, w->control, w->control_size);
+	trial(pair);
+	if (w->failures) return;
+	for (int a = 0; a < STEP_ACTORS; a++)
+		if (pair->image[a]) image_put(w, a, pair->image[a]);
+	memcpy(w->control, pair->control, w->control_size);
+	w->blocks = 0;
+	for (unsigned i = 0; i < pair->blocks; i++) /* with their patterns: one may have been freed, and used */
+		step_model_add(w, pair->block[i].off, pair->block[i].pages, pair->block[i].owner);
+	w->shape.pages = pair->pages;
+}
+
+static void pair_open(struct pair *pair, const struct step_pair *entry)
+{
+	struct step_world *w = step_open(entry->name, entry->pool);
+	*pair = (struct pair){.world = w, .entry = entry, .a = entry->a, .b = entry->b};
+	entry->setup(w);
+	if (!pair->a.x) pair->a.x = w->x;
+	if (!pair->b.x) pair->b.x = w->y;
+	if (!pair->a.pages) pair->a.pages = pair->a.x;
+	if (!pair->b.pages) pair->b.pages = pair->b.x;
+	pair->pages = w->shape.pages;
+	pair->blocks = w->blocks;
+	memcpy(pair->block, w->block, sizeof pair->block);
+	STEP_NEED(w, (pair->control = malloc(w->control_size)) && (pair->used = malloc(w->geometry.capacity / HP_PAGE_SIZE)));
+	for (int a = 0; a < STEP_ACTORS; a++) {
+		if (!w->actor[a].alive) continue;
+		pair->living |= 1u << a;
+		if (a != A) pair->image[a] = image_take(w, a, false, NULL);
+	}
+}
+
+static void pair_close(struct pair *pair)
+{
+	for (int a = 0; a < STEP_ACTORS; a++) image_free(pair->image[a]);
+	free(pair->control);
+	free(pair->used);
+	step_close(pair->world);
+}
+
+/* How many instructions A has alone, and which of them change something. */
+static void walk(struct pair *all, const struct step_pair *entry)
+{
+	struct pair pair;
+	pair_open(&pair, entry);
+	struct step_world *w = pair.world;
+	STEP_NEED(w, all->changes = malloc(1024 * sizeof *all->changes));
+	step_begin(w, A, pair.a.run, pair.a.x, pair.a.y);
+	memcpy(w->last, w->control, w->control_size);
+	while (step_one(w, A)) {
+		if (!memcmp(w->last, w->control, w->control_size) || all->count == 1024) continue;
+		memcpy(w->last, w->control, w->control_size);
+		all->changes[all->count++] = w->instructions;
+	}
+	all->length = w->instructions;
+	pair_close(&pair);
+}
+
+/* A trial from a fresh start, for what cannot be put back. */
+static void fresh(struct pair *all, uint64_t point)
+{
+	struct pair pair;
+	pair_open(&pair, all->entry);
+	step_begin(pair.world, A, pair.a.run, pair.a.x, pair.a.y);
+	while (pair.world->instructions < point && step_one(pair.world, A)) {}
+	trial(&pair);
+	all->world->failures += pair.world->failures;
+	all->trials++;
+	all->outcomes += pair.outcomes;
+	pair_close(&pair);
+}
+
+static int run_pair(const void *table, unsigned index)
+{
+	const struct step_pair *entry = (const struct step_pair *)table + index;
+	struct pair pair, all = {0};
+	walk(&all, entry);
+	uint64_t length = all.length, next = 0;
+	uint64_t stride = step_full() ? 1 : length / (entry->flags & STEP_STOPS ? 100 : TRIALS) + 1;
+	pair_open(&pair, entry);
+	struct step_world *w = pair.world;
+	if (entry->flags & STEP_FRESH) {
+		uint64_t most = length > 30000 ? 6 : 60;
+		stride = step_full() ? 1 : length / most + 1;
+		for (uint64_t point = 0; point < length && !w->failures; point += stride) fresh(&pair, point);
+		uint64_t skip = step_full() ? 1 : all.count / most + 1;
+		for (unsigned i = 0; i < all.count && !w->failures; i += skip) fresh(&pair, all.changes[i]);
+	} else {
+		step_begin(w, A, pair.a.run, pair.a.x, pair.a.y);
+		memcpy(w->last, w->control, w->control_size);
+		do {
+			bool changed = memcmp(w->last, w->control, w->control_size) != 0;
+			if (!changed && w->instructions < next) continue;
+			memcpy(w->last, w->control, w->control_size);
+			next = w->instructions + stride;
+			trial_and_back(&pair);
+		} while (!w->failures && step_one(w, A));
+	}
+	run_report("%s: %llu instructions, stopped at %llu, %llu outcomes", entry->name, (unsigned long long)length,
+	           (unsigned long long)pair.trials, (unsigned long long)pair.outcomes);
+	int failures = (int)w->failures;
+	free(all.changes);
+	pair_close(&pair);
+	return failures;
+}
+
+int step_run_pairs(const struct step_pair *pairs, unsigned count)
+{
+	return run_all(run_pair, pairs, count);
+}
