@@ -1,5 +1,5 @@
 /* The parser; frame.h says what counts as a conversation. Each header moves `at` behind itself and may only shorten
- * `end`, so no read passes the captured bytes whatever the headers claim, and no chain of headers outlasts its frame. */
+ * `end`, so no read passes the captured bytes whatever the headers claim, and no chain of headers outlasts it. */
 #include "frame.h"
 
 #include <string.h>
