@@ -197,11 +197,23 @@ static int check_parts(const hp_pool *pool, check_part_fn *part, uint32_t count,
 	return found;
 }
 
+static bool geometry_intact(const hp_pool *pool)
+{
+	_Static_assert(sizeof pool->geometry % 8 == 0 && _Alignof(struct pool_geometry) == 8, "compared word by word");
+	const _Atomic uint64_t *there = (const _Atomic uint64_t *)(const void *)&pool->header->geometry;
+	for (size_t i = 0; i < sizeof pool->geometry / 8; i++) {
+		uint64_t here;
+		memcpy(&here, (const char *)&pool->geometry + 8 * i, 8);
+		if (atomic_load_explicit(&there[i], memory_order_relaxed) != here) return false;
+	}
+	return true;
+}
+
 int hp_pool_check(hp_pool *pool, hp_log_fn *finding, void *arg)
 {
 	if (!pool) return -EINVAL;
 	int found = 0;
-	if (memcmp(&pool->header->geometry, &pool->geometry, sizeof pool->geometry) != 0 ||
+	if (!geometry_intact(pool) ||
 	    atomic_load_explicit(&pool->header->ready, memory_order_acquire) != POOL_READY) {
 		found++;
 		if (finding) finding(arg, "header: changed since the pool was made");

@@ -66,9 +66,12 @@ int hp_pool_dump(hp_pool *pool, hp_write_fn *write, void *arg)
 		const struct pool_record *record = &pool->records[i];
 		uint64_t word = atomic_load_explicit(&record->word, memory_order_acquire);
 		if (record_state(word) == RECORD_FREE) continue;
-		stop = put(&dump, "process record %u: %s, pid %u, %.15s\n", i,
+		char comm[sizeof record->comm + 1] = "";
+		for (unsigned k = 0; k < sizeof record->comm && (comm[k] = atomic_load(&record->comm[k])); k++)
+			if (comm[k] < ' ' || comm[k] > '~') comm[k] = '?'; /* anybody may have written it, and it goes to terminals */
+		stop = put(&dump, "process record %u: %s, pid %u, %s\n", i,
 		           record_state(word) == RECORD_LIVE ? "live" : "being recovered",
-		           atomic_load_explicit(&record->pid, memory_order_relaxed), record->comm);
+		           atomic_load_explicit(&record->pid, memory_order_relaxed), comm);
 	}
 	uint32_t top = pool_slots_top(pool);
 	for (uint32_t i = 0; i < top && !stop; i++) {

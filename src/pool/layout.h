@@ -71,7 +71,7 @@ struct pool_record {
 	_Atomic uint32_t pid; /* as its process sees itself; for people only */
 	_Atomic uint32_t uid;
 	_Atomic uint64_t since; /* monotonic ns; for people only */
-	char comm[16];
+	_Atomic char comm[16];
 };
 
 #define RECORD_GENERATIONS 0xffffffu

@@ -38,8 +38,9 @@ static void record_describe(struct pool_record *record)
 	atomic_store_explicit(&record->since, os_now_ns(), memory_order_relaxed);
 	char comm[sizeof record->comm + 1] = "";
 	if (os_read_file("/proc/self/comm", comm, sizeof comm) < 0) comm[0] = 0;
-	for (unsigned i = 0; i < sizeof record->comm; i++) record->comm[i] = comm[i];
-	record->comm[sizeof record->comm - 1] = 0;
+	comm[sizeof record->comm - 1] = 0;
+	for (unsigned i = 0; i < sizeof record->comm; i++)
+		atomic_store_explicit(&record->comm[i], comm[i], memory_order_relaxed);
 }
 
 /* With the byte locked: makes the record ours if it is free, or if its process is dead (the byte was free, and now
