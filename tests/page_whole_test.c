@@ -86,7 +86,7 @@ static void *grab_all(void *arg)
 {
 	struct crowd *crowd = arg;
 	unsigned me = atomic_fetch_add(&crowd->next, 1);
-	void **mine = calloc(MAX_PAGES, sizeof *mine);
+	void **mine = calloc(MAX_PAGES + 1, sizeof *mine);
 	size_t n = 0;
 	int error;
 	pthread_barrier_wait(&crowd->barrier);
@@ -209,7 +209,7 @@ static void one_awake_gets_all_the_rest(uint64_t size, unsigned sleepers, size_t
 	crew_start(&crew, crowd, hold_and_sleep, processes);
 	pthread_barrier_wait(&crowd->barrier);
 	size_t all = hp_stats(pool).committed / PAGE, rest = all - crowd->got, n = 0;
-	void **mine = calloc(MAX_PAGES, sizeof *mine);
+	void **mine = calloc(MAX_PAGES + 1, sizeof *mine);
 	while (hp_page_alloc(pool, PAGE, flags, &mine[n]) == 0) note(crowd, mine[n++], MANY);
 	must_be(n, rest);
 	must_be(crowd->got, all);
