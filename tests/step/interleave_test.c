@@ -172,7 +172,7 @@ static const struct step_pair local[] = {
     PAIR("local alloc 1, remote free", small, owner_and_other, ALLOC(1), FREE, 0),
     PAIR("local alloc 3, remote free", small, owner_and_other, ALLOC(3), FREE, 0),
     PAIR("local free, remote free of a neighbour", small, owner_and_other, FREE, FREE, 0),
-    PAIR("local free, remote free of the same", small, same_block, FREE, FREE, STEP_SAME_FREE),
+    PAIR("local free, remote free of the same", small, same_block, FREE, FREE, STEP_SAME_FREE | STEP_RACES),
     PAIR("remote free, local alloc 1", small, other_and_owner, FREE, ALLOC(1), 0),
     PAIR("remote free, local alloc 3", small, other_and_owner, FREE, ALLOC(3), 0),
     PAIR("remote free, local free of a neighbour", small, other_and_owner, FREE, FREE, 0),
@@ -203,10 +203,10 @@ static const struct step_pair chunks[] = {
 };
 
 static const struct step_pair runs[] = {
-    PAIR("run of 8 chunks, alloc 1", small, both_own_nothing, ALLOC(512), ALLOC(1), 0),
+    PAIR("run of 8 chunks, alloc 1", small, both_own_nothing, ALLOC(512), ALLOC(1), STEP_MAY_FAIL),
     PAIR("alloc 1, run of 8 chunks", small, both_own_nothing, ALLOC(1), ALLOC(512), 0),
-    PAIR("run of 8 chunks, run of 8 chunks", small, both_own_nothing, ALLOC(512), ALLOC(512), STEP_MAY_FAIL),
-    PAIR("run of 12 chunks, alloc 1", small, both_own_nothing, ALLOC(768), ALLOC(1), STEP_MAY_FAIL),
+    PAIR("run of 8 chunks, run of 8 chunks", small, both_own_nothing, ALLOC(512), ALLOC(512), STEP_MAY_FAIL | STEP_SLOW),
+    PAIR("run of 12 chunks, alloc 1", small, both_own_nothing, ALLOC(768), ALLOC(1), STEP_MAY_FAIL | STEP_SLOW),
     PAIR("run of 12 chunks, owner's alloc", small, other_and_owner, ALLOC(600), ALLOC(3), STEP_MAY_FAIL),
     PAIR("run of 3 chunks, free of a run", small, long_run, ALLOC(192), FREE, 0),
     PAIR("run of 11 chunks, free of a run", small, long_run, ALLOC(640), FREE, STEP_MAY_FAIL),
@@ -216,7 +216,7 @@ static const struct step_pair runs[] = {
 
 static const struct step_pair rare[] = {
     PAIR("recover, recover", small, one_dead_of_both_classes, RECOVER, RECOVER, 0),
-    PAIR("recover, alloc 600", small, one_dead_of_both_classes, RECOVER, ALLOC(600), 0),
+    PAIR("recover, alloc 600", small, one_dead_of_both_classes, RECOVER, ALLOC(600), STEP_MAY_FAIL),
     PAIR("recover, alloc from the dead", one, one_dead, RECOVER, ALLOC(20), STEP_MAY_FAIL),
     PAIR("alloc from the dead, recover", one, one_dead, ALLOC(20), RECOVER, STEP_MAY_FAIL),
     PAIR("alloc from the dead, the same", one, one_dead, ALLOC(10), ALLOC(10), STEP_MAY_FAIL),

@@ -35,6 +35,12 @@ void run_report(const char *format, ...)
 	fflush(stdout);
 }
 
+bool run_wanted(const char *name)
+{
+	const char *only = getenv("HP_STEP_ONLY");
+	return !only || strstr(name, only);
+}
+
 static void too_long(int signal)
 {
 	static const char message[] = "  FAILED: an operation does not come to an end\n";
@@ -67,17 +73,12 @@ int run_all(run_one_fn *one, const void *table, unsigned count)
 	int cpu[MOST_WORKERS], failed = 0, status;
 	unsigned cpus = 0;
 	pid_t pid[MOST_WORKERS] = {0};
-	const char *only = getenv("HP_STEP_ONLY"); /* the number of one entry */
 	sched_getaffinity(0, sizeof set, &set);
 	for (int i = 0; i < CPU_SETSIZE && cpus < MOST_WORKERS; i++)
 		if (CPU_ISSET(i, &set)) cpu[cpus++] = i;
 	unsigned running = 0;
 	for (unsigned next = 0; next < count || running;) {
 		unsigned k = 0;
-		if (only && next < count && (unsigned)atoi(only) != next) {
-			next++;
-			continue;
-		}
 		while (k < cpus && pid[k]) k++;
 		if (k < cpus && next < count) {
 			pid[k] = worker(one, table, next++, cpu[k]);
