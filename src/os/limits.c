@@ -7,23 +7,27 @@
 #include <os/host.h>
 #include <os/os.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include <errno.h>
 
-/* A whole file of any size up to 1 MiB, or NULL. */
+#define FILE_MOST ((size_t)1 << 20)
+
+/* A whole file of up to 1 MiB, or NULL. Not from malloc: an allocation that grows a pool may be made by a signal handler
+ * that interrupted malloc. */
 static char *slurp(const char *path)
 {
-	for (size_t size = 16384; size <= 1u << 20; size *= 4) {
-		char *text = malloc(size);
-		if (!text) return NULL;
-		int64_t length = os_read_file(path, text, size);
-		if (length >= 0) return text;
-		free(text);
-		if (length != -EFBIG) return NULL;
-	}
+	void *text;
+	if (os_map(NULL, FILE_MOST, PROT_READ | PROT_WRITE, OS_MAP_PRIVATE_ANON | OS_MAP_NORESERVE, -1, 0, &text) < 0) return NULL;
+	if (os_read_file(path, text, FILE_MOST) >= 0) return text;
+	os_unmap(text, FILE_MOST);
 	return NULL;
+}
+
+static void forget(char *text)
+{
+	if (text) os_unmap(text, FILE_MOST);
 }
 
 static bool listed(const char *list, size_t length, const char *word)
@@ -107,7 +111,7 @@ static uint64_t group_cache(const char *group, bool v2)
 		line = strchr(line, '\n');
 		line = line ? line + 1 : NULL;
 	}
-	free(text);
+	forget(text);
 	return sum;
 }
 
@@ -175,8 +179,8 @@ static void find(struct host_limit *limit, const char *controller, const struct 
 		climb(limit, cgroups, mounts, NULL, v2, count, memory);
 		climb(limit, cgroups, mounts, controller, v1, count, memory);
 	}
-	free(mounts);
-	free(cgroups);
+	forget(mounts);
+	forget(cgroups);
 }
 
 void host_hugetlb_limit(uint64_t page_size, struct host_limit *limit)
