@@ -7,6 +7,7 @@
 #include <os/host.h>
 #include <os/os.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
