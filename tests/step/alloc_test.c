@@ -19,7 +19,8 @@ static void owner(struct step_world *w)
 	step_join(w, 1);
 	step_block(w, 1, 2, 0);
 	if (w->x) {
-		hp_off room = step_block(w, 0, w->x, 0);
+		/* the place had a block of another length before */
+		hp_off room = step_block(w, 0, w->x + (w->x <= 60 || w->x == 500), 0);
 		step_block(w, 0, 3, 0);
 		step_unblock(w, 0, room);
 		return;
@@ -224,6 +225,10 @@ static void in_the_way(struct step_world *w)
 	step_join(w, 3);
 	for (unsigned i = 0; i < 13; i++) step_block(w, 3, 64, 0);
 	for (unsigned i = 0; i < 13; i++) block[i] = i * chunk;
+	if (y > 0) { /* the run begins in a chunk that somebody has a block in */
+		step_unblock(w, 3, block[0]);
+		STEP_NEED(w, step_block(w, 3, 10, 0) == 0);
+	}
 	for (int a = 1; a <= 2; a++) step_join(w, a);
 	step_unblock(w, 3, block[y]);
 	hp_off bait = step_block(w, 1, 1, 0);
@@ -237,7 +242,7 @@ static void in_the_way(struct step_world *w)
 	step_unblock(w, 2, second);
 	step_unblock(w, 1, bait);
 	for (unsigned i = 0; i < 13; i++)
-		if (i != y && i != 6 && i != 7) step_unblock(w, 3, block[i]);
+		if (i != y && i != 6 && i != 7 && (y == 0 || i > 0)) step_unblock(w, 3, block[i]);
 	step_kill(w, 3);
 	step_join(w, 0); /* and recovers */
 	step_begin(w, 1, step_alloc, 1, 0);

@@ -1,0 +1,94 @@
+#!/bin/bash
+# Shows that the stepping harness can fail: builds copies of the library, each with one fault, and expects the tests named
+# beside it to fail. Not part of the ordinary run (several minutes): run it by hand after changing the harness, or the
+# protocols. Usage: tests/step/mutants.sh [NAME...]; exit status 1 when a mutant survives, or cannot be made any more.
+set -u
+source=$(cd "$(dirname "$0")/../.." && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+# name | file | perl program over the whole file | tests, as TEST or TEST:PART OF THE NAMES OF ITS ENTRIES
+mutants=$(cat <<'END'
+len_after_commit | parity/parity.h | s/(\tatomic_store_explicit\(&unit->len\[i\], \(uint16_t\)len, memory_order_relaxed\);\n)((?:.*\n){2}\tatomic_store_explicit\(a, [^;]*;\n)/$2\tatomic_signal_fence(memory_order_seq_cst);\n$1/ | alloc:local
+free_marks_before_check | parity/parity.h | s/(if \(__builtin_expect\(!\(\(a \^ r\) & parity_bit\(i\)\), 0\)\) return) 0;/if (0) return 0;/ | interleave:two
+remote_free_without_cas | parity/parity.h | s/!atomic_compare_exchange_weak_explicit\(&unit->r\[i >> 6\], &r, r \^ parity_bit\(i\), memory_order_release,\s*memory_order_relaxed\)/(atomic_store_explicit(&unit->r[i >> 6], r ^ parity_bit(i), memory_order_release), 0)/ | interleave:two
+cover_after_commit | page/survey.c | s/(\t\tfor \(uint32_t i = run->first \+ 1; i <= run->last; i\+\+\)\n\t\t\tatomic_store_explicit\(&pool->chunks\[i\]\.cover(?:[^;]*);\n)(.*?)(\t\tfor \(uint32_t i = run->first; i <= run->last; i\+\+\) \{)/$2$1$3/s | alloc:alloc 513
+span_after_commit | page/survey.c | s/(\t\tatomic_store_explicit\(&pool->chunks\[run->first\]\.span[^;]*;\n)(.*?)(\t\tfor \(uint32_t i = run->first; i <= run->last; i\+\+\) \{)/$2\t\tatomic_signal_fence(memory_order_seq_cst);\n$1$3/s | alloc:alloc 513
+view_not_looked_at_again | page/survey.c | s/if \(parity_view_count\(&view\) - parity_view_count\(&rest\) != to - from\) goto end;// | interleave:run
+rollback_frees | page/survey.c | s/(static void release_reach\(.*?\{\n)(.*?)(page_release\(me->pool, me->who, i\);)/$1$2\{ parity_free_all(&me->pool->units[i]); $3 \}/s | alloc interleave
+claim_by_store | page/own.c | s/got = got && atomic_compare_exchange_strong_explicit\(word, &old, mine, memory_order_acq_rel, memory_order_relaxed\);/if (got) atomic_store(word, mine);/ | interleave
+release_by_store | page/own.c | s/if \(!atomic_compare_exchange_strong\(word, &old, nobody\)\) return;/atomic_store(word, nobody);/ | interleave
+give_back_by_store | page/own.c | s/(page_give_back\(.*?forget\(owned\);.*?)atomic_compare_exchange_strong_explicit\(&chunk_of\(pool, chunk\)->ctl, &old, (ctl_make\([^)]*\)),\s*memory_order_acq_rel, memory_order_relaxed\)/$1atomic_store(&chunk_of(pool, chunk)->ctl, $2)/s | interleave
+tags_ignored | page/own.c | s/return tag == \(process \? page_tag\(pool\) : 0\) \|\|/return true || tag == (process ? page_tag(pool) : 0) ||/; s/if \(!page_tag_over\(pool, old\)\) return false;/{}/ | alloc:PROCESS interleave:PROCESS
+process_memory_kept | pool/recover.c | s/if \(\(\*layer\)->recover_record\) \(\*layer\)->recover_record/if (0) (*layer)->recover_record/g | recover:holder
+slot_freed_first | pool/recover.c | s/(\tfor \(const struct pool_layer \*const \*layer = pool_layers; \*layer; layer\+\+\)\n\t\tif \(\(\*layer\)->recover_slot\)[^;]*;\n)(.*?slot_make\(SLOT_FREE[^;]*;\n)/$2$1/s | recover alloc:dead
+marks_of_the_dead_stay | pool/recover.c | s/(static void displace_marks\(.*?\{\n)/$1\treturn;\n/s | recover:marked
+recoverers_live_for_ever | pool/recover.c | s/if \(record_state\(word\) == RECORD_RECOVERING\) \{/if (record_state(word) == RECORD_RECOVERING) return false;\n\tif (0) {/ | recover
+record_freed_first | pool/record.c | s/(\t\trecover_record\(pool, pool->record, pool->record_generation\);\n)(\t\tatomic_store_explicit\(&record->word[^;]*;\n)/$2$1/ | life:detach
+in_op_never_set | pool/participant.h | s/atomic_store_explicit\(&(me->slot|slot)->in_op, 1, memory_order_relaxed\)/atomic_store_explicit(&$1->in_op, 0, memory_order_relaxed)/g | interleave:owner
+in_op_cleared_early | page/page.c | s/(parity_allocate_local\(own->unit, )/participant_end(me), $1/g | interleave:owner
+marks_not_noticed | pool/participant.h | s/atomic_load_explicit\(&(me->slot|slot)->taker, memory_order_acquire\) (!=|==) me->seen/$2 eq '!=' ? '0' : '1'/ge | interleave
+busy_owners_robbed | pool/take.c | s/idle\[k\] = [^;]*;/idle[k] = true;/ | alloc:is somebody interleave:owner
+taken_by_store | pool/take.c | s/got\[i\] = atomic_compare_exchange_strong_explicit\(\s*want\[i\]\.ctl, &seen, (ctl_make\([^;]*?seen\)), memory_order_acq_rel,\s*memory_order_relaxed\);/got[i] = true; atomic_store(want[i].ctl, $1);/s | interleave
+sequence_not_counted | pool/take.c | s/\(uint32_t\)\(mark\[k\] \+ 1\)/(uint32_t)mark[k]/ | interleave
+publishing_not_said | pool/grow.c | s/atomic_store_explicit\(&pool->header->plan_phase, PLAN_PUBLISHING, memory_order_release\);// | life:grow by
+plan_not_written | pool/grow.c | s/plan_write\(pool, PLAN_POPULATING, at, to\);// | life:grow by recover:populated
+growth_lock_of_the_dead_stays | pool/grow.c | s/(static bool lock_holder_dead\(.*?\{\n)/$1\tif (pool) return false;\n/s | recover:growth
+trim_plan_not_written | page/trim.c | s/growth_plan_trim\(pool, first, first \+ group\);// | life:trim
+trim_looks_once | page/trim.c | s/if \(page_chunk_free\(pool, chunk\)\) return true;/return true;/; s/all = ctl_state\(ctl\) == CTL_OWNED && ctl_who\(ctl\) == me->who && page_chunk_free\(pool, i\);/all = true;/ | interleave:trim
+ready_too_early | pool/create.c | s/(\tgrowth_publish_first\()/\tatomic_store(&pool->header->ready, POOL_READY); pool->header->geometry.magic = POOL_MAGIC;\n$1/ | life:create
+END
+)
+
+mkdir "$work/copy"
+cp -r "$source"/{CMakeLists.txt,cmake,include,src,tests} "$work/copy/"
+build() {
+	cmake --build "$work/build" -j2 --target step_alloc_test step_life_test step_recover_test step_interleave_test
+}
+cmake -S "$work/copy" -B "$work/build" -DHUGEPOOL_TOOLS=OFF -DHUGEPOOL_BENCH=OFF -DHUGEPOOL_INSTALL=OFF >"$work/log" 2>&1 &&
+	build >>"$work/log" 2>&1 || { tail -20 "$work/log"; exit 1; }
+
+killed=0 survived=0
+while IFS='|' read -r name file rest; do
+	name=${name// /} file=src/${file// /}
+	program=${rest% | *} tests=${rest##* | }
+	if (($#)) && [[ " $* " != *" $name "* ]]; then continue; fi
+	cp "$source/$file" "$work/copy/$file"
+	perl -0pi -e "$program" "$work/copy/$file"
+	if cmp -s "$source/$file" "$work/copy/$file"; then
+		echo "not made: $name (the source reads differently now)"
+		survived=$((survived + 1))
+		continue
+	fi
+	verdict=survived
+	if ! build >"$work/log" 2>&1; then
+		grep -m3 'error' "$work/log"
+		verdict="not built"
+	else
+		while [ -n "$tests" ]; do # TEST:PART may hold blanks, so take one after the other
+			[[ $tests =~ ^\ *([a-z]+)(:(.*))?$ ]] || break
+			test=${BASH_REMATCH[1]} part=${BASH_REMATCH[3]}
+			if [[ -z $part && $tests =~ ^\ *([a-z]+)\ (.*)$ ]]; then
+				test=${BASH_REMATCH[1]} rest=${BASH_REMATCH[2]} part=
+			elif [[ $part =~ ^(.*)\ ((alloc|life|recover|interleave)(:.*)?)$ ]]; then
+				part=${BASH_REMATCH[1]} rest=${BASH_REMATCH[2]}
+			else
+				rest=
+			fi
+			tests=$rest
+			if [ -n "$part" ]; then export HP_STEP_ONLY=$part; else unset HP_STEP_ONLY; fi
+			HP_STEP_IMPATIENT=1 timeout 280 "$work/build/tests/step_${test}_test" >"$work/log" 2>&1
+			status=$?
+			if [ $status -ne 0 ] && [ $status -ne 77 ]; then
+				verdict="killed by $test: $(grep -a -m1 -E 'FAILED:|BROKEN:' "$work/log" | cut -c1-160)"
+				break
+			fi
+		done
+	fi
+	echo "$name: $verdict"
+	if [[ $verdict == killed* ]]; then killed=$((killed + 1)); else survived=$((survived + 1)); fi
+	cp -p "$source/$file" "$work/copy/$file"
+	touch "$work/copy/$file"
+done <<<"$mutants"
+echo "$killed mutants killed, $survived not"
+[ "$survived" -eq 0 ]
