@@ -38,7 +38,6 @@ static bool lock_try(hp_pool *pool, uint64_t word)
 	/* closed behind our back, and its number perhaps a file of the application by now: no hole is to be punched there.
 	 * The mapping does as well. */
 	if (!pool_fd_intact(&pool->data_fd)) pool->data.fd = -1;
-	participant_busy++;
 	growing = pool;
 	return true;
 }
@@ -48,6 +47,7 @@ int growth_lock(hp_pool *pool)
 	struct pool_header *header = pool->header;
 	uint64_t progress = atomic_load(&header->plan_progress), since = os_now_ns();
 	if (growing == pool) return -EBUSY; /* a signal handler on the thread that holds it */
+	if (!participant_enter(pool)) return -EBUSY;
 	for (;;) {
 		uint32_t turn = atomic_load_explicit(&header->growth_futex, memory_order_acquire);
 		uint64_t word = atomic_load_explicit(&header->growth_lock, memory_order_acquire);
@@ -62,6 +62,7 @@ int growth_lock(hp_pool *pool)
 			progress = moved;
 			since = now;
 		} else if (now - since > GROWTH_PATIENCE_NS) {
+			participant_exit();
 			return -EBUSY;
 		}
 	}
@@ -75,7 +76,7 @@ void growth_unlock(hp_pool *pool)
 	atomic_fetch_add_explicit(&header->growth_futex, 1, memory_order_release);
 	os_futex_wake(&header->growth_futex, 1 << 20);
 	growing = NULL;
-	participant_busy--;
+	participant_exit();
 }
 
 uint32_t growth_group(const hp_pool *pool)
@@ -156,7 +157,11 @@ void growth_settle(hp_pool *pool)
 void growth_recover(hp_pool *pool)
 {
 	uint64_t word = atomic_load_explicit(&pool->header->growth_lock, memory_order_acquire);
-	if (word >> 48 == 0 || !lock_holder_dead(pool, word) || !lock_try(pool, word)) return;
+	if (word >> 48 == 0 || !lock_holder_dead(pool, word) || !participant_enter(pool)) return;
+	if (!lock_try(pool, word)) {
+		participant_exit();
+		return;
+	}
 	growth_settle(pool);
 	growth_unlock(pool);
 }

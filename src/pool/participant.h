@@ -116,6 +116,23 @@ static inline void participant_count(_Atomic uint64_t *counter)
 /* Process-wide. Changes in every forked child; never 0. */
 uint32_t participant_fork_generation(void);
 
+/* The same for work in the name of the process: growing and recovering. False in a child that was forked by a signal handler
+ * right before and comes here instead of its parent: it has no business in the pool. */
+static inline bool participant_enter(const hp_pool *pool)
+{
+	participant_busy++;
+	atomic_signal_fence(memory_order_seq_cst); /* busy first: a child forked after the look loses the pool */
+	if (likely(atomic_load_explicit(&pool->joined, memory_order_relaxed) == participant_fork_generation())) return true;
+	participant_busy--;
+	return false;
+}
+
+static inline void participant_exit(void)
+{
+	atomic_signal_fence(memory_order_seq_cst);
+	participant_busy--;
+}
+
 /* Registration excludes fork and signal handlers of this thread. */
 struct participant_guard {
 	unsigned char saved_signals[128];

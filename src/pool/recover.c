@@ -104,9 +104,12 @@ static int recover_own_threads(hp_pool *pool)
 
 int recover_dead(hp_pool *pool)
 {
+	if (!participant_enter(pool)) return -ESRCH;
 	int error = record_trust(pool), found = 0;
-	if (error < 0) return error;
-	participant_busy++;
+	if (error < 0) {
+		participant_exit();
+		return error;
+	}
 	for (uint32_t i = 0; i < pool->record_count; i++) {
 		uint32_t generation;
 		if (i == pool->record || !claim_dead(pool, i, &generation)) continue;
@@ -122,7 +125,7 @@ int recover_dead(hp_pool *pool)
 	}
 	found += recover_own_threads(pool);
 	growth_recover(pool);
-	participant_busy--;
+	participant_exit();
 	if (found && pool->trace & HP_TRACE_ALL) pool_log(pool, "hugepool: recovered %d dead participants", found);
 	return found;
 }
