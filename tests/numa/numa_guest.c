@@ -33,11 +33,17 @@ static int node_of(void *page)
 /* How many of the pages of a range lie on each node; each must be on one. */
 static void count_nodes(char *start, uint64_t bytes, size_t step, uint64_t count[4])
 {
+	void *page[512];
+	int status[512];
 	memset(count, 0, 4 * sizeof *count);
-	for (uint64_t at = 0; at < bytes; at += step) {
-		int node = node_of(start + at);
-		must(node >= 0 && node < 4);
-		count[node]++;
+	for (uint64_t at = 0; at < bytes;) {
+		unsigned long n = 0;
+		for (; n < 512 && at < bytes; at += step) page[n++] = start + at;
+		must_be(syscall(SYS_move_pages, 0, n, page, NULL, status, 0), 0);
+		for (unsigned long i = 0; i < n; i++) {
+			must(status[i] >= 0 && status[i] < 4);
+			count[status[i]]++;
+		}
 	}
 }
 
@@ -78,7 +84,7 @@ static long long free_huge_on(int node)
 /* The kernel counts ordinary pages in batches a CPU. */
 static bool about(long long got, long long want, hp_rung rung)
 {
-	long long slack = rung == HP_RUNG_2M ? 0 : 512;
+	long long slack = rung == HP_RUNG_2M ? 0 : 400;
 	return got >= want - slack && got <= want + slack;
 }
 
@@ -132,7 +138,7 @@ static void policy_places_every_page(hp_rung rung, hp_numa_policy policy, int st
                                      uint64_t expected)
 {
 	static struct hp_report report;
-	uint64_t size = 32 * MIB, step = rung_size(rung), total = size / step, count[4];
+	uint64_t size = 16 * MIB, step = rung_size(rung), total = size / step, count[4];
 	long long before[2] = {used_on(0, rung), used_on(1, rung)};
 	hp_pool *pool;
 	run_on(from);
@@ -159,8 +165,8 @@ static void policy_places_every_page(hp_rung rung, hp_numa_policy policy, int st
 	must_be(report.rung_got, rung);
 	/* what it is used for later moves nothing */
 	void *block;
-	must_be(hp_page_alloc(pool, size, HP_PAGE_ZERO, &block), 0);
-	must_be(hp_page_zero(pool, block, size), 0);
+	must_be(hp_page_alloc(pool, size, 0, &block), 0);
+	must_be(hp_page_zero(pool, block, 4 * MIB), 0);
 	uint64_t again[4];
 	count_nodes(block, size, step, again);
 	must_be(memcmp(count, again, sizeof count), 0);
@@ -177,6 +183,7 @@ static void every_policy_places_every_page(void **state)
 		for (int strict = 0; strict < 2; strict++)
 			for (int from = 0; from < 2; from++) {
 				hp_rung rung = rungs[r];
+				if (rung == HP_RUNG_4K && strict != from) continue; /* half of them: emulation is slow */
 				uint64_t here = UINT64_C(1) << from, there = here ^ 3;
 				policy_places_every_page(rung, HP_NUMA_BIND, strict, there, from, there);
 				policy_places_every_page(rung, HP_NUMA_BIND, strict, here, from, here);
@@ -552,7 +559,7 @@ static void a_killed_grower_leaves_no_page_on_its_node(void **state)
 	(void)state;
 	uint64_t more = 48 * PAGE_2M;
 	unsigned half_way = 0;
-	for (int stop = 1; stop < 48; stop += 6) {
+	for (int stop = 1; stop < 48; stop += 11) {
 		long long before[2] = {free_huge_on(0), free_huge_on(1)};
 		hp_pool *pool = must_pool(HP_RUNG_2M, 4 * MIB, 4 * MIB + more, (struct hp_numa){HP_NUMA_BIND, 1, 1});
 		struct hp_numa there = {HP_NUMA_BIND, 1, 2}, here = {HP_NUMA_BIND, 1, 1};
