@@ -4,7 +4,8 @@
 #include "hp_test.h"
 #include <errno.h>
 
-static const struct step_pool small = {.pages = 768, .capacity = 768, .flags = HP_POOL_NO_AUTOGROW}; /* 12 chunks of 64 */
+static const struct step_pool small = {
+	.pages = 768, .capacity = 768, .flags = HP_POOL_NO_AUTOGROW}; /* 12 chunks of 64 */
 static const struct step_pool middle = {.pages = 5120, .capacity = 5120, .flags = HP_POOL_NO_AUTOGROW}; /* 80 of 64 */
 static const struct step_pool large = {.pages = 2560, .capacity = 32768, .flags = HP_POOL_NO_AUTOGROW}; /* 5 of 512 */
 static const struct step_pool fenced = {.pages = 768, .capacity = 768, .flags = HP_POOL_NO_AUTOGROW | HP_POOL_FENCED};
@@ -146,73 +147,73 @@ static void own_process_block(struct step_world *w)
 }
 
 static const struct step_case local[] = {
-    {"alloc 1, local", &small, owner, step_alloc, .x = 1, .effect = STEP_ALLOCATES},
-    {"alloc 3, local", &small, owner, step_alloc, .x = 3, .effect = STEP_ALLOCATES},
-    {"alloc 60, local", &small, owner, step_alloc, .x = 60, .effect = STEP_ALLOCATES},
-    {"free 1, local", &small, owner, step_free, .y = 1, .effect = STEP_FREES},
-    {"free 3, local", &small, owner, step_free, .y = 3, .effect = STEP_FREES},
-    {"free 64, local", &small, owner, step_free, .y = 64, .effect = STEP_FREES},
-    {"alloc 1, local, chunks of 512", &large, owner, step_alloc, .x = 1, .effect = STEP_ALLOCATES},
-    {"alloc 3, local, chunks of 512", &large, owner, step_alloc, .x = 3, .effect = STEP_ALLOCATES},
-    {"alloc 500, local, chunks of 512", &large, owner, step_alloc, .x = 500, .effect = STEP_ALLOCATES},
-    {"free 1, local, chunks of 512", &large, owner, step_free, .y = 1, .effect = STEP_FREES},
-    {"free 512, local, chunks of 512", &large, owner, step_free, .y = 512, .effect = STEP_FREES},
-    {"alloc 1, local, fenced", &fenced, owner, step_alloc, .x = 1, .effect = STEP_ALLOCATES},
-    {"free 1, local, fenced", &fenced, owner, step_free, .y = 1, .effect = STEP_FREES},
-    {"alloc 1 page zeroed, local", &small, owner, step_alloc, .x = 1, .y = HP_PAGE_ZERO, .effect = STEP_ALLOCATES},
+	{"alloc 1, local", &small, owner, step_alloc, .x = 1, .effect = STEP_ALLOCATES},
+	{"alloc 3, local", &small, owner, step_alloc, .x = 3, .effect = STEP_ALLOCATES},
+	{"alloc 60, local", &small, owner, step_alloc, .x = 60, .effect = STEP_ALLOCATES},
+	{"free 1, local", &small, owner, step_free, .y = 1, .effect = STEP_FREES},
+	{"free 3, local", &small, owner, step_free, .y = 3, .effect = STEP_FREES},
+	{"free 64, local", &small, owner, step_free, .y = 64, .effect = STEP_FREES},
+	{"alloc 1, local, chunks of 512", &large, owner, step_alloc, .x = 1, .effect = STEP_ALLOCATES},
+	{"alloc 3, local, chunks of 512", &large, owner, step_alloc, .x = 3, .effect = STEP_ALLOCATES},
+	{"alloc 500, local, chunks of 512", &large, owner, step_alloc, .x = 500, .effect = STEP_ALLOCATES},
+	{"free 1, local, chunks of 512", &large, owner, step_free, .y = 1, .effect = STEP_FREES},
+	{"free 512, local, chunks of 512", &large, owner, step_free, .y = 512, .effect = STEP_FREES},
+	{"alloc 1, local, fenced", &fenced, owner, step_alloc, .x = 1, .effect = STEP_ALLOCATES},
+	{"free 1, local, fenced", &fenced, owner, step_free, .y = 1, .effect = STEP_FREES},
+	{"alloc 1 page zeroed, local", &small, owner, step_alloc, .x = 1, .y = HP_PAGE_ZERO, .effect = STEP_ALLOCATES},
 };
 
 static const struct step_case remote[] = {
-    {"free 1, remote", &small, owned_by_another, step_free, .y = 1, .effect = STEP_FREES},
-    {"free 3, remote", &small, owned_by_another, step_free, .y = 3, .effect = STEP_FREES},
-    {"free 512, remote, 9 chunks", &middle, owned_by_another, step_free, .y = 512, .effect = STEP_FREES},
-    {"free 513, remote, 9 chunks", &middle, owned_by_another, step_free, .y = 513, .effect = STEP_FREES},
-    {"free 1500, remote, 24 chunks", &middle, owned_by_another, step_free, .y = 1500, .effect = STEP_FREES},
-    {"free 3, remote, chunks of 512", &large, owned_by_another, step_free, .y = 3, .effect = STEP_FREES},
-    {"free 512, remote, chunks of 512", &large, owned_by_another, step_free, .y = 512, .effect = STEP_FREES},
-    {"free 1500, remote, chunks of 512", &large, owned_by_another, step_free, .y = 1500, .effect = STEP_FREES},
-    {"free 3 of a dead owner", &small, owned_by_a_dead_one, step_free, .y = 3, .effect = STEP_FREES},
-    {"free 1500 of a dead owner", &middle, owned_by_a_dead_one, step_free, .y = 1500, .effect = STEP_FREES},
-    {"free 513, own run", &middle, owner, step_free, .y = 513, .effect = STEP_FREES},
+	{"free 1, remote", &small, owned_by_another, step_free, .y = 1, .effect = STEP_FREES},
+	{"free 3, remote", &small, owned_by_another, step_free, .y = 3, .effect = STEP_FREES},
+	{"free 512, remote, 9 chunks", &middle, owned_by_another, step_free, .y = 512, .effect = STEP_FREES},
+	{"free 513, remote, 9 chunks", &middle, owned_by_another, step_free, .y = 513, .effect = STEP_FREES},
+	{"free 1500, remote, 24 chunks", &middle, owned_by_another, step_free, .y = 1500, .effect = STEP_FREES},
+	{"free 3, remote, chunks of 512", &large, owned_by_another, step_free, .y = 3, .effect = STEP_FREES},
+	{"free 512, remote, chunks of 512", &large, owned_by_another, step_free, .y = 512, .effect = STEP_FREES},
+	{"free 1500, remote, chunks of 512", &large, owned_by_another, step_free, .y = 1500, .effect = STEP_FREES},
+	{"free 3 of a dead owner", &small, owned_by_a_dead_one, step_free, .y = 3, .effect = STEP_FREES},
+	{"free 1500 of a dead owner", &middle, owned_by_a_dead_one, step_free, .y = 1500, .effect = STEP_FREES},
+	{"free 513, own run", &middle, owner, step_free, .y = 513, .effect = STEP_FREES},
 };
 
 static const struct step_case chunks[] = {
-    {"slot registration", &small, unregistered, step_touch, .effect = STEP_NONE},
-    {"registration and alloc 1", &small, unregistered, step_alloc, .x = 1, .effect = STEP_ALLOCATES},
-    {"free 3 without a slot", &small, owned_by_another, step_free, .y = 3, .effect = STEP_FREES},
-    {"alloc 1, taking an unowned chunk", &small, newcomer, step_alloc, .x = 1, .effect = STEP_ALLOCATES},
-    {"alloc 64, taking an unowned chunk", &small, newcomer, step_alloc, .x = 64, .effect = STEP_ALLOCATES},
-    {"alloc 512, taking an unowned chunk of 512", &large, newcomer, step_alloc, .x = 512, .effect = STEP_ALLOCATES},
-    {"alloc 3, giving up a full chunk", &small, full_chunks, step_alloc, .x = 3, .effect = STEP_ALLOCATES},
-    {"alloc 10, adopting an abandoned chunk", &small, abandoned, step_alloc, .x = 10, .effect = STEP_ALLOCATES},
-    {"alloc 24, adopting an abandoned chunk", &small, abandoned, step_alloc, .x = 24, .effect = STEP_ALLOCATES},
-    {"alloc 20, recovering a dead owner", &small, dead_owner_of_all, step_alloc, .x = 20, .effect = STEP_ALLOCATES},
-    {"alloc 20, taking from a sleeping owner", &small, sleeping_owner, step_alloc, .x = 20, .effect = STEP_ALLOCATES,
+	{"slot registration", &small, unregistered, step_touch, .effect = STEP_NONE},
+	{"registration and alloc 1", &small, unregistered, step_alloc, .x = 1, .effect = STEP_ALLOCATES},
+	{"free 3 without a slot", &small, owned_by_another, step_free, .y = 3, .effect = STEP_FREES},
+	{"alloc 1, taking an unowned chunk", &small, newcomer, step_alloc, .x = 1, .effect = STEP_ALLOCATES},
+	{"alloc 64, taking an unowned chunk", &small, newcomer, step_alloc, .x = 64, .effect = STEP_ALLOCATES},
+	{"alloc 512, taking an unowned chunk of 512", &large, newcomer, step_alloc, .x = 512, .effect = STEP_ALLOCATES},
+	{"alloc 3, giving up a full chunk", &small, full_chunks, step_alloc, .x = 3, .effect = STEP_ALLOCATES},
+	{"alloc 10, adopting an abandoned chunk", &small, abandoned, step_alloc, .x = 10, .effect = STEP_ALLOCATES},
+	{"alloc 24, adopting an abandoned chunk", &small, abandoned, step_alloc, .x = 24, .effect = STEP_ALLOCATES},
+	{"alloc 20, recovering a dead owner", &small, dead_owner_of_all, step_alloc, .x = 20, .effect = STEP_ALLOCATES},
+	{"alloc 20, taking from a sleeping owner", &small, sleeping_owner, step_alloc, .x = 20, .effect = STEP_ALLOCATES,
      .flags = STEP_TAKES},
-    {"alloc 600, taking from three sleeping owners", &small, sleeping_owners, step_alloc, .x = 600,
+	{"alloc 600, taking from three sleeping owners", &small, sleeping_owners, step_alloc, .x = 600,
      .effect = STEP_ALLOCATES, .flags = STEP_TAKES},
-    {"alloc 768, taking everything", &small, sleeping_owners, step_alloc, .x = 768, .effect = STEP_ALLOCATES,
+	{"alloc 768, taking everything", &small, sleeping_owners, step_alloc, .x = 768, .effect = STEP_ALLOCATES,
      .flags = STEP_TAKES},
-    {"alloc 20, out of memory", &small, nearly_full, step_alloc, .x = 20, .effect = STEP_NONE,
+	{"alloc 20, out of memory", &small, nearly_full, step_alloc, .x = 20, .effect = STEP_NONE,
      .flags = STEP_FAILS | STEP_TAKES},
 };
 
 static const struct step_case runs[] = {
-    {"alloc 65", &small, owner, step_alloc, .x = 65, .effect = STEP_ALLOCATES},
-    {"alloc 512, 8 chunks", &middle, newcomer, step_alloc, .x = 512, .effect = STEP_ALLOCATES},
-    {"alloc 513, 9 chunks", &middle, newcomer, step_alloc, .x = 513, .effect = STEP_ALLOCATES},
-    {"alloc 1500, 24 chunks", &middle, newcomer, step_alloc, .x = 1500, .effect = STEP_ALLOCATES},
-    {"alloc 1500, 24 chunks, some its own", &middle, owner, step_alloc, .x = 1500, .effect = STEP_ALLOCATES},
-    {"alloc 513, chunks of 512", &large, newcomer, step_alloc, .x = 513, .effect = STEP_ALLOCATES},
-    {"alloc 1500, chunks of 512", &large, newcomer, step_alloc, .x = 1500, .effect = STEP_ALLOCATES},
+	{"alloc 65", &small, owner, step_alloc, .x = 65, .effect = STEP_ALLOCATES},
+	{"alloc 512, 8 chunks", &middle, newcomer, step_alloc, .x = 512, .effect = STEP_ALLOCATES},
+	{"alloc 513, 9 chunks", &middle, newcomer, step_alloc, .x = 513, .effect = STEP_ALLOCATES},
+	{"alloc 1500, 24 chunks", &middle, newcomer, step_alloc, .x = 1500, .effect = STEP_ALLOCATES},
+	{"alloc 1500, 24 chunks, some its own", &middle, owner, step_alloc, .x = 1500, .effect = STEP_ALLOCATES},
+	{"alloc 513, chunks of 512", &large, newcomer, step_alloc, .x = 513, .effect = STEP_ALLOCATES},
+	{"alloc 1500, chunks of 512", &large, newcomer, step_alloc, .x = 1500, .effect = STEP_ALLOCATES},
 };
 
 static const struct step_case process[] = {
-    {"alloc 1, class PROCESS, local", &small, own_process_block, step_alloc, .x = 1, .y = HP_PAGE_PROCESS},
-    {"alloc 64, class PROCESS", &small, own_process_block, step_alloc, .x = 64, .y = HP_PAGE_PROCESS},
-    {"alloc 200, class PROCESS", &small, own_process_block, step_alloc, .x = 200, .y = HP_PAGE_PROCESS},
-    {"free 2, class PROCESS", &small, own_process_block, step_free, .y = 2, .effect = STEP_FREES},
-    {"free 200, class PROCESS", &small, own_process_block, step_free, .y = 200, .effect = STEP_FREES},
+	{"alloc 1, class PROCESS, local", &small, own_process_block, step_alloc, .x = 1, .y = HP_PAGE_PROCESS},
+	{"alloc 64, class PROCESS", &small, own_process_block, step_alloc, .x = 64, .y = HP_PAGE_PROCESS},
+	{"alloc 200, class PROCESS", &small, own_process_block, step_alloc, .x = 200, .y = HP_PAGE_PROCESS},
+	{"free 2, class PROCESS", &small, own_process_block, step_free, .y = 2, .effect = STEP_FREES},
+	{"free 200, class PROCESS", &small, own_process_block, step_free, .y = 200, .effect = STEP_FREES},
 };
 
 /* A run of 6 chunks is wanted of a pool of 13. Actor 1 owns chunk y, which lies where the run would begin, is free, and
@@ -252,11 +253,13 @@ static void in_the_way(struct step_world *w)
 
 static const struct step_pool thirteen = {.pages = 832, .capacity = 832, .flags = HP_POOL_NO_AUTOGROW};
 #define IN_THE_WAY(chunk) \
-	{"run of 6 chunks, chunk " #chunk " is somebody's", &thirteen, in_the_way, step_alloc, .x = 384, .y = chunk, \
-	 .effect = STEP_ALLOCATES, .flags = STEP_BUSY | STEP_TAKES | STEP_ALONE}
+	{ \
+		"run of 6 chunks, chunk " #chunk " is somebody's", &thirteen, in_the_way, step_alloc, \
+			.x = 384, .y = chunk, .effect = STEP_ALLOCATES, .flags = STEP_BUSY | STEP_TAKES | STEP_ALONE \
+	}
 
 static const struct step_case conflicts[] = {
-    IN_THE_WAY(0), IN_THE_WAY(1), IN_THE_WAY(2), IN_THE_WAY(3), IN_THE_WAY(4), IN_THE_WAY(5),
+	IN_THE_WAY(0), IN_THE_WAY(1), IN_THE_WAY(2), IN_THE_WAY(3), IN_THE_WAY(4), IN_THE_WAY(5),
 };
 
 #define TEST(table) \
@@ -276,8 +279,9 @@ int main(void)
 {
 	step_need_ptrace();
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(local_operations), cmocka_unit_test(remote_operations), cmocka_unit_test(chunks_operations),
-	    cmocka_unit_test(runs_operations), cmocka_unit_test(process_operations), cmocka_unit_test(conflicts_operations),
+		cmocka_unit_test(local_operations),   cmocka_unit_test(remote_operations),
+		cmocka_unit_test(chunks_operations),  cmocka_unit_test(runs_operations),
+		cmocka_unit_test(process_operations), cmocka_unit_test(conflicts_operations),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,6 +5,7 @@
  * pointer. A function that is to be stepped is enclosed by two breakpoint instructions. */
 #include "harness.h"
 #include "pool/participant.h"
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -347,7 +348,8 @@ void step_model_add(struct step_world *w, hp_off off, uint64_t pages, int owner)
 	for (; i > 0 && w->block[i - 1].off > off; i--) w->block[i] = w->block[i - 1];
 	w->block[i] = (struct step_block){off, pages, owner};
 	w->blocks++;
-	for (uint64_t k = 0; k < pages * (HP_PAGE_SIZE / 8); k++) ((uint64_t *)(void *)(w->data + off))[k] = pattern(off, k);
+	for (uint64_t k = 0; k < pages * (HP_PAGE_SIZE / 8); k++)
+		((uint64_t *)(void *)(w->data + off))[k] = pattern(off, k);
 }
 
 bool step_model_remove(struct step_world *w, hp_off off)
@@ -391,7 +393,8 @@ void step_unblock(struct step_world *w, int a, hp_off off)
 
 static void traced_registers(struct step_world *w, int a)
 {
-	STEP_NEED(w, ptrace(PTRACE_GETREGS, w->actor[a].pid, NULL, &w->regs) == 0);
+	struct iovec regs = {&w->regs, sizeof w->regs};
+	STEP_NEED(w, ptrace(PTRACE_GETREGSET, w->actor[a].pid, (void *)NT_PRSTATUS, &regs) == 0);
 }
 
 /* Waits for the next stop; anything but a trap is a failure of what is stepped. */
@@ -478,6 +481,13 @@ void step_until_written(struct step_world *w, int a, bool (*there)(struct step_w
 	}
 	if (words) watch_word(w, pid, 7, 0);
 }
+#else
+void step_until_written(struct step_world *w, int a, bool (*there)(struct step_world *world, int actor),
+                        const void *const *word, unsigned words)
+{
+	(void)word, (void)words;
+	step_until(w, a, there);
+}
 #endif
 
 int64_t step_finish(struct step_world *w, int a)
@@ -500,7 +510,8 @@ bool step_inside(struct step_world *w, int a)
 	int record = step_record(w, w->control, a);
 	for (uint32_t i = 0; i < w->geometry.slots; i++) {
 		uint64_t word = atomic_load(&slot[i].word);
-		if (slot_state(word) == SLOT_LIVE && (int)slot_record(word) == record && atomic_load(&slot[i].in_op)) return true;
+		if (slot_state(word) == SLOT_LIVE && (int)slot_record(word) == record && atomic_load(&slot[i].in_op))
+			return true;
 	}
 	return false;
 }
@@ -525,7 +536,8 @@ void step_need_ptrace(void)
 	}
 	int status = 0;
 	bool good = pid > 0 && waitpid(pid, &status, 0) == pid && WIFSTOPPED(status) &&
-	            ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL) == 0 && waitpid(pid, &status, 0) == pid && WIFSTOPPED(status);
+	            ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL) == 0 && waitpid(pid, &status, 0) == pid &&
+	            WIFSTOPPED(status);
 	if (pid > 0 && WIFSTOPPED(status)) {
 		kill(pid, SIGKILL);
 		waitpid(pid, &status, 0);

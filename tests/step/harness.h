@@ -36,14 +36,14 @@ struct step_env {
 typedef int64_t step_fn(struct step_env *env, uint64_t x, uint64_t y);
 
 /* Functions of actors. x, y as said. */
-step_fn step_attach, step_detach; /* - */
-step_fn step_alloc;               /* bytes / 4096 pages, flags: the block's offset */
-step_fn step_free;                /* offset */
-step_fn step_touch;               /* registers the thread: a slot, nothing owned */
+step_fn step_attach, step_detach;           /* - */
+step_fn step_alloc;                         /* bytes / 4096 pages, flags: the block's offset */
+step_fn step_free;                          /* offset */
+step_fn step_touch;                         /* registers the thread: a slot, nothing owned */
 step_fn step_recover, step_grow, step_trim; /* -; bytes; keep */
-step_fn step_exhaust;  /* allocates blocks of x pages until nothing is left, into env->list: how many */
+step_fn step_exhaust;   /* allocates blocks of x pages until nothing is left, into env->list: how many */
 step_fn step_free_list; /* frees y blocks of the list, from the x-th */
-step_fn step_churn;    /* x pairs of alloc and free of y pages, 0 or the first error */
+step_fn step_churn;     /* x pairs of alloc and free of y pages, 0 or the first error */
 
 struct step_actor {
 	pid_t pid; /* 0: none */
@@ -78,12 +78,12 @@ struct step_world {
 	/* where the victim is */
 	uint64_t instructions, states;
 	struct user_regs_struct regs;
-	int effect; /* seen so far: 0 none, 1 complete */
+	int effect;         /* seen so far: 0 none, 1 complete */
 	char *last, *first; /* control as last seen, and as it was at the beginning */
 	struct step_seen *seen;
 	struct step_copy *copy;
 	unsigned failures;
-	unsigned kills; /* real ones */
+	unsigned kills;      /* real ones */
 	unsigned look_alive; /* actors that live in the copy looked at */
 };
 
@@ -104,14 +104,15 @@ bool step_model_remove(struct step_world *world, hp_off off);
 
 /* Running one function of an actor instruction by instruction. */
 void step_begin(struct step_world *world, int actor, step_fn *fn, uint64_t x, uint64_t y); /* stops before its first */
-bool step_one(struct step_world *world, int actor); /* one instruction; false: the function is over, and where it stands */
+bool step_one(struct step_world *world,
+              int actor); /* one instruction; false: the function is over, and where it stands */
 /* To the first instruction where `there` holds; it must come. */
 void step_until(struct step_world *world, int actor, bool (*there)(struct step_world *world, int actor));
 /* The same at full speed: looks when one of up to 4 words of control is written, or (words 0) after each system call. */
 void step_until_written(struct step_world *world, int actor, bool (*there)(struct step_world *world, int actor),
                         const void *const *word, unsigned words);
 int64_t step_finish(struct step_world *world, int actor); /* lets it run to the end, and gives its result */
-bool step_inside(struct step_world *world, int actor); /* its slot says that it is inside an operation */
+bool step_inside(struct step_world *world, int actor);    /* its slot says that it is inside an operation */
 bool step_at_syscall(const struct step_world *world);
 
 __attribute__((format(printf, 2, 3))) void step_fail(struct step_world *world, const char *format, ...);
@@ -124,7 +125,7 @@ __attribute__((noreturn)) void step_broken(struct step_world *world, const char 
 /* ---- verification ---- */
 
 enum step_effect {
-	STEP_NONE = 0, /* nothing in the model may change */
+	STEP_NONE = 0,  /* nothing in the model may change */
 	STEP_ALLOCATES, /* a block of `pages` pages is there or not */
 	STEP_FREES,     /* the block at world->x is there or not */
 	STEP_GROWS,     /* `pages` pages more are committed, or not */
@@ -134,11 +135,11 @@ enum step_effect {
 struct step_expect {
 	enum step_effect effect;
 	uint64_t pages;
-	hp_off off;  /* STEP_FREES */
-	int must;    /* -1: either, 0: not done, 1: done */
+	hp_off off;     /* STEP_FREES */
+	int must;       /* -1: either, 0: not done, 1: done */
 	unsigned alive; /* bit a: actor a lives (in a copy: gets its lock) */
-	bool files;  /* the data file holds exactly the committed pages */
-	bool takes;  /* what living actors own may be taken from them */
+	bool files;     /* the data file holds exactly the committed pages */
+	bool takes;     /* what living actors own may be taken from them */
 };
 
 /* Verifies the pool as it is now, in a copy. Returns whether the effect is there, or -1. */
@@ -172,9 +173,9 @@ struct step_case {
 	uint64_t pages; /* of the effect; 0: x */
 	unsigned flags;
 };
-#define STEP_FILES 1u /* verify which pages the data file holds */
-#define STEP_TAKES 2u /* may take from living owners */
-#define STEP_FAILS 4u /* the operation must fail with -ENOMEM, and do nothing */
+#define STEP_FILES 1u   /* verify which pages the data file holds */
+#define STEP_TAKES 2u   /* may take from living owners */
+#define STEP_FAILS 4u   /* the operation must fail with -ENOMEM, and do nothing */
 #define STEP_DEPTH2 16u /* a recoverer: points are repeated with it killed, and actor 1, which recovers both, stepped */
 #define STEP_LEAVES 32u /* afterwards the victim is no participant any more */
 #define STEP_NO_KILLS 64u
@@ -197,12 +198,12 @@ struct step_pair {
 	struct step_side a, b;
 	unsigned flags;
 };
-#define STEP_MAY_FAIL 1u /* one of the two may find nothing: -ENOMEM */
+#define STEP_MAY_FAIL 1u  /* one of the two may find nothing: -ENOMEM */
 #define STEP_SAME_FREE 2u /* both free one block: one gets 0, the other -EALREADY or -ENOENT */
-#define STEP_STOPS 4u     /* B is all of actors 1 to 3 at once, each of them doing much; nothing else is verified of them */
-#define STEP_RACES 16u    /* with STEP_SAME_FREE, by the owner and another: both may get 0, and nothing is verified then */
-#define STEP_SLOW 32u     /* fewer points */
-#define STEP_FRESH 8u    /* what A does in the kernel cannot be put back: a sample of points, each from a fresh start */
+#define STEP_STOPS 4u /* B is all of actors 1 to 3 at once, each of them doing much; nothing else is verified of them */
+#define STEP_RACES 16u /* with STEP_SAME_FREE, by the owner and another: both may get 0, and nothing is verified then */
+#define STEP_SLOW 32u  /* fewer points */
+#define STEP_FRESH 8u  /* what A does in the kernel cannot be put back: a sample of points, each from a fresh start */
 
 struct pool_header *step_header(struct step_world *world);
 struct pool_chunk *step_chunks(struct step_world *world);

@@ -82,7 +82,8 @@ struct step_image *image_take(struct step_world *w, int a, bool registers, struc
 		list_ranges(w, pid, image);
 	}
 	if (!registers) at_rest(w, pid);
-	STEP_NEED(w, process_vm_readv(pid, image->here, image->ranges, image->there, image->ranges, 0) == (ssize_t)image->bytes);
+	STEP_NEED(w, process_vm_readv(pid, image->here, image->ranges, image->there, image->ranges, 0) ==
+	                 (ssize_t)image->bytes);
 	image->registers = registers;
 	if (!registers) return image;
 	image->regs = w->regs;
@@ -102,14 +103,16 @@ void image_put(struct step_world *w, int a, const struct step_image *image)
 		STEP_NEED(w, WIFSTOPPED(status) && status >> 16 == PTRACE_EVENT_STOP);
 	}
 	if (!image->registers) at_rest(w, pid);
-	STEP_NEED(w, process_vm_writev(pid, image->here, image->ranges, image->there, image->ranges, 0) == (ssize_t)image->bytes);
+	STEP_NEED(w, process_vm_writev(pid, image->here, image->ranges, image->there, image->ranges, 0) ==
+	                 (ssize_t)image->bytes);
 	if (!image->registers) return;
 	struct iovec xstate = {(void *)(uintptr_t)image->xstate, image->xstate_size};
 	w->regs = image->regs;
 #ifdef __x86_64__
 	w->regs.orig_rax = ~0ul; /* no system call to go on with */
 #endif
-	STEP_NEED(w, ptrace(PTRACE_SETREGS, pid, NULL, &w->regs) == 0);
+	struct iovec regs = {&w->regs, sizeof w->regs};
+	STEP_NEED(w, ptrace(PTRACE_SETREGSET, pid, (void *)NT_PRSTATUS, &regs) == 0);
 	STEP_NEED(w, ptrace(PTRACE_SETREGSET, pid, (void *)NT_X86_XSTATE, &xstate) == 0);
 }
 

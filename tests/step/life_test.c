@@ -73,16 +73,28 @@ static void full(struct step_world *w)
 	step_join(w, 0);
 }
 
+/* Blocks in chunks that have no owner any more. */
+static void abandoned(struct step_world *w)
+{
+	idle_member(w);
+	step_join(w, 2);
+	for (int i = 0; i < 6; i++) step_block(w, 2, 60, 0);
+	step_kill(w, 2);
+	STEP_NEED(w, step_call(w, 1, step_recover, 0, 0) == 1);
+}
+
 static const struct step_case cases[] = {
-    {"attach", &fixed, stranger, step_attach, .flags = STEP_FILES},
-    {"attach, recovering a dead process", &fixed, heir, step_attach, .flags = STEP_FILES},
-    {"detach", &fixed, member, step_detach, .flags = STEP_LEAVES},
-    {"grow by 2 chunks", &growing, idle_member, step_grow, .x = 128 * HP_PAGE_SIZE, .effect = STEP_GROWS, .pages = 128,
+	{"attach", &fixed, stranger, step_attach, .flags = STEP_FILES},
+	{"attach, recovering a dead process", &fixed, heir, step_attach, .flags = STEP_FILES},
+	{"detach", &fixed, member, step_detach, .flags = STEP_LEAVES},
+	{"grow by 2 chunks", &growing, idle_member, step_grow, .x = 128 * HP_PAGE_SIZE, .effect = STEP_GROWS, .pages = 128,
      .flags = STEP_FILES},
-    {"grow into holes", &growing, holed, step_grow, .x = 64 * HP_PAGE_SIZE, .effect = STEP_GROWS, .pages = 64,
+	{"grow into holes", &growing, holed, step_grow, .x = 64 * HP_PAGE_SIZE, .effect = STEP_GROWS, .pages = 64,
      .flags = STEP_FILES | STEP_NO_KILLS},
-    {"alloc 40, growing", &autogrow, full, step_alloc, .x = 40, .effect = STEP_ALLOCATES, .flags = STEP_NO_KILLS},
-    {"trim by 3 chunks", &fixed, member, step_trim, .x = (768 - 192) * HP_PAGE_SIZE, .effect = STEP_TRIMS, .pages = 192,
+	{"alloc 40, growing", &autogrow, full, step_alloc, .x = 40, .effect = STEP_ALLOCATES, .flags = STEP_NO_KILLS},
+	{"trim around blocks", &fixed, abandoned, step_trim, .x = HP_PAGE_SIZE, .effect = STEP_TRIMS, .pages = 256,
+     .flags = STEP_FILES | STEP_TAKES},
+	{"trim by 3 chunks", &fixed, member, step_trim, .x = (768 - 192) * HP_PAGE_SIZE, .effect = STEP_TRIMS, .pages = 192,
      .flags = STEP_FILES | STEP_TAKES},
 };
 
@@ -97,8 +109,12 @@ static void pools_grow_shrink_and_gain_members(void **state)
 static int64_t create(struct step_env *env, uint64_t x, uint64_t y)
 {
 	(void)x, (void)y;
-	struct hp_pool_options options = {.size = fixed.pages * HP_PAGE_SIZE, .name = "made", .choice = HP_CHOICE_REQUIRE,
-	                                  .rung = HP_RUNG_4K, .max_threads = 10, .max_processes = 10,
+	struct hp_pool_options options = {.size = fixed.pages * HP_PAGE_SIZE,
+	                                  .name = "made",
+	                                  .choice = HP_CHOICE_REQUIRE,
+	                                  .rung = HP_RUNG_4K,
+	                                  .max_threads = 10,
+	                                  .max_processes = 10,
 	                                  .flags = HP_POOL_NO_AUTOGROW};
 	return hp_pool_create(&options, &env->pool);
 }
@@ -116,8 +132,7 @@ static int its_file(pid_t pid, const char *kind)
 		ssize_t length = readlink(link, target, sizeof target - 1);
 		if (length <= 0) continue;
 		target[length] = 0;
-		if (strncmp(target, want, strlen(want)) == 0)
-			fd = open(link, O_RDWR | O_CLOEXEC);
+		if (strncmp(target, want, strlen(want)) == 0) fd = open(link, O_RDWR | O_CLOEXEC);
 	}
 	if (dir) closedir(dir);
 	return fd;
@@ -211,7 +226,8 @@ static int step_create(const void *unused, unsigned index)
 	if (error < 0) step_fail(w, "creating fails with %lld", (long long)error);
 	if (w->states < 10) step_fail(w, "the creator's files were not found");
 	if (!w->effect) step_fail(w, "the pool was never ready");
-	run_report("create: %llu instructions, %llu states", (unsigned long long)instructions, (unsigned long long)w->states);
+	run_report("create: %llu instructions, %llu states", (unsigned long long)instructions,
+	           (unsigned long long)w->states);
 	int failures = (int)w->failures;
 	step_close(w);
 	return failures;

@@ -18,7 +18,6 @@ view_not_looked_at_again | page/survey.c | s/if \(parity_view_count\(&view\) - p
 rollback_frees | page/survey.c | s/(static void release_reach\(.*?\{\n)(.*?)(page_release\(me->pool, me->who, i\);)/$1$2\{ parity_free_all(&me->pool->units[i]); $3 \}/s | alloc interleave
 claim_by_store | page/own.c | s/got = got && atomic_compare_exchange_strong_explicit\(word, &old, mine, memory_order_acq_rel, memory_order_relaxed\);/if (got) atomic_store(word, mine);/ | interleave
 release_by_store | page/own.c | s/if \(!atomic_compare_exchange_strong\(word, &old, nobody\)\) return;/atomic_store(word, nobody);/ | interleave
-give_back_by_store | page/own.c | s/(page_give_back\(.*?forget\(owned\);.*?)atomic_compare_exchange_strong_explicit\(&chunk_of\(pool, chunk\)->ctl, &old, (ctl_make\([^)]*\)),\s*memory_order_acq_rel, memory_order_relaxed\)/$1atomic_store(&chunk_of(pool, chunk)->ctl, $2)/s | interleave
 tags_ignored | page/own.c | s/return tag == \(process \? page_tag\(pool\) : 0\) \|\|/return true || tag == (process ? page_tag(pool) : 0) ||/; s/if \(!page_tag_over\(pool, old\)\) return false;/{}/ | alloc:PROCESS interleave:PROCESS
 process_memory_kept | pool/recover.c | s/if \(\(\*layer\)->recover_record\) \(\*layer\)->recover_record/if (0) (*layer)->recover_record/g | recover:holder
 slot_freed_first | pool/recover.c | s/(\tfor \(const struct pool_layer \*const \*layer = pool_layers; \*layer; layer\+\+\)\n\t\tif \(\(\*layer\)->recover_slot\)[^;]*;\n)(.*?slot_make\(SLOT_FREE[^;]*;\n)/$2$1/s | recover alloc:dead
@@ -29,19 +28,19 @@ in_op_never_set | pool/participant.h | s/atomic_store_explicit\(&(me->slot|slot)
 in_op_cleared_early | page/page.c | s/(parity_allocate_local\(own->unit, )/participant_end(me), $1/g | interleave:owner
 marks_not_noticed | pool/participant.h | s/atomic_load_explicit\(&(me->slot|slot)->taker, memory_order_acquire\) (!=|==) me->seen/$2 eq '!=' ? '0' : '1'/ge | interleave
 busy_owners_robbed | pool/take.c | s/idle\[k\] = [^;]*;/idle[k] = true;/ | alloc:is somebody interleave:owner
-taken_by_store | pool/take.c | s/got\[i\] = atomic_compare_exchange_strong_explicit\(\s*want\[i\]\.ctl, &seen, (ctl_make\([^;]*?seen\)), memory_order_acq_rel,\s*memory_order_relaxed\);/got[i] = true; atomic_store(want[i].ctl, $1);/s | interleave
 sequence_not_counted | pool/take.c | s/\(uint32_t\)\(mark\[k\] \+ 1\)/(uint32_t)mark[k]/ | interleave
 publishing_not_said | pool/grow.c | s/atomic_store_explicit\(&pool->header->plan_phase, PLAN_PUBLISHING, memory_order_release\);// | life:grow by
 plan_not_written | pool/grow.c | s/plan_write\(pool, PLAN_POPULATING, at, to\);// | life:grow by recover:populated
 growth_lock_of_the_dead_stays | pool/grow.c | s/(static bool lock_holder_dead\(.*?\{\n)/$1\tif (pool) return false;\n/s | recover:growth
 trim_plan_not_written | page/trim.c | s/growth_plan_trim\(pool, first, first \+ group\);// | life:trim
-trim_looks_once | page/trim.c | s/if \(page_chunk_free\(pool, chunk\)\) return true;/return true;/; s/all = ctl_state\(ctl\) == CTL_OWNED && ctl_who\(ctl\) == me->who && page_chunk_free\(pool, i\);/all = true;/ | interleave:trim
+trim_looks_once | page/trim.c | s/if \(page_chunk_free\(pool, chunk\)\) return true;/return true;/; s/all = ctl_state\(ctl\) == CTL_OWNED && ctl_who\(ctl\) == me->who && page_chunk_free\(pool, i\);/all = true;/ | life:trim interleave:trim
 ready_too_early | pool/create.c | s/(\tgrowth_publish_first\()/\tatomic_store(&pool->header->ready, POOL_READY); pool->header->geometry.magic = POOL_MAGIC;\n$1/ | life:create
 END
 )
 
 mkdir "$work/copy"
 cp -r "$source"/{CMakeLists.txt,cmake,include,src,tests} "$work/copy/"
+cp -r "$source/src" "$work/src" # as it was now, whatever is edited meanwhile
 build() {
 	cmake --build "$work/build" -j2 --target step_alloc_test step_life_test step_recover_test step_interleave_test
 }
@@ -53,9 +52,9 @@ while IFS='|' read -r name file rest; do
 	name=${name// /} file=src/${file// /}
 	program=${rest% | *} tests=${rest##* | }
 	if (($#)) && [[ " $* " != *" $name "* ]]; then continue; fi
-	cp "$source/$file" "$work/copy/$file"
+	cp "$work/$file" "$work/copy/$file"
 	perl -0pi -e "$program" "$work/copy/$file"
-	if cmp -s "$source/$file" "$work/copy/$file"; then
+	if cmp -s "$work/$file" "$work/copy/$file"; then
 		echo "not made: $name (the source reads differently now)"
 		survived=$((survived + 1))
 		continue
@@ -66,15 +65,8 @@ while IFS='|' read -r name file rest; do
 		verdict="not built"
 	else
 		while [ -n "$tests" ]; do # TEST:PART may hold blanks, so take one after the other
-			[[ $tests =~ ^\ *([a-z]+)(:(.*))?$ ]] || break
-			test=${BASH_REMATCH[1]} part=${BASH_REMATCH[3]}
-			if [[ -z $part && $tests =~ ^\ *([a-z]+)\ (.*)$ ]]; then
-				test=${BASH_REMATCH[1]} rest=${BASH_REMATCH[2]} part=
-			elif [[ $part =~ ^(.*)\ ((alloc|life|recover|interleave)(:.*)?)$ ]]; then
-				part=${BASH_REMATCH[1]} rest=${BASH_REMATCH[2]}
-			else
-				rest=
-			fi
+			[[ $tests =~ ^\ *(alloc|life|recover|interleave)(:([^:]*))?(\ (alloc|life|recover|interleave)(:.*|\ .*)?)?$ ]] || break
+			test=${BASH_REMATCH[1]} part=${BASH_REMATCH[3]} rest=${BASH_REMATCH[4]}
 			tests=$rest
 			if [ -n "$part" ]; then export HP_STEP_ONLY=$part; else unset HP_STEP_ONLY; fi
 			HP_STEP_IMPATIENT=1 timeout 280 "$work/build/tests/step_${test}_test" >"$work/log" 2>&1
@@ -87,7 +79,7 @@ while IFS='|' read -r name file rest; do
 	fi
 	echo "$name: $verdict"
 	if [[ $verdict == killed* ]]; then killed=$((killed + 1)); else survived=$((survived + 1)); fi
-	cp -p "$source/$file" "$work/copy/$file"
+	cp -p "$work/$file" "$work/copy/$file"
 	touch "$work/copy/$file"
 done <<<"$mutants"
 echo "$killed mutants killed, $survived not"

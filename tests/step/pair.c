@@ -16,14 +16,15 @@
 
 #define A 0
 #define B 1
-#define TRIALS 1500 /* a pair, unless HP_STEP_FULL: with longer operations not every instruction, but each that changes
+#define TRIALS \
+	1500 /* a pair, unless HP_STEP_FULL: with longer operations not every instruction, but each that changes
                        something */
 
 struct pair {
 	struct step_world *world;
 	const struct step_pair *entry;
 	struct step_side a, b; /* with their arguments */
-	unsigned living; /* actors */
+	unsigned living;       /* actors */
 	struct step_image *image[STEP_ACTORS];
 	char *control; /* at the point */
 	struct step_block block[STEP_BLOCKS];
@@ -139,8 +140,11 @@ static void a_dies(struct pair *pair, int64_t b)
 	const struct step_side *side = &pair->a;
 	bool gone = pair->freed || (pair->entry->flags & STEP_SAME_FREE && b == 0); /* B has freed A's block */
 	bool process = side->effect == STEP_ALLOCATES && side->y & HP_PAGE_PROCESS;
-	struct step_expect expect = {.effect = gone || process ? STEP_NONE : side->effect, .pages = side->pages, .off = side->x,
-	                             .alive = pair->living & ~(1u << A), .takes = true};
+	struct step_expect expect = {.effect = gone || process ? STEP_NONE : side->effect,
+	                             .pages = side->pages,
+	                             .off = side->x,
+	                             .alive = pair->living & ~(1u << A),
+	                             .takes = true};
 	step_verify_copy(w, &expect);
 }
 
@@ -157,7 +161,8 @@ static void both_done(struct pair *pair, int64_t a, int64_t b)
 	if (!leaves) has_all(pair, A, 0);
 	if (!w->failures) has_all(pair, B, 0);
 	if (!w->failures && !leaves) has_all(pair, A, 0);
-	struct step_expect expect = {.effect = STEP_NONE, .alive = leaves ? pair->living & ~1u : pair->living, .takes = true};
+	struct step_expect expect = {
+		.effect = STEP_NONE, .alive = leaves ? pair->living & ~1u : pair->living, .takes = true};
 	if (!w->failures) step_verify_copy(w, &expect);
 	expect.alive = 0;
 	if (!w->failures) step_verify_copy(w, &expect);
@@ -176,7 +181,8 @@ static int64_t others_work(struct pair *pair)
 	}
 	uint64_t spare = 4 * w->geometry.chunk_pages;
 	int64_t got = w->failures ? 0 : step_call(w, 1, step_exhaust, 1, 0);
-	if (got < 0 || (uint64_t)got + spare < step_free_pages(w)) step_fail(w, "near exhaustion actor 1 gets %lld pages", (long long)got);
+	if (got < 0 || (uint64_t)got + spare < step_free_pages(w))
+		step_fail(w, "near exhaustion actor 1 gets %lld pages", (long long)got);
 	if (got > 0 && step_call(w, 1, step_free_list, 0, (uint64_t)got) < 0) step_fail(w, "actor 1 cannot free");
 	return result;
 }
@@ -184,7 +190,8 @@ static int64_t others_work(struct pair *pair)
 static void trial(struct pair *pair)
 {
 	struct step_world *w = pair->world;
-	int64_t b = pair->entry->flags & STEP_STOPS ? others_work(pair) : step_call(w, B, pair->b.run, pair->b.x, pair->b.y);
+	int64_t b = pair->entry->flags & STEP_STOPS ? others_work(pair)
+	                                            : step_call(w, B, pair->b.run, pair->b.x, pair->b.y);
 	pair->trials++;
 	pair->freed = pair->succeeded = false;
 	if (b == INT64_MIN || w->failures) return;
@@ -229,7 +236,8 @@ static void pair_open(struct pair *pair, const struct step_pair *entry)
 	pair->pages = w->shape.pages;
 	pair->blocks = w->blocks;
 	memcpy(pair->block, w->block, sizeof pair->block);
-	STEP_NEED(w, (pair->control = malloc(w->control_size)) && (pair->used = malloc(w->geometry.capacity / HP_PAGE_SIZE)));
+	STEP_NEED(w,
+	          (pair->control = malloc(w->control_size)) && (pair->used = malloc(w->geometry.capacity / HP_PAGE_SIZE)));
 	for (int a = 0; a < STEP_ACTORS; a++) {
 		if (!w->actor[a].alive) continue;
 		pair->living |= 1u << a;
@@ -295,7 +303,11 @@ static int run_pair(const void *table, unsigned index)
 	struct pair pair, all = {0};
 	walk(&all, entry);
 	uint64_t length = all.length, next = 0;
-	uint64_t stride = step_full() ? 1 : length / (entry->flags & STEP_STOPS ? 100 : entry->flags & STEP_SLOW ? 250 : TRIALS) + 1;
+	uint64_t stride = step_full() ? 1
+	                              : length / (entry->flags & STEP_STOPS  ? 100
+	                                          : entry->flags & STEP_SLOW ? 250
+	                                                                     : TRIALS) +
+	                                    1;
 	pair_open(&pair, entry);
 	struct step_world *w = pair.world;
 	if (entry->flags & STEP_FRESH) {

@@ -41,7 +41,8 @@ static bool has_claimed(struct step_world *w, int a)
 	unsigned owned = 0;
 	for (uint32_t i = 0; i < w->geometry.chunks; i++) {
 		uint64_t ctl = atomic_load(&step_chunks(w)[i].ctl);
-		owned += ctl_state(ctl) == CTL_OWNED && (int)slot_record(atomic_load(&step_slots(w)[ctl_owner(ctl) - 1].word)) == record;
+		owned += ctl_state(ctl) == CTL_OWNED &&
+		         (int)slot_record(atomic_load(&step_slots(w)[ctl_owner(ctl) - 1].word)) == record;
 	}
 	return owned >= 4;
 }
@@ -185,20 +186,23 @@ static void has_been_trimmer(struct step_world *w)
 	w->shape.pages -= 64;
 }
 
-#define RECOVER(text, pool, setup, more) {"recover " text, pool, setup, step_recover, .flags = STEP_DEPTH2 | (more)}
+#define RECOVER(text, pool, setup, more) \
+	{ \
+		"recover " text, pool, setup, step_recover, .flags = STEP_DEPTH2 | (more) \
+	}
 static const struct step_case cases[] = {
-    RECOVER("a holder of blocks of both classes", &fixed, holder, 0),
-    RECOVER("one that had claimed half a run", &fixed, claimer, 0),
-    RECOVER("one that had marked an owner", &fixed, taker, STEP_TAKES),
-    RECOVER("one that was detaching", &fixed, leaver, 0),
-    RECOVER("a recoverer of class PROCESS", &fixed, recoverer, 0),
-    RECOVER("one that had locked growth", &growing, locker, STEP_FILES),
-    RECOVER("one that was to populate", &growing, populater, STEP_FILES),
-    RECOVER("one that had populated", &growing, populated, STEP_FILES),
-    RECOVER("one that was to publish", &growing, publisher, STEP_FILES),
-    RECOVER("one that had published a part", &growing, half_publisher, STEP_FILES),
-    RECOVER("one that was trimming", &growing, trimmer, STEP_FILES | STEP_TAKES),
-    RECOVER("one that had trimmed", &growing, has_been_trimmer, STEP_FILES | STEP_TAKES),
+	RECOVER("a holder of blocks of both classes", &fixed, holder, 0),
+	RECOVER("one that had claimed half a run", &fixed, claimer, 0),
+	RECOVER("one that had marked an owner", &fixed, taker, STEP_TAKES),
+	RECOVER("one that was detaching", &fixed, leaver, 0),
+	RECOVER("a recoverer of class PROCESS", &fixed, recoverer, 0),
+	RECOVER("one that had locked growth", &growing, locker, STEP_FILES),
+	RECOVER("one that was to populate", &growing, populater, STEP_FILES),
+	RECOVER("one that had populated", &growing, populated, STEP_FILES),
+	RECOVER("one that was to publish", &growing, publisher, STEP_FILES),
+	RECOVER("one that had published a part", &growing, half_publisher, STEP_FILES),
+	RECOVER("one that was trimming", &growing, trimmer, STEP_FILES | STEP_TAKES),
+	RECOVER("one that had trimmed", &growing, has_been_trimmer, STEP_FILES | STEP_TAKES),
 };
 
 static void recovery_survives_its_recoverer(void **state)

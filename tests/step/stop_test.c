@@ -39,12 +39,12 @@ static void newcomer(struct step_world *w)
 	}
 
 static const struct step_pair pairs[] = {
-    STOPPED("stopped in alloc 1", four, step_alloc, 1, STEP_ALLOCATES),
-    STOPPED("stopped in alloc 3", four, step_alloc, 3, STEP_ALLOCATES),
-    STOPPED("stopped in a local free", four, step_free, 0, STEP_FREES),
-    STOPPED("stopped in a remote free", remote, step_free, 0, STEP_FREES),
-    STOPPED("stopped in taking a chunk", newcomer, step_alloc, 1, STEP_ALLOCATES),
-    STOPPED("stopped in making a run of 4 chunks", newcomer, step_alloc, 200, STEP_ALLOCATES),
+	STOPPED("stopped in alloc 1", four, step_alloc, 1, STEP_ALLOCATES),
+	STOPPED("stopped in alloc 3", four, step_alloc, 3, STEP_ALLOCATES),
+	STOPPED("stopped in a local free", four, step_free, 0, STEP_FREES),
+	STOPPED("stopped in a remote free", remote, step_free, 0, STEP_FREES),
+	STOPPED("stopped in taking a chunk", newcomer, step_alloc, 1, STEP_ALLOCATES),
+	STOPPED("stopped in making a run of 4 chunks", newcomer, step_alloc, 200, STEP_ALLOCATES),
 };
 
 static void the_stopped_stop_nobody(void **state)

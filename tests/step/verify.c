@@ -35,7 +35,7 @@ struct look {
 	struct run run[STEP_BLOCKS + 8];
 	unsigned runs;
 	uint64_t committed, live, reachable; /* pages; reachable: free and usable for class POOL */
-	unsigned char *used; /* a byte a page: 0 free and usable, 2 taken by the survivor */
+	unsigned char *used;                 /* a byte a page: 0 free and usable, 2 taken by the survivor */
 	void **block;
 };
 
@@ -227,7 +227,8 @@ static int compare(struct look *look)
 		if (hp_page_size_at(look->pool, block->off) != (int64_t)(block->pages * HP_PAGE_SIZE))
 			step_fail(w, "hp_page_size_at(0x%llx) is wrong", (unsigned long long)block->off);
 		for (uint64_t p = 0; p < block->pages; p++)
-			if (memcmp(look->data + block->off + p * HP_PAGE_SIZE, w->data + block->off + p * HP_PAGE_SIZE, HEAD_BYTES)) {
+			if (memcmp(look->data + block->off + p * HP_PAGE_SIZE, w->data + block->off + p * HP_PAGE_SIZE,
+			           HEAD_BYTES)) {
 				step_fail(w, "recovery changed the block at 0x%llx", (unsigned long long)block->off);
 				return -1;
 			}
@@ -246,7 +247,8 @@ static int compare(struct look *look)
 		effect = is != was;
 		bool right = expect->effect == STEP_GROWS ? is == was || is == was + expect->pages
 		                                          : is <= was && is + expect->pages >= was;
-		if (!right) step_fail(w, "%llu pages are committed, %llu were", (unsigned long long)is, (unsigned long long)was);
+		if (!right)
+			step_fail(w, "%llu pages are committed, %llu were", (unsigned long long)is, (unsigned long long)was);
 		if (expect->effect == STEP_TRIMS) effect = is + expect->pages == was;
 	} else if (look->committed != w->shape.pages && w->shape.flags & HP_POOL_NO_AUTOGROW) {
 		step_fail(w, "%llu pages are committed, %llu were", (unsigned long long)look->committed,
@@ -314,8 +316,8 @@ static void fill_gaps(struct look *look)
 		void *block;
 		int error = hp_page_alloc(look->pool, gap[i].pages * HP_PAGE_SIZE, 0, &block);
 		if (error < 0) {
-			step_fail(w, "a survivor gets no run of %llu pages, though one is free (%d)", (unsigned long long)gap[i].pages,
-			          error);
+			step_fail(w, "a survivor gets no run of %llu pages, though one is free (%d)",
+			          (unsigned long long)gap[i].pages, error);
 			break;
 		}
 		look->block[filled++] = block;
@@ -354,8 +356,9 @@ static void free_everything(struct look *look)
 		          (unsigned long long)look->committed);
 	void *block;
 	int error = longest ? hp_page_alloc(look->pool, longest * HP_PAGE_SIZE, 0, &block) : 0;
-	if (error < 0) step_fail(w, "after freeing everything there is no run of all %llu pages (%d)",
-	                         (unsigned long long)longest, error);
+	if (error < 0)
+		step_fail(w, "after freeing everything there is no run of all %llu pages (%d)", (unsigned long long)longest,
+		          error);
 	if (!error && longest && (error = hp_page_free(look->pool, block)) < 0)
 		step_fail(w, "freeing the run of all pages fails with %d", error);
 }
@@ -471,7 +474,8 @@ static void no_holes(struct step_world *w)
 	off_t bytes = (off_t)w->geometry.chunk_pages * HP_PAGE_SIZE;
 	for (uint32_t i = 0; i < w->geometry.chunks; i++)
 		if (ctl_state(atomic_load(&chunk[i].ctl)) != CTL_UNCOMMITTED &&
-		    (lseek(w->fds[2], i * bytes, SEEK_DATA) != i * bytes || lseek(w->fds[2], i * bytes, SEEK_HOLE) < (i + 1) * bytes))
+		    (lseek(w->fds[2], i * bytes, SEEK_DATA) != i * bytes ||
+		     lseek(w->fds[2], i * bytes, SEEK_HOLE) < (i + 1) * bytes))
 			step_fail(w, "chunk %u is committed, and there is no memory behind it", i);
 }
 
