@@ -184,9 +184,9 @@ static __attribute__((noinline)) intptr_t alloc_finish(hp_pool *pool, int node, 
 static __attribute__((noinline)) intptr_t alloc_other(hp_pool *pool, size_t bytes, unsigned flags)
 {
 	struct participant *me = participant_current;
-	struct pool_slot *slot;
+	struct pool_slot *slot = me->slot;
 	uint64_t pages = (bytes + HP_PAGE_SIZE - 1) / HP_PAGE_SIZE;
-	if (participant_is_fast(me, pool) && pages - 1 < PARITY_GRANULES && !flags && (slot = participant_try_begin(me))) {
+	if (participant_is_fast(me, pool) && pages - 1 < PARITY_GRANULES && !flags && participant_try_begin(me, slot)) {
 		struct page_owned *own = &page_state(me)->own[PAGE_ACTIVE];
 		int i = pages > 1 ? parity_view_find_run(&own->view, (unsigned)pages) : parity_view_find(&own->view, 1);
 		if (likely(i >= 0)) {
@@ -205,9 +205,9 @@ static __attribute__((noinline)) intptr_t alloc_other(hp_pool *pool, size_t byte
 intptr_t hp_page_alloc_address(hp_pool *pool, size_t bytes, unsigned flags)
 {
 	struct participant *me = participant_current;
-	struct pool_slot *slot;
+	struct pool_slot *slot = me->slot;
 	if (participant_is_fast(me, pool) && likely(bytes - 1 < 64 * HP_PAGE_SIZE && !flags) &&
-	    likely(slot = participant_try_begin(me))) {
+	    likely(participant_try_begin(me, slot))) {
 		struct page_owned *own = &page_state(me)->own[PAGE_ACTIVE];
 		unsigned pages = (unsigned)(bytes + HP_PAGE_SIZE - 1) / HP_PAGE_SIZE;
 		int i = parity_view_take_near(&own->view, pages);
@@ -301,14 +301,14 @@ static int free_slow(hp_pool *pool, hp_off off)
 static __attribute__((noinline)) int free_other(hp_pool *pool, hp_off off)
 {
 	struct participant *me = participant_current;
-	struct pool_slot *slot;
+	struct pool_slot *slot = me->slot;
 	if (participant_is_fast(me, pool) && !(off & (HP_PAGE_SIZE - 1)) && off < pool->capacity) {
 		uint64_t page = off >> 12;
 		uint32_t chunk = (uint32_t)(page >> pool->page_shift_chunk);
 		unsigned i = (unsigned)page & (pool->chunk_pages - 1);
 		struct page_owned *own = page_find_owned(me, chunk);
 		if (own) {
-			if (likely(slot = participant_try_begin(me))) {
+			if (likely(participant_try_begin(me, slot))) {
 				/* looked at again: a signal handler may have changed what we own before the operation began */
 				unsigned len = own->chunk1 == chunk + 1 ? parity_free_local(own->unit, i) : 0;
 				if (likely(len)) {
@@ -330,8 +330,8 @@ static __attribute__((noinline)) int free_other(hp_pool *pool, hp_off off)
 	return error;
 }
 
-/* The pages of a run that does not lie within one word of the view. */
-static __attribute__((noinline)) int free_far(struct participant *me, struct page_owned *own, unsigned i, unsigned len)
+/* The rest of a free inside an operation: the pages of a run go back to the view. */
+static __attribute__((noinline)) int free_run(struct participant *me, struct page_owned *own, unsigned i, unsigned len)
 {
 	parity_view_give(&own->view, i, parity_len(len, i, own->view.granules));
 	participant_count(&me->slot->frees);
@@ -345,13 +345,14 @@ int hp_page_free(hp_pool *pool, void *block)
 	struct page_owned *own = &page_state(me)->own[PAGE_ACTIVE];
 	uintptr_t at = (uintptr_t)block - (uintptr_t)own->start;
 	unsigned i = (unsigned)(at >> 12);
-	struct pool_slot *slot;
+	struct pool_slot *slot = me->slot;
 	if (participant_is_fast(me, pool) && likely(at < own->bytes && !(at & (HP_PAGE_SIZE - 1))) &&
-	    likely(slot = participant_try_begin(me))) {
+	    likely(participant_try_begin(me, slot))) {
 		/* looked at again: a signal handler may have changed what we own before the operation began */
 		unsigned len = likely((uintptr_t)own->start == (uintptr_t)block - at) ? parity_free_local(own->unit, i) : 0;
 		if (likely(len)) {
-			if (unlikely(!parity_view_give_near(&own->view, i, len))) return free_far(me, own, i, len);
+			if (len != 1) return free_run(me, own, i, len);
+			parity_view_give_one(&own->view, i);
 			participant_count(&slot->frees);
 			participant_end_fast(slot);
 			return 0;

@@ -76,7 +76,7 @@ static inline uint64_t parity_runs(uint64_t free, unsigned n)
 	return free;
 }
 
-/* n granules, 1 to 64, of the current word: the first, or -1 when it has not that many in a row. No search. */
+/* n granules, 1 to 64, of the current word: the first, or -1 when its first free run is shorter. No search. */
 static inline int parity_view_take_near(struct parity_view *view, unsigned n)
 {
 	unsigned w = view->word;
@@ -88,25 +88,14 @@ static inline int parity_view_take_near(struct parity_view *view, unsigned n)
 		return (int)(w * 64 + b);
 	}
 	uint64_t used = ~(free >> b); /* above the first free one */
-	if (__builtin_expect(used && (unsigned)__builtin_ctzll(used) < n, 0)) {
-		free = parity_runs(free, n);
-		if (!free) return -1;
-		b = (unsigned)__builtin_ctzll(free);
-	}
+	if (__builtin_expect(used && (unsigned)__builtin_ctzll(used) < n, 0)) return -1;
 	view->free[w] &= ~parity_mask(b, n);
 	return (int)(w * 64 + b);
 }
 
-/* Gives back what lies within one word; false, and nothing has happened, when it does not. */
-static inline bool parity_view_give_near(struct parity_view *view, unsigned i, unsigned n)
+static inline void parity_view_give_one(struct parity_view *view, unsigned i)
 {
-	if (n == 1) {
-		view->free[i >> 6] |= parity_bit(i);
-		return true;
-	}
-	if (n - 1 > 63 - (i & 63)) return false;
-	view->free[i >> 6] |= parity_mask(i & 63, n);
-	return true;
+	view->free[i >> 6] |= parity_bit(i);
 }
 
 /* First run of n free granules, or -1. */

@@ -73,17 +73,16 @@ static inline bool participant_is_fast(struct participant *me, hp_pool *pool)
 	return likely(atomic_load_explicit(&me->fast, memory_order_relaxed) == pool);
 }
 
-/* Fast entry, without a call: NULL, and nothing has begun, when the thread is inside an operation already (this is a
- * signal handler) or there is news of a taker; the slow path deals with both. Otherwise the slot, for the end. */
-static inline struct pool_slot *participant_try_begin(struct participant *me)
+/* Fast entry, without a call: false, and nothing has begun, when the thread is inside an operation already (this is a
+ * signal handler) or there is news of a taker; the slow path deals with both. slot: me's. */
+static inline bool participant_try_begin(const struct participant *me, struct pool_slot *slot)
 {
-	struct pool_slot *slot = me->slot;
-	if (unlikely(atomic_load_explicit(&slot->in_op, memory_order_relaxed))) return NULL;
+	if (unlikely(atomic_load_explicit(&slot->in_op, memory_order_relaxed))) return false;
 	atomic_store_explicit(&slot->in_op, 1, memory_order_relaxed);
 	atomic_signal_fence(memory_order_seq_cst); /* as in participant_begin */
-	if (likely(atomic_load_explicit(&slot->taker, memory_order_acquire) == me->seen)) return slot;
+	if (likely(atomic_load_explicit(&slot->taker, memory_order_acquire) == me->seen)) return true;
 	atomic_store_explicit(&slot->in_op, 0, memory_order_release);
-	return NULL;
+	return false;
 }
 
 static inline void participant_end_fast(struct pool_slot *slot)
