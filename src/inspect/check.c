@@ -43,7 +43,8 @@ static void check_span(struct check *check, uint32_t chunk, unsigned page, uint6
 	if (last >= pool_top(pool)) wrong(check, "chunk %u: the run at page %u reaches beyond the pool", chunk, page);
 	for (uint32_t i = chunk + 1; i <= last && !check->wrong; i++) {
 		uint64_t ctl, left = page + pages - (i - chunk) * cp;
-		if (!inspect_committed(pool, i, &ctl)) wrong(check, "chunk %u: uncommitted under a live run of chunk %u", i, chunk);
+		if (!inspect_committed(pool, i, &ctl))
+			wrong(check, "chunk %u: uncommitted under a live run of chunk %u", i, chunk);
 		if (page_prefix(pool, i) != (left < cp ? left : cp))
 			wrong(check, "chunk %u: does not know that the run at chunk %u, page %u covers it", i, chunk, page);
 	}
@@ -71,7 +72,8 @@ static void check_chunk(struct check *check, uint32_t i)
 	const hp_pool *pool = check->pool;
 	uint64_t ctl, tag = atomic_load_explicit(&pool->chunks[i].tag, memory_order_acquire);
 	if (i >= pool_top(pool)) { /* published before the top is raised */
-		if (inspect_committed(pool, i, &ctl) && !growing(pool)) wrong(check, "chunk %u: lost, it lies beyond the last one committed", i);
+		if (inspect_committed(pool, i, &ctl) && !growing(pool))
+			wrong(check, "chunk %u: lost, it lies beyond the last one committed", i);
 		return;
 	}
 	uint8_t node = atomic_load_explicit(&pool->nodes[i], memory_order_relaxed);
@@ -86,13 +88,16 @@ static void check_chunk(struct check *check, uint32_t i)
 	if (ctl_state(ctl) > CTL_QUARANTINED) wrong(check, "chunk %u: in no known state", i);
 	if (ctl_state(ctl) == CTL_OWNED) {
 		uint32_t slot = ctl_owner(ctl) - 1;
-		uint64_t word = slot < pool->slot_count ? atomic_load_explicit(&pool->slots[slot].word, memory_order_acquire) : 0;
+		uint64_t word = slot < pool->slot_count ? atomic_load_explicit(&pool->slots[slot].word, memory_order_acquire)
+		                                        : 0;
 		if (slot_state(word) == SLOT_FREE || slot_generation(word) != ctl_generation(ctl))
 			wrong(check, "chunk %u: lost, its owner slot %u generation %u is gone", i, slot, ctl_generation(ctl));
 	}
 	if (ctl_state(ctl) == CTL_RECOVERING) {
 		uint32_t record = ctl_owner(ctl) - 1;
-		uint64_t word = record < pool->record_count ? atomic_load_explicit(&pool->records[record].word, memory_order_acquire) : 0;
+		uint64_t word = record < pool->record_count
+		                    ? atomic_load_explicit(&pool->records[record].word, memory_order_acquire)
+		                    : 0;
 		if (record_state(word) == RECORD_FREE || (record_generation(word) & 0xffff) != ctl_generation(ctl))
 			wrong(check, "chunk %u: lost, its recoverer is gone", i);
 	}
@@ -110,18 +115,22 @@ static void check_slot(struct check *check, uint32_t i)
 	uint64_t mark = atomic_load_explicit(&pool->slots[i].taker, memory_order_acquire);
 	uint32_t in_op = atomic_load_explicit(&pool->slots[i].in_op, memory_order_acquire);
 	if (slot_state(word) > SLOT_RECOVERING) wrong(check, "slot %u: in no known state", i);
-	if (in_op > 1 || (in_op && slot_state(word) == SLOT_FREE)) wrong(check, "slot %u: inside an operation of nobody", i);
+	if (in_op > 1 || (in_op && slot_state(word) == SLOT_FREE))
+		wrong(check, "slot %u: inside an operation of nobody", i);
 	if (i >= pool_slots_top(pool) && word != 0 && slot_state(word) != SLOT_FREE)
 		wrong(check, "slot %u: lost, it lies beyond the last one used", i);
 	if (slot_state(word) != SLOT_FREE) {
 		uint32_t record = slot_record(word);
-		uint64_t of = record < pool->record_count ? atomic_load_explicit(&pool->records[record].word, memory_order_acquire) : 0;
+		uint64_t of = record < pool->record_count
+		                  ? atomic_load_explicit(&pool->records[record].word, memory_order_acquire)
+		                  : 0;
 		if (record_state(of) == RECORD_FREE || record_generation(of) != slot_record_generation(word))
 			wrong(check, "slot %u: lost, its process record %u is gone", i, record);
 	}
 	if (mark >> 32) {
 		uint32_t taker = (uint32_t)(mark >> 48) - 1;
-		uint64_t of = taker < pool->slot_count ? atomic_load_explicit(&pool->slots[taker].word, memory_order_acquire) : 0;
+		uint64_t of = taker < pool->slot_count ? atomic_load_explicit(&pool->slots[taker].word, memory_order_acquire)
+		                                       : 0;
 		if (slot_state(of) == SLOT_FREE || slot_generation(of) != ((uint32_t)(mark >> 32) & 0xffff))
 			wrong(check, "slot %u: marked by a taker, slot %u, that is gone", i, taker);
 	}
@@ -134,7 +143,8 @@ static void check_record(struct check *check, uint32_t i)
 	if (record_state(word) > RECORD_RECOVERING) wrong(check, "process record %u: in no known state", i);
 	/* one that is dead itself is found dead by the next; one that cannot exist is not */
 	if (record_state(word) == RECORD_RECOVERING && record_recoverer(word) - 1 >= pool->record_count)
-		wrong(check, "process record %u: being recovered by record %u, which does not exist", i, record_recoverer(word) - 1);
+		wrong(check, "process record %u: being recovered by record %u, which does not exist", i,
+		      record_recoverer(word) - 1);
 }
 
 static void check_growth(struct check *check, uint32_t unused)
@@ -147,7 +157,8 @@ static void check_growth(struct check *check, uint32_t unused)
 	if (phase > PLAN_TRIMMING) wrong(check, "growth: a plan in no known phase");
 	if (phase != PLAN_NONE && holder == 0) wrong(check, "growth: a plan that nobody carries out");
 	/* a holder that is gone loses the lock to the next who wants it; one that cannot exist never held it */
-	if (holder > pool->record_count) wrong(check, "growth: locked by process record %u, which does not exist", holder - 1);
+	if (holder > pool->record_count)
+		wrong(check, "growth: locked by process record %u, which does not exist", holder - 1);
 	if (phase != PLAN_NONE && (atomic_load(&header->plan_from) > atomic_load(&header->plan_to) ||
 	                           atomic_load(&header->plan_to) > pool->chunk_count))
 		wrong(check, "growth: a plan for chunks that do not exist");
@@ -213,8 +224,7 @@ int hp_pool_check(hp_pool *pool, hp_log_fn *finding, void *arg)
 {
 	if (!pool) return -EINVAL;
 	int found = 0;
-	if (!geometry_intact(pool) ||
-	    atomic_load_explicit(&pool->header->ready, memory_order_acquire) != POOL_READY) {
+	if (!geometry_intact(pool) || atomic_load_explicit(&pool->header->ready, memory_order_acquire) != POOL_READY) {
 		found++;
 		if (finding) finding(arg, "header: changed since the pool was made");
 	}

@@ -68,7 +68,8 @@ int hp_pool_dump(hp_pool *pool, hp_write_fn *write, void *arg)
 		if (record_state(word) == RECORD_FREE) continue;
 		char comm[sizeof record->comm + 1] = "";
 		for (unsigned k = 0; k < sizeof record->comm && (comm[k] = atomic_load(&record->comm[k])); k++)
-			if (comm[k] < ' ' || comm[k] > '~') comm[k] = '?'; /* anybody may have written it, and it goes to terminals */
+			if (comm[k] < ' ' || comm[k] > '~')
+				comm[k] = '?'; /* anybody may have written it, and it goes to terminals */
 		stop = put(&dump, "process record %u: %s, pid %u, %s\n", i,
 		           record_state(word) == RECORD_LIVE ? "live" : "being recovered",
 		           atomic_load_explicit(&record->pid, memory_order_relaxed), comm);

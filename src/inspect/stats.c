@@ -83,7 +83,8 @@ int hp_pool_stats(hp_pool *pool, struct hp_pool_stats *out)
 		stats.threads += slot_state(atomic_load_explicit(&slot->word, memory_order_relaxed)) == SLOT_LIVE;
 	}
 	for (uint32_t i = 0; i < pool->record_count; i++)
-		stats.processes += record_state(atomic_load_explicit(&pool->records[i].word, memory_order_relaxed)) == RECORD_LIVE;
+		stats.processes += record_state(atomic_load_explicit(&pool->records[i].word, memory_order_relaxed)) ==
+		                   RECORD_LIVE;
 	stats.taken = atomic_load_explicit(&pool->header->taken, memory_order_relaxed);
 	stats.recovered = atomic_load_explicit(&pool->header->recovered, memory_order_relaxed);
 	stats.quarantined = atomic_load_explicit(&pool->header->quarantined, memory_order_relaxed);

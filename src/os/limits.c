@@ -20,7 +20,8 @@
 static char *slurp(const char *path)
 {
 	void *text;
-	if (os_map(NULL, FILE_MOST, PROT_READ | PROT_WRITE, OS_MAP_PRIVATE_ANON | OS_MAP_NORESERVE, -1, 0, &text) < 0) return NULL;
+	if (os_map(NULL, FILE_MOST, PROT_READ | PROT_WRITE, OS_MAP_PRIVATE_ANON | OS_MAP_NORESERVE, -1, 0, &text) < 0)
+		return NULL;
 	if (os_read_file(path, text, FILE_MOST) >= 0) return text;
 	os_unmap(text, FILE_MOST);
 	return NULL;

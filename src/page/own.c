@@ -137,7 +137,8 @@ bool page_refresh(struct participant *me, struct page_owned *owned)
 	hp_pool *pool = me->pool;
 	uint32_t chunk = owned->chunk1 - 1;
 	uint64_t now = page_others(pool, chunk);
-	if (now == owned->others && !atomic_load_explicit(&chunk_of(pool, chunk)->cover, memory_order_relaxed)) return false;
+	if (now == owned->others && !atomic_load_explicit(&chunk_of(pool, chunk)->cover, memory_order_relaxed))
+		return false;
 	owned->others = now;
 	page_view(pool, chunk, &owned->view);
 	return true;
@@ -238,10 +239,11 @@ static void recover_record_chunks(hp_pool *pool, uint32_t record, uint32_t gener
 		/* left half-way by the record when it was recovering another: what it claimed was a dead one's */
 		bool half = ctl_state(ctl) == CTL_RECOVERING && ctl_who(ctl) == who;
 		/* owned by somebody alive: that one took it when it held nothing, and will change the tag */
-		bool its = ctl_state(ctl) == CTL_UNOWNED && atomic_load_explicit(&chunk_of(pool, i)->tag, memory_order_acquire) == tag;
+		bool its = ctl_state(ctl) == CTL_UNOWNED &&
+		           atomic_load_explicit(&chunk_of(pool, i)->tag, memory_order_acquire) == tag;
 		if (half || its) page_recover_chunk(pool, i, ctl);
 	}
 }
 
 const struct pool_layer page_layer = {
-    .reread = reread, .recover_slot = recover_slot_chunks, .recover_record = recover_record_chunks};
+	.reread = reread, .recover_slot = recover_slot_chunks, .recover_record = recover_record_chunks};

@@ -27,7 +27,8 @@ static int64_t from_own(struct participant *me, const struct page_want *want)
 	int64_t page = -1;
 	if (want->pages > pool->chunk_pages) return -1;
 	participant_begin(me);
-	for (unsigned k = want->process ? PAGE_PROCESS : PAGE_ACTIVE; k <= (want->process ? PAGE_PROCESS : PAGE_SPARE); k++) {
+	for (unsigned k = want->process ? PAGE_PROCESS : PAGE_ACTIVE; k <= (want->process ? PAGE_PROCESS : PAGE_SPARE);
+	     k++) {
 		struct page_owned *owned = &state->own[k];
 		if (!owned->chunk1 || !page_node_fits(pool, owned->chunk1 - 1, want->node)) continue;
 		int i = parity_view_find(&owned->view, (unsigned)want->pages);
@@ -95,7 +96,8 @@ static unsigned nodes_by_distance(const hp_pool *pool, int node, int order[HP_MA
 	for (; nodes; nodes &= nodes - 1) {
 		int n = __builtin_ctzll(nodes), d = n == node ? 0 : os_node_distance(node, n);
 		unsigned k = count++;
-		for (; k > 0 && (order[k - 1] == node ? 0 : os_node_distance(node, order[k - 1])) > d; k--) order[k] = order[k - 1];
+		for (; k > 0 && (order[k - 1] == node ? 0 : os_node_distance(node, order[k - 1])) > d; k--)
+			order[k] = order[k - 1];
 		order[k] = n;
 	}
 	return count;
@@ -152,8 +154,8 @@ static int alloc_slow(hp_pool *pool, int node, size_t bytes, unsigned flags, int
 	if (pool->observer) return -EROFS;
 	if (bytes == 0 || bytes > SIZE_MAX - HP_PAGE_SIZE || flags & ~known_flags || node >= HP_MAX_NODES) return -EINVAL;
 	if (bytes > pool->capacity) return -ENOMEM;
-	struct page_want want = {.pages = (bytes + HP_PAGE_SIZE - 1) / HP_PAGE_SIZE, .node = node,
-	                         .process = flags & HP_PAGE_PROCESS};
+	struct page_want want = {
+		.pages = (bytes + HP_PAGE_SIZE - 1) / HP_PAGE_SIZE, .node = node, .process = flags & HP_PAGE_PROCESS};
 	bool strict = flags & HP_PAGE_STRICT_NODE;
 	int error;
 	struct participant *me = participant_get(pool, &error);
@@ -254,7 +256,8 @@ static int free_remote(hp_pool *pool, uint32_t chunk, unsigned i)
 {
 	struct parity_unit *unit = &pool->units[chunk];
 	uint64_t tag = atomic_load_explicit(&pool->chunks[chunk].tag, memory_order_acquire);
-	if (unlikely(tag && (pool->joined != participant_fork_generation() || tag != page_tag(pool)) && parity_live(unit, i)))
+	if (unlikely(tag && (pool->joined != participant_fork_generation() || tag != page_tag(pool)) &&
+	             parity_live(unit, i)))
 		return -EPERM;
 	uint64_t span = atomic_load_explicit(&pool->chunks[chunk].span, memory_order_relaxed);
 	unsigned len = parity_free_remote(unit, i);
@@ -373,6 +376,7 @@ int64_t hp_page_size_at(hp_pool *pool, hp_off block)
 {
 	uint32_t chunk;
 	unsigned i;
+	if (pool->observer) return -EROFS;
 	int error = locate(pool, block, &chunk, &i);
 	if (error < 0) return error;
 	uint64_t pages = page_run(pool, chunk, i);

@@ -20,8 +20,10 @@ struct reach {
 static struct reach reach_of(const hp_pool *pool, uint64_t start, uint64_t pages)
 {
 	uint32_t cp = pool->chunk_pages;
-	return (struct reach){.first = (uint32_t)(start / cp), .last = (uint32_t)((start + pages - 1) / cp),
-	                      .head = (unsigned)(start % cp), .pages = pages};
+	return (struct reach){.first = (uint32_t)(start / cp),
+	                      .last = (uint32_t)((start + pages - 1) / cp),
+	                      .head = (unsigned)(start % cp),
+	                      .pages = pages};
 }
 
 /* The part of chunk i that the run wants: [*from, returned). */
@@ -110,7 +112,7 @@ static int64_t commit_reach(struct participant *me, const struct page_want *want
 	int64_t page = -1;
 	*obstacle = run->first;
 	participant_begin(me);
-	if (me->rereads != rereads) goto end; /* a taker may be moving what we own: begin again */
+	if (me->rereads != rereads) goto end;                 /* a taker may be moving what we own: begin again */
 	for (uint32_t i = run->last + 1; i-- > run->first;) { /* descending: the view left over is the first chunk's */
 		unsigned from, to = reach_in(pool, run, i, &from);
 		*obstacle = i;
@@ -139,8 +141,7 @@ static int64_t commit_reach(struct participant *me, const struct page_want *want
 			                      memory_order_relaxed);
 		atomic_store_explicit(&pool->chunks[run->first].span, run->pages, memory_order_relaxed);
 		/* commit, in here: all covers and the span are written, no chunk of the run is anybody else's */
-		parity_allocate_local(&pool->units[run->first], run->head,
-		                      (pool->chunk_pages - run->head) | PARITY_LEN_SPANS);
+		parity_allocate_local(&pool->units[run->first], run->head, (pool->chunk_pages - run->head) | PARITY_LEN_SPANS);
 		for (uint32_t i = run->first; i <= run->last; i++) {
 			struct page_owned *owned = page_find_owned(me, i);
 			if (owned) page_view(pool, i, &owned->view);

@@ -19,7 +19,8 @@ static bool own_free_chunk(struct participant *me, uint32_t chunk)
 		struct take_want want = {.ctl = word, .seen = atomic_load_explicit(word, memory_order_acquire)};
 		unsigned skipped = 0;
 		bool got = false;
-		if (ctl_state(want.seen) != CTL_OWNED || ctl_who(want.seen) == me->who || !page_chunk_free(pool, chunk)) return false;
+		if (ctl_state(want.seen) != CTL_OWNED || ctl_who(want.seen) == me->who || !page_chunk_free(pool, chunk))
+			return false;
 		if (!take_units(me, &want, 1, &got, &skipped)) return false;
 		if (!page_keep(me, chunk, false, rereads)) {
 			page_release(pool, me->who, chunk);

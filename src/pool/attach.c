@@ -142,8 +142,8 @@ static int handle_open(const int fds[3], const struct pool_geometry *g, int prot
 			return error;
 		}
 	}
-	pool->data = (struct backing){.fd = pool->data_fd.fd, .rung = (hp_rung)g->rung, .page_size = g->page_size,
-	                              .capacity = g->capacity};
+	pool->data = (struct backing){
+		.fd = pool->data_fd.fd, .rung = (hp_rung)g->rung, .page_size = g->page_size, .capacity = g->capacity};
 	*out = pool;
 	return 0;
 }

@@ -61,7 +61,8 @@ static const char *options_fault(const struct hp_pool_options *o)
 	if (o->choice == HP_CHOICE_REQUIRE && o->rung == HP_RUNG_BEST) return "HP_CHOICE_REQUIRE needs a rung";
 	if ((unsigned)o->numa.policy > HP_NUMA_INTERLEAVE) return "unknown NUMA policy";
 	if ((unsigned)o->prefault > HP_PREFAULT_LAZY) return "unknown prefault mode";
-	if (o->prefault == HP_PREFAULT_LAZY && o->choice != HP_CHOICE_ANY && o->rung != HP_RUNG_BEST && o->rung != HP_RUNG_4K)
+	if (o->prefault == HP_PREFAULT_LAZY && o->choice != HP_CHOICE_ANY && o->rung != HP_RUNG_BEST &&
+	    o->rung != HP_RUNG_4K)
 		return "HP_PREFAULT_LAZY is for 4 KiB pages only: touching a huge page that is not there is SIGBUS";
 	if (o->max_threads > POOL_MAX_SLOTS) return "max_threads is over 16384";
 	if (o->max_processes > POOL_MAX_RECORDS) return "max_processes is over 4096";
@@ -151,9 +152,17 @@ int hp_pool_create(const struct hp_pool_options *given, hp_pool **out)
 	snprintf(label, sizeof label, "hugepool-data:%s", g.name);
 
 	struct files files = {.lives = -1, .control = -1, .data = {.fd = -1}};
-	struct backing_want want = {.name = label, .size = size, .capacity = capacity, .hint = choose_base(),
-	                            .choice = o.choice, .rung = o.rung, .numa = o.numa, .prefault = o.prefault,
-	                            .threads = o.prefault_threads, .progress = o.progress, .progress_arg = o.progress_arg};
+	struct backing_want want = {.name = label,
+	                            .size = size,
+	                            .capacity = capacity,
+	                            .hint = choose_base(),
+	                            .choice = o.choice,
+	                            .rung = o.rung,
+	                            .numa = o.numa,
+	                            .prefault = o.prefault,
+	                            .threads = o.prefault_threads,
+	                            .progress = o.progress,
+	                            .progress_arg = o.progress_arg};
 	uint64_t committed = 0;
 	error = backing_create(&want, &files.data, &committed, report);
 	if (error < 0) goto no_data;

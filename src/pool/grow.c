@@ -353,7 +353,7 @@ int background_start(hp_pool *pool, uint64_t bytes, unsigned threads)
 	struct background *background = calloc(1, sizeof *background);
 	if (!background) return -ENOMEM;
 	*background = (struct background){
-	    .pool = pool, .generation = participant_fork_generation(), .bytes = bytes, .threads = threads};
+		.pool = pool, .generation = participant_fork_generation(), .bytes = bytes, .threads = threads};
 	int error = os_thread(background_run, background, &background->thread);
 	if (error < 0)
 		free(background);

@@ -118,7 +118,8 @@ struct pool_slot {
 
 _Static_assert(sizeof(struct pool_slot) == 128, "a slot is two cache lines");
 
-static inline uint64_t slot_make(enum slot_state state, uint32_t generation, uint32_t record, uint32_t record_generation)
+static inline uint64_t slot_make(enum slot_state state, uint32_t generation, uint32_t record,
+                                 uint32_t record_generation)
 {
 	return (uint64_t)(record_generation & RECORD_GENERATIONS) << 32 | (uint64_t)(record & 0x1fffu) << 19 |
 	       (uint64_t)(generation & 0xffffu) << 3 | state;
@@ -167,15 +168,29 @@ typedef _Atomic uint8_t pool_hint;
 static inline uint64_t pool_layout_hash(void)
 {
 	const uint64_t parts[] = {
-	    POOL_LAYOUT_VERSION,
-	    sizeof(struct pool_geometry), offsetof(struct pool_geometry, name), offsetof(struct pool_geometry, checksum),
-	    sizeof(struct pool_header), offsetof(struct pool_header, growth_lock), offsetof(struct pool_header, recovered),
-	    offsetof(struct pool_header, plan_progress), offsetof(struct pool_header, slots_top),
-	    sizeof(struct pool_record), sizeof(struct pool_slot), offsetof(struct pool_slot, taker),
-	    offsetof(struct pool_slot, allocs), offsetof(struct pool_slot, word),
-	    sizeof(struct pool_chunk), offsetof(struct pool_chunk, tag),
-	    sizeof(struct parity_unit), offsetof(struct parity_unit, r), offsetof(struct parity_unit, len),
-	    PARITY_GRANULES, PARITY_LEN_SPANS, PARITY_TYPE_SHIFT, RECORD_GENERATIONS,
+		POOL_LAYOUT_VERSION,
+		sizeof(struct pool_geometry),
+		offsetof(struct pool_geometry, name),
+		offsetof(struct pool_geometry, checksum),
+		sizeof(struct pool_header),
+		offsetof(struct pool_header, growth_lock),
+		offsetof(struct pool_header, recovered),
+		offsetof(struct pool_header, plan_progress),
+		offsetof(struct pool_header, slots_top),
+		sizeof(struct pool_record),
+		sizeof(struct pool_slot),
+		offsetof(struct pool_slot, taker),
+		offsetof(struct pool_slot, allocs),
+		offsetof(struct pool_slot, word),
+		sizeof(struct pool_chunk),
+		offsetof(struct pool_chunk, tag),
+		sizeof(struct parity_unit),
+		offsetof(struct parity_unit, r),
+		offsetof(struct parity_unit, len),
+		PARITY_GRANULES,
+		PARITY_LEN_SPANS,
+		PARITY_TYPE_SHIFT,
+		RECORD_GENERATIONS,
 	};
 	uint64_t hash = UINT64_C(0xcbf29ce484222325);
 	for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) hash = (hash ^ parts[i]) * UINT64_C(0x100000001b3);

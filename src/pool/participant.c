@@ -142,7 +142,8 @@ static void participant_leave(struct participant *me)
 	struct pool_slot *slot = me->slot;
 	if (pool && pool->joined == participant_fork_generation()) {
 		uint64_t word = atomic_load_explicit(&slot->word, memory_order_acquire);
-		uint64_t claim = slot_make(SLOT_RECOVERING, slot_generation(word), slot_record(word), slot_record_generation(word));
+		uint64_t claim = slot_make(SLOT_RECOVERING, slot_generation(word), slot_record(word),
+		                           slot_record_generation(word));
 		uint32_t index = (uint32_t)(slot - pool->slots);
 		if (slot_state(word) == SLOT_LIVE && who_make(index, slot_generation(word)) == me->who &&
 		    atomic_compare_exchange_strong_explicit(&slot->word, &word, claim, memory_order_acq_rel,
@@ -189,7 +190,8 @@ static void recover_namesake(hp_pool *pool, uint32_t tid)
 		bool mine = false;
 		for (struct participant *p = thread_list; p; p = p->next) mine |= p->pool == pool && p->slot == slot;
 		if (mine) continue;
-		uint64_t claim = slot_make(SLOT_RECOVERING, slot_generation(word), slot_record(word), slot_record_generation(word));
+		uint64_t claim = slot_make(SLOT_RECOVERING, slot_generation(word), slot_record(word),
+		                           slot_record_generation(word));
 		if (atomic_compare_exchange_strong(&slot->word, &word, claim)) recover_slot(pool, i, claim);
 	}
 }
@@ -257,7 +259,8 @@ static int participant_register(hp_pool *pool, bool nested, struct participant *
 			me->fenced = pool->fenced;
 			me->nested = nested;
 			me->node = (uint8_t)atomic_load_explicit(&me->slot->node, memory_order_relaxed);
-			me->cursor = (uint32_t)(((uint64_t)(me->slot - pool->slots) * 0x9e3779b1u) % (pool->chunk_count ? pool->chunk_count : 1));
+			me->cursor = (uint32_t)(((uint64_t)(me->slot - pool->slots) * 0x9e3779b1u) %
+			                        (pool->chunk_count ? pool->chunk_count : 1));
 			me->used = true;
 			if (!listed) {
 				me->next = thread_list;
@@ -271,8 +274,10 @@ static int participant_register(hp_pool *pool, bool nested, struct participant *
 	participant_unlock(&guard);
 	if (error == 0) pthread_setspecific(exit_key, thread_list); /* may allocate: the slot is ready by now */
 	if (error == -EUSERS)
-		pool_log(pool, "hugepool: no slot is left for this thread; make the pool with more max_threads (%u) or "
-		               "max_processes (%u)", pool->slot_count, pool->record_count);
+		pool_log(pool,
+		         "hugepool: no slot is left for this thread; make the pool with more max_threads (%u) or "
+		         "max_processes (%u)",
+		         pool->slot_count, pool->record_count);
 	return error;
 }
 
@@ -317,7 +322,8 @@ void participant_set_fast(hp_pool *pool)
 	struct arena *arena = arena_get();
 	for (uint32_t i = 0; arena && i < arena->top; i++)
 		if (arena->entry[i].pool == pool)
-			atomic_store_explicit(&arena->entry[i].fast, pool->slow || pool->fenced ? NULL : pool, memory_order_relaxed);
+			atomic_store_explicit(&arena->entry[i].fast, pool->slow || pool->fenced ? NULL : pool,
+			                      memory_order_relaxed);
 }
 
 void participant_forget(hp_pool *pool)

@@ -18,15 +18,15 @@ struct participant {
 	_Atomic(hp_pool *) fast; /* the pool, when neither traced nor fenced: what the fast paths compare with */
 	struct pool_slot *slot;
 	hp_pool *pool; /* NULL: not in use, or wiped by fork */
-	uint64_t seen;  /* the taker word that brings no news */
-	uint32_t who;   /* {slot + 1, generation} */
+	uint64_t seen; /* the taker word that brings no news */
+	uint32_t who;  /* {slot + 1, generation} */
 	uint32_t rereads;
 	bool fenced;
-	bool nested;    /* taken by a signal handler that met its thread inside an operation */
-	bool used;      /* the entry belongs to a thread */
-	bool busy;      /* its thread is in a slow path, between operations: not for its signal handlers */
+	bool nested; /* taken by a signal handler that met its thread inside an operation */
+	bool used;   /* the entry belongs to a thread */
+	bool busy;   /* its thread is in a slow path, between operations: not for its signal handlers */
 	uint8_t node;
-	uint32_t cursor; /* where the page layer looked last */
+	uint32_t cursor;          /* where the page layer looked last */
 	struct participant *next; /* of the same thread */
 	_Alignas(64) unsigned char page_state[PARTICIPANT_PAGE_STATE];
 };

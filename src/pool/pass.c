@@ -18,8 +18,8 @@ int hp_pool_send(const hp_pool *pool, int socket)
 {
 	if (!pool) return -EINVAL;
 	if (pool->observer) return -EROFS;
-	struct pass_message message = {.magic = POOL_MAGIC, .version = POOL_LAYOUT_VERSION,
-	                               .id = {pool->geometry.id[0], pool->geometry.id[1]}};
+	struct pass_message message = {
+		.magic = POOL_MAGIC, .version = POOL_LAYOUT_VERSION, .id = {pool->geometry.id[0], pool->geometry.id[1]}};
 	const int fds[3] = {pool->lives.fd, pool->control_fd.fd, pool->data_fd.fd};
 	if (!pool_fd_intact(&pool->lives) || !pool_fd_intact(&pool->control_fd) || !pool_fd_intact(&pool->data_fd))
 		return -EBADF; /* something else would be sent under their numbers */

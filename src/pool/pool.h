@@ -54,7 +54,7 @@ struct hp_pool {
 	hp_log_fn *log;
 	void *log_arg;
 	unsigned trace;
-	void *background; /* thread that goes on populating, or NULL */
+	void *background;     /* thread that goes on populating, or NULL */
 	struct hp_pool *next; /* all handles of the process, for fork */
 };
 

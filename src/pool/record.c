@@ -89,9 +89,10 @@ static bool record_claim(hp_pool *pool, uint32_t i, int fd, bool dead_too)
 int record_join(hp_pool *pool)
 {
 	if (!pool_fd_intact(&pool->lives)) {
-		pool_log(pool, "hugepool: the descriptor of the pool's lives file was closed; a forked process needs it to "
-		               "join: keep descriptors %d, %d, %d open, or attach before closing", pool->lives.fd,
-		         pool->control_fd.fd, pool->data_fd.fd);
+		pool_log(pool,
+		         "hugepool: the descriptor of the pool's lives file was closed; a forked process needs it to "
+		         "join: keep descriptors %d, %d, %d open, or attach before closing",
+		         pool->lives.fd, pool->control_fd.fd, pool->data_fd.fd);
 		return -EBADF;
 	}
 	int fd = os_reopen(pool->lives.fd, O_RDWR);

@@ -70,15 +70,13 @@ static bool claim_dead(hp_pool *pool, uint32_t i, uint32_t *generation)
 		holder = record_recoverer(word) - 1;
 		if (holder >= pool->record_count) holder = i;
 		/* a recoverer whose record went on to another generation is dead as well */
-		if (holder != i && record_is_over(pool, holder, record_recoverer_generation(word)))
-			goto claim;
+		if (holder != i && record_is_over(pool, holder, record_recoverer_generation(word))) goto claim;
 	}
 	if (record_alive(pool, holder) != 0) return false;
 claim:
 	*generation = record_generation(word);
-	return atomic_compare_exchange_strong(record, &word,
-	                                      record_make(RECORD_RECOVERING, *generation, pool->record + 1,
-	                                                  pool->record_generation));
+	return atomic_compare_exchange_strong(
+		record, &word, record_make(RECORD_RECOVERING, *generation, pool->record + 1, pool->record_generation));
 }
 
 /* Threads of this process that ended without running destructors. */
@@ -94,7 +92,8 @@ static int recover_own_threads(hp_pool *pool)
 			continue;
 		uint32_t tid = atomic_load_explicit(&slot->tid, memory_order_acquire);
 		if (tid == 0 || os_thread_exists(pid, (int)tid)) continue;
-		uint64_t claim = slot_make(SLOT_RECOVERING, slot_generation(word), slot_record(word), slot_record_generation(word));
+		uint64_t claim = slot_make(SLOT_RECOVERING, slot_generation(word), slot_record(word),
+		                           slot_record_generation(word));
 		if (!atomic_compare_exchange_strong(&slot->word, &word, claim)) continue;
 		recover_slot(pool, i, claim);
 		found++;
@@ -137,7 +136,8 @@ bool recover_pending(hp_pool *pool)
 			return true;
 	uint32_t top = pool_slots_top(pool);
 	for (uint32_t i = 0; i < top; i++)
-		if (slot_state(atomic_load_explicit(&pool->slots[i].word, memory_order_acquire)) == SLOT_RECOVERING) return true;
+		if (slot_state(atomic_load_explicit(&pool->slots[i].word, memory_order_acquire)) == SLOT_RECOVERING)
+			return true;
 	return false;
 }
 

@@ -51,9 +51,9 @@ unsigned take_units(struct participant *me, const struct take_want *want, unsign
 		}
 		uint64_t seen = want[i].seen;
 		/* commit: the unit is ours; its old owner notices by the sequence */
-		got[i] = atomic_compare_exchange_strong_explicit(
-		    want[i].ctl, &seen, ctl_make(CTL_OWNED, me->who >> 16, me->who & 0xffff, seen), memory_order_acq_rel,
-		    memory_order_relaxed);
+		got[i] = atomic_compare_exchange_strong_explicit(want[i].ctl, &seen,
+		                                                 ctl_make(CTL_OWNED, me->who >> 16, me->who & 0xffff, seen),
+		                                                 memory_order_acq_rel, memory_order_relaxed);
 		moved += got[i];
 	}
 	for (unsigned k = 0; k < marks; k++)
