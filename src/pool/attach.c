@@ -92,6 +92,7 @@ foreign:
 /* Fills page tables for what is committed, with growth kept out so that no hole is touched. */
 static void populate_tables(hp_pool *pool)
 {
+	if (pool->geometry.flags & POOL_LAZY) return; /* that would be the first touch of everything */
 	if (growth_lock(pool) < 0) return; /* a grower that stands still: the tables fill as memory is touched */
 	uint32_t top = pool_top(pool), group = growth_group(pool);
 	uint64_t chunk = pool_chunk_bytes(pool);

@@ -133,7 +133,7 @@ int hp_pool_create(const struct hp_pool_options *given, hp_pool **out)
 	                          .layout_hash = pool_layout_hash(),
 	                          .slots = o.max_threads ? o.max_threads : 1024,
 	                          .records = o.max_processes ? o.max_processes : 256,
-	                          .flags = o.flags,
+	                          .flags = o.flags | (o.prefault == HP_PREFAULT_LAZY ? POOL_LAZY : 0),
 	                          .numa_policy = o.numa.policy,
 	                          .numa_strict = o.numa.strict != 0,
 	                          .numa_nodes = o.numa.nodes};

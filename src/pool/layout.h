@@ -13,6 +13,7 @@
 #define POOL_LAYOUT_VERSION 1u
 #define POOL_NAME_MAX 64
 #define POOL_READY UINT32_C(0x52454459)
+#define POOL_LAZY UINT32_C(0x80000000) /* in the geometry's flags: populated at the first touch */
 
 /* Written by the creator before `ready`, never after. */
 struct pool_geometry {
