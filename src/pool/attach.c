@@ -112,6 +112,7 @@ static int attach_options_read(const struct hp_attach_options *given, struct hp_
 {
 	memset(o, 0, sizeof *o);
 	size_t size = given && given->struct_size ? given->struct_size : sizeof *o;
+	if (size > HP_PAGE_SIZE) return -EINVAL;
 	if (given) memcpy(o, given, size < sizeof *o ? size : sizeof *o);
 	for (size_t i = sizeof *o; i < size; i++) /* as hp_pool_create does */
 		if (((const unsigned char *)given)[i]) return -EINVAL;

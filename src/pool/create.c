@@ -45,6 +45,7 @@ static int options_read(const struct hp_pool_options *given, struct hp_pool_opti
 	memset(o, 0, sizeof *o);
 	if (!given) return 0;
 	size_t size = given->struct_size ? given->struct_size : sizeof *o;
+	if (size > HP_PAGE_SIZE) return -EINVAL; /* rubbish: not to be read */
 	memcpy(o, given, size < sizeof *o ? size : sizeof *o);
 	for (size_t i = sizeof *o; i < size; i++) /* of a later version: fine as long as it asks for nothing */
 		if (((const unsigned char *)given)[i]) return -EINVAL;
