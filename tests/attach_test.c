@@ -212,8 +212,9 @@ static void files_cut_short(void **state)
 	(void)state;
 	hp_pool *pool = hp_plain_pool(4 * MIB, 0);
 	uint64_t size = header_of(pool).geometry.control_size;
-	const uint64_t cut[] = {0, 1, 64, sizeof(struct pool_header) - 1, sizeof(struct pool_header), PAGE, size - PAGE,
-	                        size - 1, size + 1, size + PAGE};
+	const uint64_t cut[] = {
+		0,        1,        64,         sizeof(struct pool_header) - 1, sizeof(struct pool_header), PAGE, size - PAGE,
+		size - 1, size + 1, size + PAGE};
 	for (unsigned i = 0; i < sizeof cut / sizeof *cut; i++) {
 		int fds[3];
 		hp_pool_fds(pool, fds);
@@ -266,6 +267,8 @@ static void options_are_checked(void **state)
 	hp_pool_detach(again);
 	longer.later[15] = 1; /* asks for something that this version does not know */
 	assert_int_equal(hp_pool_attach(fds, &longer.options, &again), -EINVAL);
+	struct hp_attach_options rubbish = {.struct_size = SIZE_MAX}; /* an error, not a walk through memory */
+	assert_int_equal(hp_pool_attach(fds, &rubbish, &again), -EINVAL);
 	struct hp_attach_options traced = {.trace = 4};
 	assert_int_equal(hp_pool_attach(fds, &traced, &again), -EINVAL);
 	struct hp_attach_options none = {0};

@@ -459,14 +459,18 @@ static void a_shortage_of_huge_pages_is_an_error(void **state)
 {
 	(void)state;
 	if (!hp_test_has_huge(HP_HUGE_2M, 8)) hp_test_skip_one("no huge pages here");
-	struct hp_pool_options options = {.size = 4 * MIB, .capacity = UINT64_C(1) << 40, .choice = HP_CHOICE_REQUIRE,
-	                                  .rung = HP_RUNG_2M, .flags = HP_POOL_NO_AUTOGROW};
+	struct hp_pool_options options = {.size = 4 * MIB,
+	                                  .capacity = UINT64_C(1) << 40,
+	                                  .choice = HP_CHOICE_REQUIRE,
+	                                  .rung = HP_RUNG_2M,
+	                                  .flags = HP_POOL_NO_AUTOGROW};
 	hp_pool *pool;
 	assert_int_equal(hp_pool_create(&options, &pool), 0);
 	long free_pages = hp_huge_read(HP_HUGE_2M, "free_hugepages");
 	struct hp_report report;
 	assert_int_equal(hp_pool_grow(pool, UINT64_C(1) << 39, NULL, &report), -ENOMEM);
-	assert_true(report.rungs == 1 && report.rung[0].error == -ENOMEM && report.rung[0].cause[0] && report.rung[0].cure[0]);
+	assert_true(report.rungs == 1 && report.rung[0].error == -ENOMEM && report.rung[0].cause[0] &&
+	            report.rung[0].cure[0]);
 	assert_int_equal(hp_huge_read(HP_HUGE_2M, "free_hugepages"), free_pages);
 	/* two more than there are: found out only while populating, or before */
 	assert_int_equal(hp_pool_grow(pool, (uint64_t)(free_pages + 2) * 2 * MIB, NULL, NULL), -ENOMEM);

@@ -576,7 +576,7 @@ static void changing_uid(const struct child *me, void *arg)
 	must_be(hp_pool_recover(scene.pool), 0);
 	child_here(me);
 	must_be(hp_pool_recover(scene.pool), 1); /* it can tell, too */
-	pid_t pid = fork(); /* and its children can take part */
+	pid_t pid = fork();                      /* and its children can take part */
 	if (pid == 0) {
 		void *block;
 		must_be(hp_page_alloc(scene.pool, PAGE, HP_PAGE_PROCESS, &block), 0);
@@ -621,7 +621,9 @@ static void storing_for_ever(const struct child *me, void *arg)
 	hold(&scene.of[1]);
 	pthread_t thread;
 	for (int i = 0; i < 2; i++)
-		must_be(pthread_create(&thread, NULL, storing, (char *)hp_pool_pointer(scene.pool, scene.of[1].own) + 64 + i * 64), 0);
+		must_be(
+			pthread_create(&thread, NULL, storing, (char *)hp_pool_pointer(scene.pool, scene.of[1].own) + 64 + i * 64),
+			0);
 	child_here(me);
 	for (;;) pause();
 }

@@ -278,9 +278,11 @@ static void environments_of_strangers(void **state)
 	const struct {
 		const char *value;
 		int error;
-	} wrong[] = {{"", -EINVAL},        {"rubbish", -EINVAL},   {"1,2", -EINVAL},       {"1,2,3x", -EINVAL},
-	             {"1,2,3,4", -EINVAL}, {"-1,-1,-1", -EBADF},   {"900,901,902", -EBADF}, {"0,1,2", -EINVAL},
-	             {"0,0,0", -EINVAL},   {"99999999999999999999,1,2", -EBADF}};
+	} wrong[] = {{"", -EINVAL},           {"rubbish", -EINVAL},
+	             {"1,2", -EINVAL},        {"1,2,3x", -EINVAL},
+	             {"1,2,3,4", -EINVAL},    {"-1,-1,-1", -EBADF},
+	             {"900,901,902", -EBADF}, {"0,1,2", -EINVAL},
+	             {"0,0,0", -EINVAL},      {"99999999999999999999,1,2", -EBADF}};
 	int flags[3];
 	for (int i = 0; i < 3; i++) flags[i] = fcntl(i, F_GETFD);
 	for (unsigned i = 0; i < sizeof wrong / sizeof *wrong; i++) {

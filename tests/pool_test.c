@@ -114,8 +114,11 @@ static void options_carry_their_own_size(void **state)
 	assert_non_null(strstr(said.text, "later version"));
 
 	/* Only what lies within struct_size is read: here not the rung, nor what would be an error. */
-	struct hp_pool_options shorter = {.struct_size = offsetof(struct hp_pool_options, choice), .name = "short",
-	                                  .size = 2 * MIB, .choice = (hp_rung_choice)77, .flags = ~0u};
+	struct hp_pool_options shorter = {.struct_size = offsetof(struct hp_pool_options, choice),
+	                                  .name = "short",
+	                                  .size = 2 * MIB,
+	                                  .choice = (hp_rung_choice)77,
+	                                  .flags = ~0u};
 	pool = created(&shorter);
 	assert_string_equal(hp_pool_name(pool), "short");
 	assert_int_equal(hp_pool_capacity(pool), 2 * MIB);
@@ -187,8 +190,8 @@ static void every_rung_holds_or_says_why(void **state)
 			struct held before = held_now();
 			struct said said = {0};
 			struct hp_report report;
-			struct hp_pool_options options = {.size = 4 * MIB, .rung = rung, .choice = choice, .report = &report,
-			                                  .log = said_log, .log_arg = &said};
+			struct hp_pool_options options = {
+				.size = 4 * MIB, .rung = rung, .choice = choice, .report = &report, .log = said_log, .log_arg = &said};
 			hp_pool *pool;
 			int error = hp_pool_create(&options, &pool);
 			assert_int_equal(report.rung_asked, rung);
@@ -349,7 +352,8 @@ static void make_and_fork(const struct child *me, void *arg)
 {
 	pid_t *pid = arg; /* shared with the test */
 	struct hp_pool_options options = {.size = 2 * MIB};
-	if (huge_pages) options = (struct hp_pool_options){.size = 4 * MIB, .choice = HP_CHOICE_REQUIRE, .rung = HP_RUNG_2M};
+	if (huge_pages)
+		options = (struct hp_pool_options){.size = 4 * MIB, .choice = HP_CHOICE_REQUIRE, .rung = HP_RUNG_2M};
 	hp_pool *pool;
 	must_be(hp_pool_create(&options, &pool), 0);
 	for (int i = 0; i < 2; i++) {

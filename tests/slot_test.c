@@ -225,7 +225,7 @@ static void threads_that_vanish_are_recovered(void **state)
 	run_thread(vanish, block);
 	assert_int_equal(hp_pool_recover(pool), 1);
 	assert_int_equal(hp_stats(pool).threads, 1); /* this one */
-	for (int i = 0; i < 2; i++) { /* its process lives, so its blocks do */
+	for (int i = 0; i < 2; i++) {                /* its process lives, so its blocks do */
 		assert_true(hp_marked(block[i], 1, 9u + (unsigned)i));
 		assert_int_equal(hp_page_free(pool, block[i]), 0);
 	}

@@ -103,8 +103,7 @@ static void what_is_in_use_stays(void **state)
 		}
 		/* wholly free units are all gone when nothing is kept: what is left holds something */
 		if (keep == 0) assert_true(stats.committed <= (uint64_t)count * 4 * unit);
-		if (stats.committed < 8 * MIB)
-			assert_int_equal(hp_pool_grow(pool, 8 * MIB - stats.committed, NULL, NULL), 0);
+		if (stats.committed < 8 * MIB) assert_int_equal(hp_pool_grow(pool, 8 * MIB - stats.committed, NULL, NULL), 0);
 		for (unsigned i = 0; i < count; i++) {
 			size_t n = pages[i] & 0xffffffffu;
 			assert_true(hp_marked(block[i], n, pages[i] >> 32));
@@ -243,8 +242,8 @@ static void huge_pages_go_as_a_whole(void **state)
 {
 	(void)state;
 	if (!hp_test_has_huge(HP_HUGE_2M, 8)) hp_test_skip_one("no huge pages here");
-	struct hp_pool_options options = {.size = 16 * MIB, .choice = HP_CHOICE_REQUIRE, .rung = HP_RUNG_2M,
-	                                  .flags = HP_POOL_NO_AUTOGROW};
+	struct hp_pool_options options = {
+		.size = 16 * MIB, .choice = HP_CHOICE_REQUIRE, .rung = HP_RUNG_2M, .flags = HP_POOL_NO_AUTOGROW};
 	hp_pool *huge;
 	assert_int_equal(hp_pool_create(&options, &huge), 0);
 	long free_pages = hp_huge_read(HP_HUGE_2M, "free_hugepages");
@@ -274,12 +273,9 @@ int main(void)
 {
 #define CASE(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
-		CASE(down_to_what_is_kept),
-		CASE(what_is_in_use_stays),
-		CASE(addresses_without_memory),
-		CASE(sleeping_owners_do_not_hold_it_up),
-		CASE(while_others_allocate),
-		cmocka_unit_test(huge_pages_go_as_a_whole),
+		CASE(down_to_what_is_kept),     CASE(what_is_in_use_stays),
+		CASE(addresses_without_memory), CASE(sleeping_owners_do_not_hold_it_up),
+		CASE(while_others_allocate),    cmocka_unit_test(huge_pages_go_as_a_whole),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
