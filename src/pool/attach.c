@@ -93,7 +93,7 @@ foreign:
 static void populate_tables(hp_pool *pool)
 {
 	if (pool->geometry.flags & POOL_LAZY) return; /* that would be the first touch of everything */
-	if (growth_lock(pool) < 0) return; /* a grower that stands still: the tables fill as memory is touched */
+	if (growth_lock(pool) < 0) return;            /* a grower that stands still: the tables fill as memory is touched */
 	uint32_t top = pool_top(pool), group = growth_group(pool);
 	uint64_t chunk = pool_chunk_bytes(pool);
 	for (uint32_t from = 0, to; from < top; from = to + group) {
