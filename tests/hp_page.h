@@ -66,8 +66,8 @@ static inline uint64_t hp_seed(const char *what)
 
 static inline struct hp_pool_options hp_plain_options(uint64_t size)
 {
-	return (struct hp_pool_options){.struct_size = sizeof(struct hp_pool_options), .size = size,
-	                                .choice = HP_CHOICE_REQUIRE, .rung = HP_RUNG_4K};
+	return (struct hp_pool_options){
+		.struct_size = sizeof(struct hp_pool_options), .size = size, .choice = HP_CHOICE_REQUIRE, .rung = HP_RUNG_4K};
 }
 
 static inline hp_pool *hp_plain_pool(uint64_t size, unsigned flags)

@@ -24,7 +24,7 @@ struct owner {
 
 struct model {
 	uint32_t pages, unit;
-	uint32_t of[MAX_PAGES];  /* index into block + 1, 0: free */
+	uint32_t of[MAX_PAGES];   /* index into block + 1, 0: free */
 	bool was_head[MAX_PAGES]; /* a block began here at any time: a second free can be told */
 	struct owner block[MAX_PAGES];
 	uint32_t live[MAX_PAGES], lives; /* indexes of live blocks, in no order */
@@ -184,7 +184,8 @@ static void op_free_wrong(struct play *p, unsigned handle)
 	} else {
 		want = m->was_head[page] ? -EALREADY : -ENOENT;
 	}
-	must_be(hp_below(&p->seed, 2) ? hp_page_free_at(pool, off) : hp_page_free(pool, (char *)hp_pool_base(pool) + off), want);
+	must_be(hp_below(&p->seed, 2) ? hp_page_free_at(pool, off) : hp_page_free(pool, (char *)hp_pool_base(pool) + off),
+	        want);
 	must_be(hp_page_size_at(pool, off), want);
 	p->wrong++;
 }
@@ -301,7 +302,6 @@ static void *sit(void *arg)
 	return NULL;
 }
 
-
 static void play(uint64_t size, unsigned flags, uint64_t operations, unsigned check_every)
 {
 	struct hp_pool_options options = hp_plain_options(size);
@@ -340,10 +340,11 @@ static void play(uint64_t size, unsigned flags, uint64_t operations, unsigned ch
 		model_remove(m, 0);
 	}
 	hp_must_be_empty(p.pool[0]);
-	print_message("%llu MiB: %llu allocated, %llu refused, %llu freed, %llu wrong frees, %llu zeroed, %llu reattached\n",
-	              (unsigned long long)(size / MIB), (unsigned long long)p.allocs, (unsigned long long)p.refused,
-	              (unsigned long long)p.frees, (unsigned long long)p.wrong, (unsigned long long)p.zeroed,
-	              (unsigned long long)p.reattached);
+	print_message(
+		"%llu MiB: %llu allocated, %llu refused, %llu freed, %llu wrong frees, %llu zeroed, %llu reattached\n",
+		(unsigned long long)(size / MIB), (unsigned long long)p.allocs, (unsigned long long)p.refused,
+		(unsigned long long)p.frees, (unsigned long long)p.wrong, (unsigned long long)p.zeroed,
+		(unsigned long long)p.reattached);
 	hp_pool_detach(p.pool[1]);
 	hp_pool_detach(p.pool[0]);
 	free(m);
@@ -376,10 +377,10 @@ static void a_fenced_pool_does_what_the_model_says(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(a_small_pool_does_what_the_model_says),
-	    cmocka_unit_test(a_pool_of_small_chunks_does_what_the_model_says),
-	    cmocka_unit_test(a_pool_of_large_chunks_does_what_the_model_says),
-	    cmocka_unit_test(a_fenced_pool_does_what_the_model_says),
+		cmocka_unit_test(a_small_pool_does_what_the_model_says),
+		cmocka_unit_test(a_pool_of_small_chunks_does_what_the_model_says),
+		cmocka_unit_test(a_pool_of_large_chunks_does_what_the_model_says),
+		cmocka_unit_test(a_fenced_pool_does_what_the_model_says),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

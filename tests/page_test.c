@@ -250,7 +250,8 @@ static void sizes_around_the_border_of_large_chunks(void **state)
 	must_be(hp_pool_create(&options, &pool), 0);
 	size_t all = pages_of(pool);
 	must_be(hp_stats(pool).unit_size / PAGE, 512);
-	static const size_t sizes[] = {1, 2, 63, 64, 65, 127, 128, 129, 510, 511, 512, 513, 514, 1023, 1024, 1025, 1500, 5000};
+	static const size_t sizes[] = {1,   2,   63,  64,  65,   127,  128,  129,  510,
+	                               511, 512, 513, 514, 1023, 1024, 1025, 1500, 5000};
 	enum { COUNT = sizeof sizes / sizeof *sizes };
 	for (unsigned first = 0; first < COUNT; first++) {
 		void *block[COUNT];
@@ -291,7 +292,7 @@ static void zeroed_blocks_are_zero(void **state)
 		void *dirt = must_alloc(pool, all * PAGE, 0);
 		memset(dirt, 0xa5, all * PAGE);
 		must_be(hp_page_free(pool, dirt), 0);
-		for (unsigned class = 0; class <= HP_PAGE_PROCESS; class++) {
+		for (unsigned class = 0; class <= HP_PAGE_PROCESS; class ++) {
 			void *block = must_alloc(pool, n * PAGE - 1, HP_PAGE_ZERO | class);
 			must(all_zero(block, n * PAGE));
 			memset(block, 0x5a, n * PAGE);
@@ -322,7 +323,9 @@ static void a_part_of_a_block_is_made_zero(void **state)
 		size_t from = hp_below(&seed, n), count = 1 + hp_below(&seed, n - from);
 		if (round == 0) from = 0, count = n;
 		bool elsewhere = round % 2;
-		must_be(hp_page_zero(elsewhere ? again : pool, (elsewhere ? there + (block - base) : block) + from * PAGE, count * PAGE), 0);
+		must_be(hp_page_zero(elsewhere ? again : pool, (elsewhere ? there + (block - base) : block) + from * PAGE,
+		                     count * PAGE),
+		        0);
 		must(all_zero(block + from * PAGE, count * PAGE));
 		must(all_zero(there + (block - base) + from * PAGE, count * PAGE)); /* still shared */
 		if (from) must_be(block[from * PAGE - 1], 0x33);
@@ -645,25 +648,25 @@ static void observers_change_nothing(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(wrong_arguments_are_refused),
-	    cmocka_unit_test(every_wrong_free_is_told_apart),
-	    cmocka_unit_test(wrong_frees_inside_long_blocks_are_refused),
-	    cmocka_unit_test(not_yet_committed_memory_is_no_block),
-	    cmocka_unit_test(an_allocation_grows_the_pool_up_to_its_capacity),
-	    cmocka_unit_test(every_size_from_a_page_to_the_whole_pool),
-	    cmocka_unit_test(the_only_free_run_is_found_wherever_it_is),
-	    cmocka_unit_test(sizes_around_the_border_of_large_chunks),
-	    cmocka_unit_test(zeroed_blocks_are_zero),
-	    cmocka_unit_test(a_part_of_a_block_is_made_zero),
-	    cmocka_unit_test(pointers_and_offsets_convert),
-	    cmocka_unit_test(every_operation_is_traced_when_asked),
-	    cmocka_unit_test(process_memory_is_freed_at_detach),
-	    cmocka_unit_test(process_memory_is_freed_at_death),
-	    cmocka_unit_test(a_second_handle_is_another_process_for_class_process),
-	    cmocka_unit_test(a_forked_child_is_another_process),
-	    cmocka_unit_test(both_classes_serve_from_one_pool_to_the_last_page),
-	    cmocka_unit_test(nodes_are_obeyed_where_there_is_one),
-	    cmocka_unit_test(observers_change_nothing),
+		cmocka_unit_test(wrong_arguments_are_refused),
+		cmocka_unit_test(every_wrong_free_is_told_apart),
+		cmocka_unit_test(wrong_frees_inside_long_blocks_are_refused),
+		cmocka_unit_test(not_yet_committed_memory_is_no_block),
+		cmocka_unit_test(an_allocation_grows_the_pool_up_to_its_capacity),
+		cmocka_unit_test(every_size_from_a_page_to_the_whole_pool),
+		cmocka_unit_test(the_only_free_run_is_found_wherever_it_is),
+		cmocka_unit_test(sizes_around_the_border_of_large_chunks),
+		cmocka_unit_test(zeroed_blocks_are_zero),
+		cmocka_unit_test(a_part_of_a_block_is_made_zero),
+		cmocka_unit_test(pointers_and_offsets_convert),
+		cmocka_unit_test(every_operation_is_traced_when_asked),
+		cmocka_unit_test(process_memory_is_freed_at_detach),
+		cmocka_unit_test(process_memory_is_freed_at_death),
+		cmocka_unit_test(a_second_handle_is_another_process_for_class_process),
+		cmocka_unit_test(a_forked_child_is_another_process),
+		cmocka_unit_test(both_classes_serve_from_one_pool_to_the_last_page),
+		cmocka_unit_test(nodes_are_obeyed_where_there_is_one),
+		cmocka_unit_test(observers_change_nothing),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -120,7 +120,7 @@ static void all_pages_are_handed_out(uint64_t size, unsigned count, unsigned fla
 	pthread_barrier_wait(&crowd->barrier);
 	pthread_barrier_wait(&crowd->barrier);
 	/* everybody sleeps, everything is free: one run, in either class */
-	for (unsigned class = 0; class <= HP_PAGE_PROCESS; class++) {
+	for (unsigned class = 0; class <= HP_PAGE_PROCESS; class ++) {
 		void *whole;
 		must_be(hp_page_alloc(pool, stats.committed, class, &whole), 0);
 		must_be(hp_page_size(pool, whole), stats.committed);
@@ -140,8 +140,7 @@ static void threads_are_handed_all_pages(void **state)
 	(void)state;
 	for (unsigned round = 0; round < (HP_TEST_SANITIZER ? 2 : 5); round++)
 		for (unsigned i = 0; i < 4; i++)
-			for (uint64_t size = MIB; size <= 16 * MIB; size *= 4)
-				all_pages_are_handed_out(size, counts[i], 0, false);
+			for (uint64_t size = MIB; size <= 16 * MIB; size *= 4) all_pages_are_handed_out(size, counts[i], 0, false);
 }
 
 static void threads_are_handed_all_pages_of_class_process(void **state)
@@ -157,8 +156,7 @@ static void processes_are_handed_all_pages(void **state)
 	(void)state;
 	for (unsigned round = 0; round < (HP_TEST_SANITIZER ? 1 : 3); round++)
 		for (unsigned i = 0; i < (HP_TEST_SANITIZER ? 3 : 4); i++)
-			for (uint64_t size = MIB; size <= 16 * MIB; size *= 4)
-				all_pages_are_handed_out(size, counts[i], 0, true);
+			for (uint64_t size = MIB; size <= 16 * MIB; size *= 4) all_pages_are_handed_out(size, counts[i], 0, true);
 }
 
 /* Each takes some, gives some back, and sleeps: it owns an active and a spare chunk then. */
@@ -236,7 +234,7 @@ static void sleepers_of_all_kinds(bool processes)
 {
 	for (unsigned i = 0; i < 4; i++) {
 		unsigned n = counts[i] > 1 ? counts[i] - 1 : 1;
-		for (unsigned class = 0; class <= (processes ? 0 : HP_PAGE_PROCESS); class++) {
+		for (unsigned class = 0; class <= (processes ? 0 : HP_PAGE_PROCESS); class ++) {
 			one_awake_gets_all_the_rest(MIB, n, 1, 0, class, processes);
 			one_awake_gets_all_the_rest(MIB, n, 3, 2, class, processes);
 			one_awake_gets_all_the_rest(MIB, n, 4, 4, class, processes);
@@ -456,16 +454,16 @@ static void sixty_four_threads_hand_blocks_over_fenced(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(threads_are_handed_all_pages),
-	    cmocka_unit_test(threads_are_handed_all_pages_of_class_process),
-	    cmocka_unit_test(processes_are_handed_all_pages),
-	    cmocka_unit_test(sleeping_threads_do_not_hoard),
-	    cmocka_unit_test(sleeping_processes_do_not_hoard),
-	    cmocka_unit_test(every_page_can_be_a_block),
-	    cmocka_unit_test(eighty_four_blocks_of_9000_bytes),
-	    cmocka_unit_test(eighty_four_blocks_across_processes),
-	    cmocka_unit_test(sixty_four_threads_hand_blocks_over),
-	    cmocka_unit_test(sixty_four_threads_hand_blocks_over_fenced),
+		cmocka_unit_test(threads_are_handed_all_pages),
+		cmocka_unit_test(threads_are_handed_all_pages_of_class_process),
+		cmocka_unit_test(processes_are_handed_all_pages),
+		cmocka_unit_test(sleeping_threads_do_not_hoard),
+		cmocka_unit_test(sleeping_processes_do_not_hoard),
+		cmocka_unit_test(every_page_can_be_a_block),
+		cmocka_unit_test(eighty_four_blocks_of_9000_bytes),
+		cmocka_unit_test(eighty_four_blocks_across_processes),
+		cmocka_unit_test(sixty_four_threads_hand_blocks_over),
+		cmocka_unit_test(sixty_four_threads_hand_blocks_over_fenced),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -112,7 +112,8 @@ static void runs_within_a_word_are_marked_where_they_begin(void **state)
 	(void)state;
 	uint64_t seed = hp_seed(__func__);
 	for (unsigned round = 0; round < ROUNDS * 20; round++) {
-		uint64_t free = hp_random(&seed) | hp_random(&seed) | (hp_below(&seed, 2) ? hp_random(&seed) | hp_random(&seed) : 0);
+		uint64_t free = hp_random(&seed) | hp_random(&seed) |
+		                (hp_below(&seed, 2) ? hp_random(&seed) | hp_random(&seed) : 0);
 		if (round % 100 == 0) free = UINT64_MAX;
 		unsigned n = 1 + (unsigned)hp_below(&seed, 64);
 		uint64_t want = 0;
@@ -274,11 +275,13 @@ static void a_view_is_rebuilt_from_the_unit(bool rubbish)
 	struct parity_unit *unit = aligned_alloc(64, sizeof *unit);
 	assert_non_null(unit);
 	for (unsigned round = 0; round < ROUNDS; round++) {
-		unsigned granules = sizes[round % SIZES], prefix = (unsigned)hp_below(&seed, 3) ? 0 : (unsigned)hp_below(&seed, granules + 40);
+		unsigned granules = sizes[round % SIZES],
+				 prefix = (unsigned)hp_below(&seed, 3) ? 0 : (unsigned)hp_below(&seed, granules + 40);
 		for (unsigned w = 0; w < PARITY_WORDS; w++) {
 			unit->a[w] = hp_random(&seed);
 			unit->r[w] = rubbish ? hp_random(&seed) : unit->a[w];
-			if (rubbish && round % 3) unit->r[w] = unit->a[w] ^ (hp_random(&seed) & hp_random(&seed) & hp_random(&seed));
+			if (rubbish && round % 3)
+				unit->r[w] = unit->a[w] ^ (hp_random(&seed) & hp_random(&seed) & hp_random(&seed));
 		}
 		for (unsigned i = 0; i < PARITY_GRANULES; i++) unit->len[i] = (uint16_t)hp_random(&seed);
 		if (!rubbish)
@@ -296,7 +299,8 @@ static void a_view_is_rebuilt_from_the_unit(bool rubbish)
 		must_be(view.granules, granules);
 		must(view.word < granules / 64);
 		same_view(&view, &naive);
-		for (unsigned i = 0; i < granules; i++) must_be(parity_head_of(unit, granules, i), naive_head(unit, granules, i));
+		for (unsigned i = 0; i < granules; i++)
+			must_be(parity_head_of(unit, granules, i), naive_head(unit, granules, i));
 	}
 	free(unit);
 }
@@ -385,17 +389,17 @@ static void of_many_who_free_one_wins(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(views_are_taken_and_given_as_bit_by_bit),
-	    cmocka_unit_test(short_runs_are_taken_from_the_current_word),
-	    cmocka_unit_test(runs_within_a_word_are_marked_where_they_begin),
-	    cmocka_unit_test(runs_are_found_wherever_they_are),
-	    cmocka_unit_test(ends_and_longest_runs_are_measured),
-	    cmocka_unit_test(every_operation_changes_one_bit),
-	    cmocka_unit_test(a_length_from_shared_memory_is_never_too_long),
-	    cmocka_unit_test(views_are_rebuilt),
-	    cmocka_unit_test(rubbish_is_rebuilt_within_bounds),
-	    cmocka_unit_test(control_words_say_who_and_count_versions),
-	    cmocka_unit_test(of_many_who_free_one_wins),
+		cmocka_unit_test(views_are_taken_and_given_as_bit_by_bit),
+		cmocka_unit_test(short_runs_are_taken_from_the_current_word),
+		cmocka_unit_test(runs_within_a_word_are_marked_where_they_begin),
+		cmocka_unit_test(runs_are_found_wherever_they_are),
+		cmocka_unit_test(ends_and_longest_runs_are_measured),
+		cmocka_unit_test(every_operation_changes_one_bit),
+		cmocka_unit_test(a_length_from_shared_memory_is_never_too_long),
+		cmocka_unit_test(views_are_rebuilt),
+		cmocka_unit_test(rubbish_is_rebuilt_within_bounds),
+		cmocka_unit_test(control_words_say_who_and_count_versions),
+		cmocka_unit_test(of_many_who_free_one_wins),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

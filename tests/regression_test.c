@@ -448,7 +448,8 @@ static void threads_need_no_registration_and_leave_nothing(void **state)
 	options.max_threads = 4;
 	hp_pool *pool;
 	must_be(hp_pool_create(&options, &pool), 0);
-	for (unsigned i = 0; i < (HP_TEST_SANITIZER ? 50 : 500); i++) { /* far more than there are slots, though not at once */
+	for (unsigned i = 0; i < (HP_TEST_SANITIZER ? 50 : 500);
+	     i++) { /* far more than there are slots, though not at once */
 		pthread_t thread;
 		must_be(pthread_create(&thread, NULL, call_without_introduction, pool), 0);
 		pthread_join(thread, NULL);
@@ -461,18 +462,18 @@ static void threads_need_no_registration_and_leave_nothing(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(an_allocation_that_fails_half_way_frees_nothing_of_others),
-	    cmocka_unit_test(a_chunk_in_use_in_the_middle_of_a_run_keeps_all_it_has),
-	    cmocka_unit_test(freeing_several_pages_releases_exactly_those),
-	    cmocka_unit_test(blocks_of_any_size_come_back_for_ever),
-	    cmocka_unit_test(a_hole_behind_smaller_ones_is_found),
-	    cmocka_unit_test(a_run_does_not_wrap_from_the_end_to_the_start),
-	    cmocka_unit_test(a_roll_back_leaves_foreign_cells_alone),
-	    cmocka_unit_test(live_blocks_have_no_cap_and_a_refusal_costs_nothing),
-	    cmocka_unit_test(a_signal_does_not_make_an_allocation_fail),
-	    cmocka_unit_test(a_process_killed_inside_locks_nobody_out),
-	    cmocka_unit_test(a_double_free_hands_out_no_live_block),
-	    cmocka_unit_test(threads_need_no_registration_and_leave_nothing),
+		cmocka_unit_test(an_allocation_that_fails_half_way_frees_nothing_of_others),
+		cmocka_unit_test(a_chunk_in_use_in_the_middle_of_a_run_keeps_all_it_has),
+		cmocka_unit_test(freeing_several_pages_releases_exactly_those),
+		cmocka_unit_test(blocks_of_any_size_come_back_for_ever),
+		cmocka_unit_test(a_hole_behind_smaller_ones_is_found),
+		cmocka_unit_test(a_run_does_not_wrap_from_the_end_to_the_start),
+		cmocka_unit_test(a_roll_back_leaves_foreign_cells_alone),
+		cmocka_unit_test(live_blocks_have_no_cap_and_a_refusal_costs_nothing),
+		cmocka_unit_test(a_signal_does_not_make_an_allocation_fail),
+		cmocka_unit_test(a_process_killed_inside_locks_nobody_out),
+		cmocka_unit_test(a_double_free_hands_out_no_live_block),
+		cmocka_unit_test(threads_need_no_registration_and_leave_nothing),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -205,7 +205,8 @@ static void the_whole_pool_wanders(void **state)
 			must_be(hp_page_alloc(pool, all * PAGE, round % 3 ? 0 : HP_PAGE_PROCESS, &block), 0);
 			must_be(hp_page_free(pool, block), 0);
 			if (round % 2)
-				for (unsigned i = 0; i < 4; i++) must_be(hp_page_alloc(handle[i], PAGE, i % 2 ? HP_PAGE_PROCESS : 0, &single[i]), 0);
+				for (unsigned i = 0; i < 4; i++)
+					must_be(hp_page_alloc(handle[i], PAGE, i % 2 ? HP_PAGE_PROCESS : 0, &single[i]), 0);
 			if (round % 2)
 				for (unsigned i = 0; i < 4; i++) must_be(hp_page_free(handle[i], single[i]), 0);
 		}
@@ -490,16 +491,16 @@ static void processes_take_from_each_other(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(a_sleeping_thread_is_taken_from_and_goes_on),
-	    cmocka_unit_test(a_sleeping_process_is_taken_from_and_goes_on),
-	    cmocka_unit_test(a_stopped_process_is_taken_from),
-	    cmocka_unit_test(the_whole_pool_wanders),
-	    cmocka_unit_test(marks_of_a_dead_taker_are_displaced),
-	    cmocka_unit_test(an_owner_does_not_wait_for_a_taker),
-	    cmocka_unit_test(an_owner_inside_an_operation_is_left_alone),
-	    cmocka_unit_test(a_taker_killed_anywhere_leaves_nothing),
-	    cmocka_unit_test(threads_take_from_each_other),
-	    cmocka_unit_test(processes_take_from_each_other),
+		cmocka_unit_test(a_sleeping_thread_is_taken_from_and_goes_on),
+		cmocka_unit_test(a_sleeping_process_is_taken_from_and_goes_on),
+		cmocka_unit_test(a_stopped_process_is_taken_from),
+		cmocka_unit_test(the_whole_pool_wanders),
+		cmocka_unit_test(marks_of_a_dead_taker_are_displaced),
+		cmocka_unit_test(an_owner_does_not_wait_for_a_taker),
+		cmocka_unit_test(an_owner_inside_an_operation_is_left_alone),
+		cmocka_unit_test(a_taker_killed_anywhere_leaves_nothing),
+		cmocka_unit_test(threads_take_from_each_other),
+		cmocka_unit_test(processes_take_from_each_other),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

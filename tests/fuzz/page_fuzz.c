@@ -45,9 +45,14 @@ static uint64_t number(struct input *in, unsigned bytes)
 
 static hp_pool *make_pool(void)
 {
-	struct hp_pool_options options = {.struct_size = sizeof options, .size = PAGES * PAGE, .capacity = 2 * PAGES * PAGE,
-	                                  .choice = HP_CHOICE_REQUIRE, .rung = HP_RUNG_4K, .max_threads = 8,
-	                                  .max_processes = 4, .flags = HP_POOL_NO_AUTOGROW};
+	struct hp_pool_options options = {.struct_size = sizeof options,
+	                                  .size = PAGES * PAGE,
+	                                  .capacity = 2 * PAGES * PAGE,
+	                                  .choice = HP_CHOICE_REQUIRE,
+	                                  .rung = HP_RUNG_4K,
+	                                  .max_threads = 8,
+	                                  .max_processes = 4,
+	                                  .flags = HP_POOL_NO_AUTOGROW};
 	hp_pool *pool;
 	must(hp_pool_create(&options, &pool) == 0);
 	return pool;

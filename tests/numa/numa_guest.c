@@ -101,10 +101,16 @@ static void run_on(int node)
 
 /* ---- pools ---- */
 
-static int try_pool(hp_rung rung, uint64_t size, uint64_t capacity, struct hp_numa numa, struct hp_report *report, hp_pool **pool)
+static int try_pool(hp_rung rung, uint64_t size, uint64_t capacity, struct hp_numa numa, struct hp_report *report,
+                    hp_pool **pool)
 {
-	struct hp_pool_options options = {.struct_size = sizeof options, .size = size, .capacity = capacity,
-	                                  .choice = HP_CHOICE_REQUIRE, .rung = rung, .numa = numa, .report = report,
+	struct hp_pool_options options = {.struct_size = sizeof options,
+	                                  .size = size,
+	                                  .capacity = capacity,
+	                                  .choice = HP_CHOICE_REQUIRE,
+	                                  .rung = rung,
+	                                  .numa = numa,
+	                                  .report = report,
 	                                  .flags = HP_POOL_NO_AUTOGROW};
 	memset(report, 0, sizeof *report);
 	return hp_pool_create(&options, pool);
@@ -231,7 +237,8 @@ static void a_node_short_of_huge_pages_fails_cleanly(void **state)
 			if (report.rung[i].rung == HP_RUNG_2M) {
 				must_be(report.rung[i].error, -ENOMEM);
 				must(strstr(report.rung[i].cause, "node 1"));
-				must(strstr(report.rung[i].cure, "/sys/devices/system/node/node1/hugepages/hugepages-2048kB/nr_hugepages"));
+				must(strstr(report.rung[i].cure,
+				            "/sys/devices/system/node/node1/hugepages/hugepages-2048kB/nr_hugepages"));
 				named = true;
 			}
 		must(named);
@@ -257,8 +264,12 @@ static void a_node_short_of_huge_pages_fails_cleanly(void **state)
 	must_be(try_pool(HP_RUNG_2M, (uint64_t)(before[1] * 2 + 8) * PAGE_2M, 0, spread, &report, &pool), -ENOMEM);
 	for (int n = 0; n < 2; n++) must_be(free_huge_on(n), before[n]);
 	/* the ladder goes down instead, if it may, and stays on the node */
-	struct hp_pool_options options = {.struct_size = sizeof options, .size = size, .choice = HP_CHOICE_PREFER,
-	                                  .rung = HP_RUNG_2M, .numa = {HP_NUMA_BIND, 1, 2}, .report = &report};
+	struct hp_pool_options options = {.struct_size = sizeof options,
+	                                  .size = size,
+	                                  .choice = HP_CHOICE_PREFER,
+	                                  .rung = HP_RUNG_2M,
+	                                  .numa = {HP_NUMA_BIND, 1, 2},
+	                                  .report = &report};
 	must_be(hp_pool_create(&options, &pool), 0);
 	must(report.rung_got > HP_RUNG_2M);
 	count_nodes(hp_pool_base(pool), size, PAGE_2M / 8, count);
@@ -285,7 +296,8 @@ static void a_node_short_of_huge_pages_fails_cleanly(void **state)
 	must_be(count[1], size / PAGE_2M);
 	hp_pool_detach(pool);
 	char undo[256];
-	snprintf(undo, sizeof undo, "echo %lld > /sys/devices/system/node/node1/hugepages/hugepages-2048kB/nr_hugepages", before[1]);
+	snprintf(undo, sizeof undo, "echo %lld > /sys/devices/system/node/node1/hugepages/hugepages-2048kB/nr_hugepages",
+	         before[1]);
 	carry_out(undo);
 }
 
@@ -319,8 +331,9 @@ static void strict_requests_get_no_mixed_memory(void **state)
 	for (unsigned r = 0; r < 2; r++)
 		for (unsigned m = 0; m < 3; m++) {
 			/* more than node 1 has, where the policy spills over */
-			long long there = rungs[r] == HP_RUNG_2M ? free_huge_on(1) * 2
-			                                          : number_in("/sys/devices/system/node/node1/meminfo", " MemFree:") / 1024;
+			long long there = rungs[r] == HP_RUNG_2M
+			                      ? free_huge_on(1) * 2
+			                      : number_in("/sys/devices/system/node/node1/meminfo", " MemFree:") / 1024;
 			uint64_t size = m ? (uint64_t)(there + 16) * MIB : 32 * MIB;
 			if (m == 1 && rungs[r] == HP_RUNG_4K) continue; /* takes seconds here, and is as the next */
 			run_on(1);
@@ -366,7 +379,7 @@ static void blocks_come_from_the_node_asked_for(void **state)
 	(void)state;
 	for (unsigned r = 0; r < 2; r++)
 		for (int node = 0; node < 2; node++)
-			for (unsigned class = 0; class <= HP_PAGE_PROCESS; class++) {
+			for (unsigned class = 0; class <= HP_PAGE_PROCESS; class ++) {
 				hp_pool *pool = half_and_half(rungs[r], 8 * MIB);
 				unsigned n = 0;
 				void *block[4096];
@@ -464,7 +477,7 @@ static void *allocates_nearest(void *arg)
 static void blocks_come_from_the_nearest_node_that_has_any(void **state)
 {
 	(void)state;
-	for (unsigned class = 0; class <= HP_PAGE_PROCESS; class++) {
+	for (unsigned class = 0; class <= HP_PAGE_PROCESS; class ++) {
 		hp_pool *pool = must_pool(HP_RUNG_2M, 2 * MIB, 8 * MIB, (struct hp_numa){HP_NUMA_BIND, 1, 1});
 		for (unsigned n = 1; n < 4; n++) {
 			struct hp_numa numa = {HP_NUMA_BIND, 1, UINT64_C(1) << n};
@@ -599,20 +612,21 @@ static void a_killed_grower_leaves_no_page_on_its_node(void **state)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest two[] = {
-	    cmocka_unit_test(every_policy_places_every_page),
-	    cmocka_unit_test(a_node_short_of_huge_pages_fails_cleanly),
-	    cmocka_unit_test(a_node_short_of_memory_fails_cleanly),
-	    cmocka_unit_test(strict_requests_get_no_mixed_memory),
-	    cmocka_unit_test(blocks_come_from_the_node_asked_for),
-	    cmocka_unit_test(blocks_come_from_the_own_node),
-	    cmocka_unit_test(growth_goes_where_it_is_told),
-	    cmocka_unit_test(the_policy_of_an_attacher_moves_nothing),
-	    cmocka_unit_test(a_killed_grower_leaves_no_page_on_its_node),
+		cmocka_unit_test(every_policy_places_every_page),
+		cmocka_unit_test(a_node_short_of_huge_pages_fails_cleanly),
+		cmocka_unit_test(a_node_short_of_memory_fails_cleanly),
+		cmocka_unit_test(strict_requests_get_no_mixed_memory),
+		cmocka_unit_test(blocks_come_from_the_node_asked_for),
+		cmocka_unit_test(blocks_come_from_the_own_node),
+		cmocka_unit_test(growth_goes_where_it_is_told),
+		cmocka_unit_test(the_policy_of_an_attacher_moves_nothing),
+		cmocka_unit_test(a_killed_grower_leaves_no_page_on_its_node),
 	};
 	const struct CMUnitTest four[] = {
-	    cmocka_unit_test(blocks_come_from_the_nearest_node_that_has_any),
+		cmocka_unit_test(blocks_come_from_the_nearest_node_that_has_any),
 	};
-	const char *nodes = argc > 1 && !strcmp(argv[1], "far") ? "/sys/devices/system/node/node3" : "/sys/devices/system/node/node1";
+	const char *nodes = argc > 1 && !strcmp(argv[1], "far") ? "/sys/devices/system/node/node3"
+	                                                        : "/sys/devices/system/node/node1";
 	if (access(nodes, F_OK)) hp_test_skip("this machine has no %s", nodes);
 	if (argc > 1 && !strcmp(argv[1], "far")) return cmocka_run_group_tests(four, NULL, NULL);
 	return cmocka_run_group_tests(two, NULL, NULL);

@@ -296,9 +296,9 @@ static void kill_some(struct storm *storm)
 		}
 		/* half of them with something in hand, as far as that can be seen from here */
 		if (hp_below(&storm->seed, 2))
-			for (unsigned look = 0; look < 100000 && !atomic_load(&storm->thread[i][0].intent); look++) {
-			}
-		for (uint64_t spin = hp_below(&storm->seed, hp_below(&storm->seed, 2) ? 100 : 4000); spin; spin--) atomic_signal_fence(memory_order_seq_cst);
+			for (unsigned look = 0; look < 100000 && !atomic_load(&storm->thread[i][0].intent); look++) {}
+		for (uint64_t spin = hp_below(&storm->seed, hp_below(&storm->seed, 2) ? 100 : 4000); spin; spin--)
+			atomic_signal_fence(memory_order_seq_cst);
 		must_be(kill(storm->pid[i], SIGKILL), 0);
 		dead[i] = true;
 	}
@@ -348,11 +348,12 @@ void storm_run(uint64_t kills, unsigned flags, uint64_t seed)
 	must_be(hp_page_alloc(storm->pool, CAPACITY, 0, &whole), 0); /* growth still works, too */
 	must_be(hp_page_free(storm->pool, whole), 0);
 	hp_must_be_empty(storm->pool);
-	printf("%llu killed, %llu recovered; %llu blocks allocated, %llu freed, %llu changed hands, %llu refused; %llu were in "
-	       "dead hands; %llu chunks taken; no page lost\n",
-	       (unsigned long long)storm->kills, (unsigned long long)stats.recovered, (unsigned long long)allocs,
-	       (unsigned long long)frees, (unsigned long long)taken_over, (unsigned long long)refused,
-	       (unsigned long long)storm->in_hand, (unsigned long long)stats.taken);
+	printf(
+		"%llu killed, %llu recovered; %llu blocks allocated, %llu freed, %llu changed hands, %llu refused; %llu were in "
+		"dead hands; %llu chunks taken; no page lost\n",
+		(unsigned long long)storm->kills, (unsigned long long)stats.recovered, (unsigned long long)allocs,
+		(unsigned long long)frees, (unsigned long long)taken_over, (unsigned long long)refused,
+		(unsigned long long)storm->in_hand, (unsigned long long)stats.taken);
 	hp_pool_detach(storm->pool);
 	munmap(storm, sizeof *storm);
 }

@@ -16,8 +16,8 @@
 enum storm_intent { STORM_NONE = 0, STORM_ALLOC = 1, STORM_FREE = 2 };
 
 struct storm_thread {
-	_Atomic uint64_t turns;   /* operations done */
-	_Atomic uint64_t intent;  /* {offset:60, intent:4} */
+	_Atomic uint64_t turns;  /* operations done */
+	_Atomic uint64_t intent; /* {offset:60, intent:4} */
 	_Atomic unsigned paused;
 	uint64_t allocs, frees, taken_over, refused;
 };
@@ -25,7 +25,7 @@ struct storm_thread {
 struct storm {
 	hp_pool *pool;
 	uint64_t seed;
-	_Atomic unsigned pause; /* futex */
+	_Atomic unsigned pause;              /* futex */
 	_Atomic uint64_t owner[STORM_PAGES]; /* see storm.c */
 	struct storm_thread thread[STORM_WORKERS][STORM_THREADS];
 	pid_t pid[STORM_WORKERS];

@@ -27,8 +27,8 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(two_thousand_kills_lose_no_page),
-	    cmocka_unit_test(kills_in_fenced_mode_lose_no_page),
+		cmocka_unit_test(two_thousand_kills_lose_no_page),
+		cmocka_unit_test(kills_in_fenced_mode_lose_no_page),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
