@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -140,6 +141,19 @@ static inline void *hp_shared(size_t bytes)
 	void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	must(memory != MAP_FAILED);
 	return memory;
+}
+
+/* A child that does not outlive a test that failed. */
+static inline pid_t hp_fork(void)
+{
+	fflush(NULL);
+	pid_t parent = getpid(), pid = fork();
+	must(pid >= 0);
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (getppid() != parent) _exit(1);
+	}
+	return pid;
 }
 
 static inline int hp_wait_for(pid_t pid)

@@ -414,8 +414,7 @@ static void a_busy_pool_has_no_findings(void **state)
 	hp_pool *observer;
 	must_be(hp_pool_fds(busy->pool, fds), 0);
 	must_be(hp_pool_observe(fds, &observer), 0);
-	fflush(NULL);
-	pid_t pid = fork();
+	pid_t pid = hp_fork();
 	if (pid == 0) {
 		work(busy);
 		_exit(0);

@@ -481,8 +481,7 @@ static void process_memory_ends_with_its_process(bool detach)
 	int down[2], up[2];
 	must_be(pipe(down), 0);
 	must_be(pipe(up), 0);
-	fflush(NULL);
-	pid_t pid = fork();
+	pid_t pid = hp_fork();
 	if (pid == 0) {
 		struct family family = {pool, down[0], up[1], detach};
 		child_holds(&family);

@@ -53,11 +53,10 @@ struct crew {
 static void crew_start(struct crew *crew, struct crowd *crowd, void *(*work)(void *), bool processes)
 {
 	*crew = (struct crew){.processes = processes, .count = crowd->count};
-	fflush(NULL);
 	for (unsigned i = 0; i < crowd->count; i++) {
 		if (!processes) {
 			must_be(pthread_create(&crew->thread[i], NULL, work, crowd), 0);
-		} else if ((crew->pid[i] = fork()) == 0) {
+		} else if ((crew->pid[i] = hp_fork()) == 0) {
 			work(crowd);
 			_exit(0);
 		}
@@ -138,7 +137,7 @@ static const unsigned counts[] = {1, 2, 8, MANY};
 static void threads_are_handed_all_pages(void **state)
 {
 	(void)state;
-	for (unsigned round = 0; round < (HP_TEST_SANITIZER ? 2 : 5); round++)
+	for (unsigned round = 0; round < (HP_TEST_SANITIZER ? 1 : 3); round++)
 		for (unsigned i = 0; i < 4; i++)
 			for (uint64_t size = MIB; size <= 16 * MIB; size *= 4) all_pages_are_handed_out(size, counts[i], 0, false);
 }
@@ -342,9 +341,8 @@ static void scenario_run(struct scenario *s, unsigned processes, void (*work)(st
 {
 	pid_t pid[8];
 	s->next = 0;
-	fflush(NULL);
 	for (unsigned p = 0; p < processes; p++)
-		if ((pid[p] = fork()) == 0) {
+		if ((pid[p] = hp_fork()) == 0) {
 			work(s);
 			_exit(0);
 		}

@@ -389,8 +389,7 @@ static void a_process_killed_inside_locks_nobody_out(void **state)
 	must_be(hp_page_free(victim->pool, must_alloc(victim->pool, 1)), 0);
 	for (unsigned round = 0; round < (HP_TEST_SANITIZER ? 10 : 200); round++) {
 		victim->turns = 0;
-		fflush(NULL);
-		pid_t pid = fork();
+		pid_t pid = hp_fork();
 		if (pid == 0) work_until_killed(victim);
 		uint64_t until = hp_below(&seed, 60);
 		while (atomic_load(&victim->turns) < until) sched_yield();

@@ -44,7 +44,7 @@ static void sleeper_start(struct sleeper *s, void *(*work)(void *))
 		must_be(pthread_create(&s->thread, NULL, work, s), 0);
 		return;
 	}
-	pid_t pid = fork();
+	pid_t pid = hp_fork();
 	if (pid == 0) {
 		work(s);
 		_exit(0);
@@ -456,11 +456,10 @@ static void all_take_from_all(bool processes, unsigned mode)
 	fight->rounds = HP_TEST_SANITIZER ? 200 : 2000;
 	pthread_t thread[FIGHTERS];
 	pid_t pid[FIGHTERS];
-	fflush(NULL);
 	for (unsigned i = 0; i < FIGHTERS; i++) {
 		if (!processes) {
 			must_be(pthread_create(&thread[i], NULL, fight_for_it, fight), 0);
-		} else if ((pid[i] = fork()) == 0) {
+		} else if ((pid[i] = hp_fork()) == 0) {
 			fight_for_it(fight);
 			_exit(0);
 		}

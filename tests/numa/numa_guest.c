@@ -576,8 +576,7 @@ static void a_killed_grower_leaves_no_page_on_its_node(void **state)
 		long long before[2] = {free_huge_on(0), free_huge_on(1)};
 		hp_pool *pool = must_pool(HP_RUNG_2M, 4 * MIB, 4 * MIB + more, (struct hp_numa){HP_NUMA_BIND, 1, 1});
 		struct hp_numa there = {HP_NUMA_BIND, 1, 2}, here = {HP_NUMA_BIND, 1, 1};
-		fflush(NULL);
-		pid_t pid = fork();
+		pid_t pid = hp_fork();
 		if (pid == 0) {
 			hp_pool_grow(pool, more, &there, NULL);
 			raise(SIGKILL); /* it was quicker */

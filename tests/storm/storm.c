@@ -155,12 +155,9 @@ static void spawn(struct storm *storm, unsigned index)
 		storm->thread[index][t].paused = 0;
 		w[t] = (struct worker){storm, index, t, hp_random(&storm->seed)};
 	}
-	pid_t controller = getpid(), pid = fork();
-	must(pid >= 0);
+	pid_t pid = hp_fork();
 	if (pid == 0) {
 		pthread_t thread;
-		must_be(syscall(SYS_prctl, 1 /* PR_SET_PDEATHSIG */, SIGKILL, 0, 0, 0), 0);
-		if (getppid() != controller) _exit(1);
 		if (storm->threads[index] > 1) must_be(pthread_create(&thread, NULL, work, &w[1]), 0);
 		work(&w[0]);
 	}
