@@ -37,7 +37,7 @@ static bool lock_try(hp_pool *pool, uint64_t word)
 		return false;
 	/* closed behind our back, and its number perhaps a file of the application by now: no hole is to be punched there.
 	 * The mapping does as well. */
-	if (!pool_fd_intact(&pool->data_fd)) pool->data.fd = -1;
+	pool->data.fd = pool_fd_intact(&pool->data_fd) ? pool->data_fd.fd : -1;
 	growing = pool;
 	return true;
 }
