@@ -8,6 +8,7 @@
  * Catches: lost pages, blocks with two owners, runs that are there and are not found, wrong errors, statistics that
  * drift, chunks that change their class while they hold blocks. */
 #include "hp_page.h"
+#include "page/page.h"
 #include <pthread.h>
 
 #define MAX_PAGES 65536
@@ -222,6 +223,20 @@ static void op_reattach(struct play *p)
 	p->reattached++;
 }
 
+/* At rest a thread owns an active, a spare and a private chunk, and nothing else is anybody's. */
+static void nobody_hoards(hp_pool *pool)
+{
+	for (uint32_t i = 0; i < pool->slot_count; i++) {
+		unsigned owned = 0;
+		for (uint32_t c = 0; c < pool->chunk_count; c++) {
+			uint64_t ctl = atomic_load(&pool->chunks[c].ctl);
+			owned += ctl_state(ctl) == CTL_OWNED && ctl_owner(ctl) == i + 1;
+		}
+		must(owned <= PAGE_OWNED);
+		if (i > 4 * THREADS) break; /* no slot above was ever used */
+	}
+}
+
 static void check(struct play *p)
 {
 	struct model *m = p->m;
@@ -235,6 +250,7 @@ static void check(struct play *p)
 	must_be(stats.free, (m->pages - used) * PAGE);
 	must_be(stats.largest, longest(m, -1, true) * PAGE);
 	must_be(stats.quarantined, 0);
+	nobody_hoards(pool);
 }
 
 static void operate(struct play *p, unsigned index)
