@@ -37,7 +37,8 @@ static bool lock_try(hp_pool *pool, uint64_t word)
 		return false;
 	/* closed behind our back, and its number perhaps a file of the application by now: no hole is to be punched there.
 	 * The mapping does as well. */
-	pool->data.fd = pool_fd_intact(&pool->data_fd) ? pool->data_fd.fd : -1;
+	int fd = pool_fd_intact(&pool->data_fd) ? pool->data_fd.fd : -1;
+	if (pool->data.fd != fd) pool->data.fd = fd; /* a lock word that a peer wrote may let two threads in */
 	growing = pool;
 	return true;
 }
