@@ -120,7 +120,7 @@ HP_API int hp_pool_detach(hp_pool *pool);
  * dies leaves the pool as it was; its half-populated memory is given back by the next who grows, attaches or recovers. */
 HP_API int hp_pool_grow(hp_pool *pool, uint64_t bytes, const struct hp_numa *numa, struct hp_report *report);
 
-/* Gives wholly free memory back to the kernel until at most `keep` bytes are committed, highest offsets first. Returns
+/* Gives wholly free memory back to the kernel as long as `keep` bytes stay committed, highest offsets first. Returns
  * the bytes given back or -errno; 0 when nothing is free. -EBUSY: all that is free is pinned by I/O. */
 HP_API int64_t hp_pool_trim(hp_pool *pool, uint64_t keep);
 
