@@ -201,11 +201,12 @@ static void go_on(struct storm *storm)
 	syscall(SYS_futex, &storm->pause, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
 }
 
-/* A live block that is not in the books: the application's, if a dead thread had it in hand. Frees it. */
-static void block_in_hand(struct storm *storm, hp_off off, const bool dead[STORM_WORKERS])
+/* A live block that is not in the books: the application's, if a dead thread (of a worker but `except`) had it in hand.
+ * Frees it. */
+static void block_in_hand(struct storm *storm, hp_off off, const bool dead[STORM_WORKERS], unsigned except)
 {
 	for (unsigned i = 0; i < STORM_WORKERS; i++)
-		for (unsigned t = 0; dead[i] && t < storm->threads[i]; t++) {
+		for (unsigned t = 0; dead[i] && i != except && t < storm->threads[i]; t++) {
 			uint64_t intent = atomic_load(&storm->thread[i][t].intent);
 			if (intent == STORM_ALLOC || intent == (off << 4 | STORM_FREE)) {
 				atomic_store(&storm->thread[i][t].intent, STORM_NONE); /* it explains one block, no more */
@@ -231,13 +232,15 @@ static void audit(struct storm *storm, const bool dead[STORM_WORKERS])
 		int64_t size = hp_page_size_at(pool, page * PAGE);
 		bool of_dead = word && holder != IN_BOX && dead[worker];
 		if (of_dead && word_process(word)) { /* given back with its process */
-			must(size < 0);
+			/* of two that died: the second may have recovered the first, and been given this very page, and not
+			 * have written it down */
+			if (size >= 0) block_in_hand(storm, page * PAGE, dead, worker);
 			atomic_store(&storm->owner[page], 0);
 			continue;
 		}
 		if (!word && size < 0) continue;
 		if (!word) {
-			block_in_hand(storm, page * PAGE, dead);
+			block_in_hand(storm, page * PAGE, dead, STORM_WORKERS);
 			continue;
 		}
 		must_be(size, word_pages(word) * PAGE);
