@@ -14,7 +14,7 @@ skip() {
 [ "$(uname -m)" = x86_64 ] || skip "the virtual machine is an x86_64 one"
 [ -x "$guest" ] || skip "$guest was not built (cmocka is missing: tools/deps test)"
 for tool in qemu-system-x86_64 busybox cpio od xz; do
-	command -v $tool >/dev/null || skip "$tool is missing: tools/deps test installs it"
+	command -v $tool >/dev/null || skip "$tool is missing: tools/deps numa installs it"
 done
 
 errors=$(mktemp)
