@@ -216,6 +216,9 @@ int64_t page_survey(struct participant *me, const struct page_want *want, bool t
 		}
 		struct parity_view view;
 		page_view(pool, i, &view);
+		/* what single frees could not know: that together they made longer runs */
+		if (ctl_state(ctl) == CTL_UNOWNED)
+			atomic_store_explicit(&pool->hints[i], page_hint(parity_view_longest(&view)), memory_order_relaxed);
 		uint64_t start;
 		int at;
 		if (carry + parity_view_prefix(&view) >= want->pages)
