@@ -195,6 +195,7 @@ static __attribute__((noinline)) intptr_t alloc_other(hp_pool *pool, size_t byte
 			char *block = own->start + ((size_t)i << 12);
 			parity_allocate_local(own->unit, (unsigned)i, (unsigned)pages);
 			parity_view_take(&own->view, (unsigned)i, (unsigned)pages);
+			own->view.word = (unsigned)i >> 6; /* where the next of that length is found at once */
 			participant_count(&slot->allocs);
 			participant_end_fast(slot);
 			return (intptr_t)block;
