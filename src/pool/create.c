@@ -93,8 +93,7 @@ fail:
 	return error;
 }
 
-static int create_control(const struct hp_pool_options *o, struct files *files, struct pool_geometry *g,
-                          uint64_t committed, char **control)
+static int create_control(struct files *files, struct pool_geometry *g, uint64_t committed, char **control)
 {
 	/* mode 0666: a process that changed its uid must still be able to take its byte */
 	int error = make_memfd("lives", g->name, 0, 0666, &files->lives);
@@ -106,7 +105,6 @@ static int create_control(const struct hp_pool_options *o, struct files *files, 
 	*control = map;
 	os_advise(map, g->control_size, MADV_DONTDUMP);
 	if ((error = pool_control_populate_fixed(*control, g)) < 0) return error;
-	(void)o;
 	return pool_control_populate(*control, g, 0, (uint32_t)(committed / (g->chunk_pages * (uint64_t)HP_PAGE_SIZE)));
 }
 
@@ -180,7 +178,7 @@ int hp_pool_create(const struct hp_pool_options *given, hp_pool **out)
 
 	char *control = NULL;
 	hp_pool *pool = NULL;
-	if ((error = create_control(&o, &files, &g, committed, &control)) < 0) goto fail;
+	if ((error = create_control(&files, &g, committed, &control)) < 0) goto fail;
 	if ((error = pool_geometry_bind(&g, files.lives, files.data.fd)) < 0) goto fail;
 	error = -ENOMEM;
 	if (!(pool = pool_handle_new(&g, control))) goto fail;

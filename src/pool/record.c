@@ -146,13 +146,6 @@ int record_alive(const hp_pool *pool, uint32_t record)
 	return held;
 }
 
-bool record_is(const hp_pool *pool, uint32_t record, uint32_t generation)
-{
-	if (record >= pool->record_count) return false;
-	uint64_t word = atomic_load_explicit(&pool->records[record].word, memory_order_acquire);
-	return record_state(word) == RECORD_LIVE && record_generation(word) == (generation & RECORD_GENERATIONS);
-}
-
 bool record_is_over(const hp_pool *pool, uint32_t record, uint32_t generation)
 {
 	if (record >= pool->record_count) return true;

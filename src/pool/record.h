@@ -14,8 +14,7 @@ void record_leave(hp_pool *pool);
 int record_trust(const hp_pool *pool);
 /* 1: its process lives, 0: it is dead, -errno: cannot be told. */
 int record_alive(const hp_pool *pool, uint32_t record);
-/* The record is LIVE, in that generation. Says nothing about an undetected death. */
-bool record_is(const hp_pool *pool, uint32_t record, uint32_t generation);
-bool record_is_over(const hp_pool *pool, uint32_t record, uint32_t generation); /* recovered, for certain */
+/* That generation of the record is dead and recovered, for certain. Says nothing about an undetected death. */
+bool record_is_over(const hp_pool *pool, uint32_t record, uint32_t generation);
 
 #endif
