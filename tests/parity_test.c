@@ -93,14 +93,24 @@ static void short_runs_are_taken_from_the_current_word(void **state)
 				view.word = (uint32_t)hp_below(&seed, naive.granules / 64);
 			}
 			memcpy(word.free, naive.free + view.word * 64, 64);
-			int want = naive_run(&word, n), first = naive_run(&word, 1), got = parity_view_take_near(&view, n);
+			int want = naive_run(&word, n), first = naive_run(&word, 1);
 			if (want != first) want = -1; /* only the first free run is looked at */
+			struct parity_unit unit, was;
+			memset(&unit, 0, sizeof unit);
+			was = unit;
+			int got = (int)(n == 1 ? parity_allocate_near(&unit, &view) : parity_allocate_run_near(&unit, &view, n));
 			must_be(got, want < 0 ? -1 : (int)view.word * 64 + want);
+			if (got >= 0) {
+				must_be(unit.len[got], n);
+				was.len[got] = (uint16_t)n;
+				was.a[got / 64] = parity_bit((unsigned)got);
+			}
+			must(memcmp(&unit, &was, sizeof unit) == 0);
 			for (unsigned i = 0; got >= 0 && i < n; i++) naive.free[(unsigned)got + i] = false;
 			same_view(&view, &naive);
 			/* and one given back, anywhere */
 			unsigned at = (unsigned)hp_below(&seed, naive.granules);
-			parity_view_give_one(&view, at);
+			parity_view_give(&view, at, 1);
 			naive.free[at] = true;
 			same_view(&view, &naive);
 		}

@@ -182,7 +182,7 @@ static __attribute__((noinline)) intptr_t alloc_finish(hp_pool *pool, int node, 
 	return (intptr_t)block;
 }
 
-/* Runs over words of the active chunk, and all the rest. */
+/* What the active chunk has not where it was looked for, and all the rest. */
 static __attribute__((noinline)) intptr_t alloc_other(hp_pool *pool, size_t bytes, unsigned flags)
 {
 	struct participant *me = participant_current;
@@ -192,10 +192,10 @@ static __attribute__((noinline)) intptr_t alloc_other(hp_pool *pool, size_t byte
 		struct page_owned *own = &page_state(me)->own[PAGE_ACTIVE];
 		int i = pages > 1 ? parity_view_find_run(&own->view, (unsigned)pages) : parity_view_find(&own->view, 1);
 		if (likely(i >= 0)) {
-			char *block = own->start + ((size_t)i << 12);
 			parity_allocate_local(own->unit, (unsigned)i, (unsigned)pages);
 			parity_view_take(&own->view, (unsigned)i, (unsigned)pages);
-			own->view.word = (unsigned)i >> 6; /* where the next of that length is found at once */
+			own->view.word = (unsigned)i >> 6;            /* where the next of that length is found at once */
+			char *block = own->start + ((size_t)i << 12); /* before the end: a signal handler may change what we own */
 			participant_count(&slot->allocs);
 			participant_end_fast(slot);
 			return (intptr_t)block;
@@ -205,7 +205,8 @@ static __attribute__((noinline)) intptr_t alloc_other(hp_pool *pool, size_t byte
 	return alloc_finish(pool, -1, bytes, flags);
 }
 
-intptr_t hp_page_alloc_address(hp_pool *pool, size_t bytes, unsigned flags)
+/* 2 to 64 pages at the first free place of the current word. */
+static __attribute__((noinline)) intptr_t alloc_run(hp_pool *pool, size_t bytes, unsigned flags)
 {
 	struct participant *me = participant_current;
 	struct pool_slot *slot = me->slot;
@@ -213,10 +214,28 @@ intptr_t hp_page_alloc_address(hp_pool *pool, size_t bytes, unsigned flags)
 	    likely(participant_try_begin(me, slot))) {
 		struct page_owned *own = &page_state(me)->own[PAGE_ACTIVE];
 		unsigned pages = (unsigned)(bytes + HP_PAGE_SIZE - 1) / HP_PAGE_SIZE;
-		int i = parity_view_take_near(&own->view, pages);
+		ptrdiff_t i = parity_allocate_run_near(own->unit, &own->view, pages);
 		if (likely(i >= 0)) {
-			char *block = own->start + ((size_t)i << 12);
-			parity_allocate_local(own->unit, (unsigned)i, pages);
+			char *block = own->start + (i << 12); /* before the end: a signal handler may change what we own */
+			participant_count(&slot->allocs);
+			participant_end_fast(slot);
+			return (intptr_t)block;
+		}
+		participant_end_fast(slot);
+	}
+	return alloc_other(pool, bytes, flags);
+}
+
+intptr_t hp_page_alloc_address(hp_pool *pool, size_t bytes, unsigned flags)
+{
+	struct participant *me = participant_current;
+	struct pool_slot *slot = me->slot;
+	if (unlikely(bytes > HP_PAGE_SIZE)) return alloc_run(pool, bytes, flags);
+	if (participant_is_fast(me, pool) && likely(bytes != 0 && !flags) && likely(participant_try_begin(me, slot))) {
+		struct page_owned *own = &page_state(me)->own[PAGE_ACTIVE];
+		ptrdiff_t i = parity_allocate_near(own->unit, &own->view);
+		if (likely(i >= 0)) {
+			char *block = own->start + (i << 12); /* before the end: a signal handler may change what we own */
 			participant_count(&slot->allocs);
 			participant_end_fast(slot);
 			return (intptr_t)block;
@@ -286,11 +305,9 @@ static int free_slow(hp_pool *pool, hp_off off)
 	if (own) {
 		participant_begin(me);
 		if (own->chunk1 == chunk + 1) {
-			unsigned len = parity_free_local(&pool->units[chunk], i);
-			if (len) parity_view_give(&own->view, i, parity_len(len, i, pool->chunk_pages));
-			error = len ? 0 : not_a_block(pool, chunk, i);
+			error = parity_free_run(&pool->units[chunk], &own->view, i) ? 0 : not_a_block(pool, chunk, i);
 			participant_end(me);
-			if (len) participant_count(&me->slot->frees);
+			if (error == 0) participant_count(&me->slot->frees);
 			return error;
 		}
 		participant_end(me);
@@ -314,9 +331,7 @@ static __attribute__((noinline)) int free_other(hp_pool *pool, hp_off off)
 		if (own) {
 			if (likely(participant_try_begin(me, slot))) {
 				/* looked at again: a signal handler may have changed what we own before the operation began */
-				unsigned len = own->chunk1 == chunk + 1 ? parity_free_local(own->unit, i) : 0;
-				if (likely(len)) {
-					parity_view_give(&own->view, i, parity_len(len, i, pool->chunk_pages));
+				if (likely(own->chunk1 == chunk + 1 && parity_free_run(own->unit, &own->view, i))) {
 					participant_count(&slot->frees);
 					participant_end_fast(slot);
 					return 0;
@@ -334,29 +349,31 @@ static __attribute__((noinline)) int free_other(hp_pool *pool, hp_off off)
 	return error;
 }
 
-/* The rest of a free inside an operation: the pages of a run go back to the view. */
-static __attribute__((noinline)) int free_run(struct participant *me, struct page_owned *own, unsigned i, unsigned len)
+/* Goes on inside an operation, where hp_page_free found that the block in the active chunk is not a single live page. */
+static __attribute__((noinline)) int free_run(struct participant *me, char *block)
 {
-	parity_view_give(&own->view, i, parity_len(len, i, own->view.granules));
-	participant_count(&me->slot->frees);
-	participant_end(me);
-	return 0;
+	struct page_owned *own = &page_state(me)->own[PAGE_ACTIVE];
+	struct pool_slot *slot = me->slot;
+	size_t i = (size_t)(block - own->start) >> 12;
+	if (likely(parity_free_run_near(own->unit, &own->view, i)) || parity_free_run(own->unit, &own->view, (unsigned)i)) {
+		participant_count(&slot->frees);
+		participant_end_fast(slot);
+		return 0;
+	}
+	participant_end_fast(slot);
+	return free_other(me->pool, (hp_off)(block - me->pool->base));
 }
 
 int hp_page_free(hp_pool *pool, void *block)
 {
 	struct participant *me = participant_current;
 	struct page_owned *own = &page_state(me)->own[PAGE_ACTIVE];
-	uintptr_t at = (uintptr_t)block - (uintptr_t)own->start;
-	unsigned i = (unsigned)(at >> 12);
 	struct pool_slot *slot = me->slot;
-	if (participant_is_fast(me, pool) && likely(at < own->bytes && !(at & (HP_PAGE_SIZE - 1))) &&
-	    likely(participant_try_begin(me, slot))) {
-		/* looked at again: a signal handler may have changed what we own before the operation began */
-		unsigned len = likely((uintptr_t)own->start == (uintptr_t)block - at) ? parity_free_local(own->unit, i) : 0;
-		if (likely(len)) {
-			if (len != 1) return free_run(me, own, i, len);
-			parity_view_give_one(&own->view, i);
+	if (participant_is_fast(me, pool) && likely(participant_try_begin(me, slot))) {
+		uintptr_t at = (uintptr_t)block - (uintptr_t)own->start;
+		if (likely(at < own->bytes && !(at & (HP_PAGE_SIZE - 1)))) {
+			size_t i = at >> 12;
+			if (unlikely(!parity_free_one(own->unit, &own->view, i))) return free_run(me, block);
 			participant_count(&slot->frees);
 			participant_end_fast(slot);
 			return 0;

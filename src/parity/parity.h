@@ -8,6 +8,7 @@
 
 #include "parity/layout.h"
 #include <stdbool.h>
+#include <stddef.h>
 
 struct parity_view {
 	uint64_t free[PARITY_WORDS]; /* bit set: free for the owner to hand out */
@@ -76,28 +77,6 @@ static inline uint64_t parity_runs(uint64_t free, unsigned n)
 	return free;
 }
 
-/* n granules, 1 to 64, of the current word: the first, or -1 when its first free run is shorter. No search. */
-static inline int parity_view_take_near(struct parity_view *view, unsigned n)
-{
-	unsigned w = view->word;
-	uint64_t free = view->free[w];
-	if (__builtin_expect(!free, 0)) return -1;
-	unsigned b = (unsigned)__builtin_ctzll(free);
-	if (n == 1) {
-		view->free[w] = free & (free - 1);
-		return (int)(w * 64 + b);
-	}
-	uint64_t used = ~(free >> b); /* above the first free one */
-	if (__builtin_expect(used && (unsigned)__builtin_ctzll(used) < n, 0)) return -1;
-	view->free[w] &= ~parity_mask(b, n);
-	return (int)(w * 64 + b);
-}
-
-static inline void parity_view_give_one(struct parity_view *view, unsigned i)
-{
-	view->free[i >> 6] |= parity_bit(i);
-}
-
 /* First run of n free granules, or -1. */
 static inline int parity_view_find_run(const struct parity_view *view, unsigned n)
 {
@@ -137,6 +116,39 @@ static inline void parity_allocate_local(struct parity_unit *unit, unsigned i, u
 	atomic_store_explicit(a, atomic_load_explicit(a, memory_order_relaxed) ^ parity_bit(i), memory_order_release);
 }
 
+/* The owner makes one granule of the view's current word live: which, or -1 when the word has none left. The two above in
+ * one, without taking the bit's number apart again. */
+static inline ptrdiff_t parity_allocate_near(struct parity_unit *unit, struct parity_view *view)
+{
+	size_t w = view->word;
+	uint64_t free = view->free[w];
+	if (__builtin_expect(!free, 0)) return -1;
+	size_t i = w * 64 + (unsigned)__builtin_ctzll(free);
+	view->free[w] = free & (free - 1);
+	atomic_store_explicit(&unit->len[i], 1, memory_order_relaxed);
+	/* commit, as in parity_allocate_local */
+	atomic_store_explicit(&unit->a[w], atomic_load_explicit(&unit->a[w], memory_order_relaxed) ^ (free & -free),
+	                      memory_order_release);
+	return (ptrdiff_t)i;
+}
+
+/* The same for a run of n granules, 2 to 64, at the word's first free place; -1 when that is shorter. No search. */
+static inline ptrdiff_t parity_allocate_run_near(struct parity_unit *unit, struct parity_view *view, unsigned n)
+{
+	size_t w = view->word;
+	uint64_t free = view->free[w], mask = ~UINT64_C(0) >> (64 - n);
+	if (__builtin_expect(!free, 0)) return -1;
+	unsigned b = (unsigned)__builtin_ctzll(free);
+	if (__builtin_expect(~(free >> b) & mask, 0)) return -1;
+	size_t i = w * 64 + b;
+	view->free[w] = free & ~(mask << b);
+	atomic_store_explicit(&unit->len[i], (uint16_t)n, memory_order_relaxed);
+	/* commit, as in parity_allocate_local */
+	atomic_store_explicit(&unit->a[w], atomic_load_explicit(&unit->a[w], memory_order_relaxed) ^ (free & -free),
+	                      memory_order_release);
+	return (ptrdiff_t)i;
+}
+
 /* The owner frees the run at i; returns its len word, or 0 when no live run begins there. */
 static inline unsigned parity_free_local(struct parity_unit *unit, unsigned i)
 {
@@ -148,6 +160,52 @@ static inline unsigned parity_free_local(struct parity_unit *unit, unsigned i)
 	/* commit: after it the run is free. Release: a later owner's reuse comes after the caller's last access. */
 	atomic_store_explicit(a, bits ^ parity_bit(i), memory_order_release);
 	return len;
+}
+
+/* The same for a live run of a single granule, with the view brought up to date; false, and nothing has happened, where i
+ * is anything else. */
+static inline bool parity_free_one(struct parity_unit *unit, struct parity_view *view, size_t i)
+{
+	uint64_t bits = atomic_load_explicit(&unit->a[i >> 6], memory_order_relaxed);
+	uint64_t others = atomic_load_explicit(&unit->r[i >> 6], memory_order_relaxed);
+	uint64_t bit = UINT64_C(1) << (i & 63);
+	if (__builtin_expect(atomic_load_explicit(&unit->len[i], memory_order_relaxed) != 1, 0)) return false;
+	if (__builtin_expect(!((bits ^ others) & bit), 0)) return false;
+	/* commit, as in parity_free_local */
+	atomic_store_explicit(&unit->a[i >> 6], bits ^ bit, memory_order_release);
+	view->free[i >> 6] |= bit;
+	return true;
+}
+
+/* The same for a run of 2 to 64 granules that lies in one word. */
+static inline bool parity_free_run_near(struct parity_unit *unit, struct parity_view *view, size_t i)
+{
+	uint64_t bits = atomic_load_explicit(&unit->a[i >> 6], memory_order_relaxed);
+	uint64_t others = atomic_load_explicit(&unit->r[i >> 6], memory_order_relaxed);
+	unsigned len = atomic_load_explicit(&unit->len[i], memory_order_relaxed), b = i & 63;
+	if (__builtin_expect(len - 2 > 62 - b, 0) || __builtin_expect(!((bits ^ others) >> b & 1), 0)) return false;
+	/* commit, as in parity_free_local */
+	atomic_store_explicit(&unit->a[i >> 6], bits ^ UINT64_C(1) << b, memory_order_release);
+	view->free[i >> 6] |= ~UINT64_C(0) >> (64 - len) << b;
+	return true;
+}
+
+/* The granules of this unit that a len word stands for, whatever rubbish it may be: 1 to granules - i. */
+static inline unsigned parity_len(unsigned len, unsigned i, unsigned granules)
+{
+	unsigned n = len & PARITY_LEN_MASK;
+	if (n == 0) n = 1;
+	if (n > granules - i || len & PARITY_LEN_SPANS) n = granules - i;
+	return n;
+}
+
+/* The same for any run; false when no live run begins at i. */
+static inline bool parity_free_run(struct parity_unit *unit, struct parity_view *view, unsigned i)
+{
+	unsigned len = parity_free_local(unit, i);
+	if (__builtin_expect(!len, 0)) return false;
+	parity_view_give(view, i, parity_len(len, i, view->granules));
+	return true;
 }
 
 /* Anybody but the owner frees the run at i, with one compare-and-swap: its len word, or 0 when no live run begins
@@ -164,15 +222,6 @@ static inline unsigned parity_free_remote(struct parity_unit *unit, unsigned i)
 	} while (!atomic_compare_exchange_weak_explicit(&unit->r[i >> 6], &r, r ^ parity_bit(i), memory_order_release,
 	                                                memory_order_relaxed));
 	return len;
-}
-
-/* The granules of this unit that a len word stands for, whatever rubbish it may be: 1 to granules - i. */
-static inline unsigned parity_len(unsigned len, unsigned i, unsigned granules)
-{
-	unsigned n = len & PARITY_LEN_MASK;
-	if (n == 0) n = 1;
-	if (n > granules - i || len & PARITY_LEN_SPANS) n = granules - i;
-	return n;
 }
 
 /* Fills the view from A ^ R and len: `prefix` granules at the start are occupied by a run of an earlier unit. Exact

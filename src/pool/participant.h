@@ -109,6 +109,11 @@ static inline void participant_let_go(struct participant *me)
 /* Counters have one writer. */
 static inline void participant_count(_Atomic uint64_t *counter)
 {
+#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
+	/* the same in one instruction, which compilers do not make of atomics */
+	__asm__("incq %0" : "+m"(*counter));
+	return;
+#endif
 	atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + 1, memory_order_relaxed);
 }
 
