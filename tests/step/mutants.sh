@@ -25,7 +25,7 @@ marks_of_the_dead_stay | pool/recover.c | s/(static void displace_marks\(.*?\{\n
 recoverers_live_for_ever | pool/recover.c | s/if \(record_state\(word\) == RECORD_RECOVERING\) \{/if (record_state(word) == RECORD_RECOVERING) return false;\n\tif (0) {/ | recover
 record_freed_first | pool/record.c | s/(\t\trecover_record\(pool, pool->record, pool->record_generation\);\n)(\t\tatomic_store_explicit\(&record->word[^;]*;\n)/$2$1/ | life:detach
 in_op_never_set | pool/participant.h | s/atomic_store_explicit\(&(me->slot|slot)->in_op, 1, memory_order_relaxed\)/atomic_store_explicit(&$1->in_op, 0, memory_order_relaxed)/g | interleave:owner
-in_op_cleared_early | page/page.c | s/(parity_allocate_local\(own->unit, )/participant_end(me), $1/g | interleave:owner
+in_op_cleared_early | page/page.c | s/(parity_allocate_(?:run_)?near\([^;]*)\;/(participant_end(me), $1);/g | interleave:owner
 marks_not_noticed | pool/participant.h | s/atomic_load_explicit\(&(me->slot|slot)->taker, memory_order_acquire\) (!=|==) me->seen/$2 eq '!=' ? '0' : '1'/ge | interleave
 busy_owners_robbed | pool/take.c | s/idle\[k\] = [^;]*;/idle[k] = true;/ | alloc:is somebody interleave:owner
 sequence_not_counted | pool/take.c | s/\(uint32_t\)\(mark\[k\] \+ 1\)/(uint32_t)mark[k]/ | interleave
