@@ -29,6 +29,12 @@ void pool_geometry_place(struct pool_geometry *g)
 	at += page_up(g->chunks);
 	g->units_at = at;
 	at += page_up(g->chunks * sizeof(struct parity_unit));
+	g->map_at = at;
+	at += page_up((uint64_t)g->chunks * g->chunk_pages);
+	g->summary_at = at;
+	at += page_up(g->chunks * sizeof(pool_summary));
+	g->slabs_at = at; /* last: most of it is never touched */
+	at += page_up((uint64_t)g->chunks * g->chunk_pages * sizeof(struct slab));
 	g->control_size = at;
 }
 
@@ -78,6 +84,9 @@ hp_pool *pool_handle_new(const struct pool_geometry *g, char *control)
 	pool->hints = (pool_hint *)(control + g->hints_at);
 	pool->nodes = (_Atomic uint8_t *)(control + g->nodes_at);
 	pool->units = (struct parity_unit *)(void *)(control + g->units_at);
+	pool->map = (pool_map *)(control + g->map_at);
+	pool->summary = (pool_summary *)(void *)(control + g->summary_at);
+	pool->slabs = (struct slab *)(void *)(control + g->slabs_at);
 	pool->lives.fd = pool->control_fd.fd = pool->data_fd.fd = -1;
 	pool->exported[0] = pool->exported[1] = pool->exported[2] = -1;
 	return pool;
@@ -111,9 +120,11 @@ int pool_control_populate(char *control, const struct pool_geometry *g, uint32_t
 	} part[] = {{g->chunks_at, sizeof(struct pool_chunk)},
 	            {g->hints_at, 1},
 	            {g->nodes_at, 1},
-	            {g->units_at, sizeof(struct parity_unit)}};
+	            {g->units_at, sizeof(struct parity_unit)},
+	            {g->map_at, g->chunk_pages},
+	            {g->summary_at, sizeof(pool_summary)}};
 	/* hints, nodes and chunks are scanned as a whole, so all of what lies below is there too */
-	for (unsigned i = 0; i < 4; i++) {
+	for (unsigned i = 0; i < sizeof part / sizeof *part; i++) {
 		int error = populate(control, part[i].at + from * part[i].size, (to - from) * part[i].size);
 		if (error < 0) return error;
 	}

@@ -7,6 +7,7 @@
 #define HUGEPOOL_POOL_LAYOUT_H
 
 #include "parity/layout.h"
+#include "slab/layout.h"
 #include <stddef.h>
 
 #define POOL_MAGIC UINT64_C(0x31306c6f6f706568) /* "hepool01" */
@@ -29,7 +30,8 @@ struct pool_geometry {
 	uint32_t slots, records;
 	uint32_t numa_policy, numa_strict;
 	uint64_t numa_nodes;
-	uint64_t records_at, slots_at, chunks_at, hints_at, nodes_at, units_at; /* bytes from the start of control */
+	/* bytes from the start of control */
+	uint64_t records_at, slots_at, chunks_at, hints_at, nodes_at, units_at, map_at, summary_at, slabs_at;
 	uint64_t lives_file[2], data_file[2]; /* device and inode: the files of one pool belong together */
 	char name[POOL_NAME_MAX];
 	uint64_t checksum; /* of all before it */
@@ -163,6 +165,12 @@ _Static_assert(sizeof(struct pool_chunk) == 32, "two chunks a cache line");
 /* A hint a chunk: 0 nothing free, k: the longest free run has 2^(k-1) pages or more. May be stale both ways. */
 typedef _Atomic uint8_t pool_hint;
 
+/* A byte a page: 0, or the page lies in a slab, which begins that many pages before it, plus 1. */
+typedef _Atomic uint8_t pool_map;
+
+/* A word a chunk: a bit for each class of which a slab in it may have free objects. May be stale both ways. */
+typedef _Atomic uint64_t pool_summary;
+
 #define POOL_NODE_ANY 255 /* nodes array: bound to no single node */
 
 /* Changes whenever a shared structure does: attaching to a pool of another layout is refused. */
@@ -186,6 +194,10 @@ static inline uint64_t pool_layout_hash(void)
 		sizeof(struct pool_chunk),
 		offsetof(struct pool_chunk, tag),
 		sizeof(struct parity_unit),
+		sizeof(struct slab),
+		offsetof(struct slab, r),
+		offsetof(struct slab, noted),
+		SLAB_OBJECTS,
 		offsetof(struct parity_unit, r),
 		offsetof(struct parity_unit, len),
 		PARITY_GRANULES,

@@ -30,6 +30,9 @@ struct hp_pool {
 	struct parity_unit *units;
 	struct pool_chunk *chunks;
 	pool_hint *hints;
+	pool_map *map;
+	struct slab *slabs;
+	pool_summary *summary;
 
 	struct pool_header *header;
 	struct pool_record *records;

@@ -286,7 +286,8 @@ struct step_world *step_open(const char *name, const struct step_pool *shape)
 	w->geometry = pool->geometry;
 	for (int i = 0; i < 3; i++) STEP_NEED(w, (w->fds[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, 3)) >= 0);
 	hp_pool_detach(pool);
-	w->control_size = w->geometry.control_size;
+	/* the descriptors of slabs come last and are large: watched where there are slabs */
+	w->control_size = shape->slabs ? w->geometry.control_size : w->geometry.slabs_at;
 	w->data_size = w->geometry.capacity;
 	w->control = mmap(NULL, w->control_size, PROT_READ | PROT_WRITE, MAP_SHARED, w->fds[1], 0);
 	w->data = mmap(NULL, w->data_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, w->fds[2], 0);

@@ -62,6 +62,7 @@ struct step_block {
 struct step_pool {
 	uint64_t pages, capacity; /* of 4 KiB; chunks have 64 pages, or 512 where capacity is 32768 or more */
 	unsigned flags;
+	bool slabs; /* operations use slabs: their descriptors are compared too */
 };
 
 struct step_world {
@@ -69,7 +70,7 @@ struct step_world {
 	struct step_pool shape;
 	int fds[3];
 	char *control, *data; /* the harness' own mappings */
-	uint64_t control_size, data_size;
+	uint64_t control_size, data_size; /* of control, what is compared and copied */
 	struct pool_geometry geometry;
 	struct step_actor actor[STEP_ACTORS];
 	struct step_block block[STEP_BLOCKS];

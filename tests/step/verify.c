@@ -101,7 +101,7 @@ static struct step_copy *copy_of(struct step_world *w)
 	if (w->copy) return w->copy;
 	struct step_copy *copy = w->copy = calloc(1, sizeof *copy);
 	STEP_NEED(w, copy);
-	copy->control = sealed(w, "step-control", w->control_size);
+	copy->control = sealed(w, "step-control", w->geometry.control_size);
 	copy->data = sealed(w, "step-data", w->data_size);
 	copy->control_map = mmap(NULL, w->control_size, PROT_READ | PROT_WRITE, MAP_SHARED, copy->control, 0);
 	copy->data_map = mmap(NULL, w->data_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, copy->data, 0);

@@ -1,0 +1,61 @@
+/* A general malloc on a pool, of which every process may free what any process has allocated.
+ *
+ * Up to 32 KiB objects come from slabs of their size class, which a thread owns, so that a pair of malloc and free by one
+ * thread costs no locked instruction; above, runs of pages. What size classes waste is under 12.5 % from 64 bytes up;
+ * below, classes are 16 bytes apart. Every block is aligned to 16 bytes at least.
+ *
+ * A process killed inside any of these calls leaves the block allocated or free, nothing between; what it had allocated
+ * stays allocated until somebody frees it (class POOL). Any thread may call; signal handlers as well, which no libc
+ * promises. Nothing waits for another process, but for what growth waits (pool.h).
+ *
+ * `pool` NULL is the process' default pool, made at the first use: HUGEPOOL_SIZE bytes (K, M, G; else 1 GiB) of which
+ * memory is committed as it is needed, on the pages HUGEPOOL_PAGES names (1g, 2m, thp, 4k; else the best there are) of the
+ * node HUGEPOOL_NODE (else any).
+ *
+ * Origin: `mp_malloc`, `mp_realloc`, `mp_free` of TSLoad's mempool, which aborted when memory ran out. */
+#ifndef HUGEPOOL_MALLOC_H
+#define HUGEPOOL_MALLOC_H
+
+#include <hugepool/pool.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* `size` bytes, of undefined content; 0 is a block as well. NULL with errno: ENOMEM (also for any size over the pool's
+ * capacity), EROFS, EUSERS, as hp_page_alloc. */
+HP_API void *hp_malloc(hp_pool *pool, size_t size);
+
+/* `count` times `size` bytes of zeros; ENOMEM when the product overflows. */
+HP_API void *hp_calloc(hp_pool *pool, size_t count, size_t size);
+
+/* Another size for a block, in place where it can be; what both sizes hold is kept. `block` NULL is hp_malloc; size 0
+ * gives a block of the smallest size. On failure NULL, and the old block is as it was. EINVAL: not a live block. A death
+ * on the way leaves the old block, or both. */
+HP_API void *hp_realloc(hp_pool *pool, void *block, size_t size);
+
+/* Aligned to `align`, a power of two. EINVAL: it is none. */
+HP_API void *hp_aligned_alloc(hp_pool *pool, size_t align, size_t size);
+
+/* Frees a block; NULL is nothing. -EINVAL: not an address of this pool, or not one where a block can begin. -ENOENT: no
+ * block begins there. -EALREADY: one did, and has been freed. On an error nothing changes. Not detected: a second free
+ * after the memory was handed out again, or at the same moment as the first. */
+HP_API int hp_free(hp_pool *pool, void *block);
+
+/* Bytes that may be used, at least what was asked for; 0 when no block begins there. */
+HP_API size_t hp_usable_size(hp_pool *pool, const void *block);
+
+/* `count` blocks of `size` bytes: all (0), or none (-ENOMEM; blocks is then undefined). */
+HP_API int hp_malloc_bulk(hp_pool *pool, size_t size, size_t count, void **blocks);
+
+/* Frees `count` blocks; those of one slab that another thread owns at once, exactly once whenever the caller dies. Returns
+ * 0, or the first error, with all the others freed. */
+HP_API int hp_free_bulk(hp_pool *pool, size_t count, void *const *blocks);
+
+/* The default pool, made when it is not there yet; NULL with errno when it cannot be made. */
+HP_API hp_pool *hp_pool_default(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

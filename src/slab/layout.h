@@ -1,0 +1,42 @@
+/* The shared form of a slab: a run of pages cut into objects of one size.
+ *
+ * Its descriptor lies out of line, in the control file: one place for every page of the pool, of which that of the slab's
+ * first page is used. So a slab needs no allocation but its pages, and from any address the descriptor is found by one
+ * byte of the map: how many pages back the slab begins.
+ *
+ * An object is live iff its bits in A and R differ, as in a unit of pages (parity/layout.h). A slab exists iff its page
+ * run is live and its length says SLAB; ctl then tells whose it is. Order: MAKING, run live, map, OWNED; and back: ENDING,
+ * map cleared, run freed. So whoever recovers finds every half-made slab by walking the live runs. */
+#ifndef HUGEPOOL_SLAB_LAYOUT_H
+#define HUGEPOOL_SLAB_LAYOUT_H
+
+#include "parity/layout.h"
+
+#define SLAB_OBJECTS 384u
+#define SLAB_WORDS (SLAB_OBJECTS / 64u)
+#define SLAB_PAGES 32u /* at most; the map could say 255 */
+
+/* Runs of this type in the length words of the page layer are slabs. */
+#define PAGE_TYPE_SLAB (UINT16_C(1) << PARITY_TYPE_SHIFT)
+
+/* Control words as in parity/layout.h, with two more states, both with slot + 1 as owner. */
+enum { SLAB_MAKING = 5, SLAB_ENDING = 6 };
+
+struct slab {
+	/* by the owner; all others read it when they free */
+	_Alignas(64) _Atomic uint64_t ctl;
+	_Atomic uint32_t reciprocal;      /* 2^32 divided by the size of an object, rounded up */
+	_Atomic uint16_t class;           /* of which sizes and options are known */
+	_Atomic uint16_t first;           /* where object 0 lies, in 16 bytes from the start of the run */
+	_Atomic uint64_t a[SLAB_WORDS];
+	/* by all others */
+	_Alignas(64) _Atomic uint64_t r[SLAB_WORDS];
+	_Atomic uint32_t next;            /* the owner's list: page of the next slab with free objects + 1 */
+	_Atomic uint16_t objects;
+	_Atomic uint8_t pages;
+	_Atomic uint8_t noted;            /* not to be looked for: in its owner's list, or in the summary */
+};
+
+_Static_assert(sizeof(struct slab) == 128, "a slab is two cache lines");
+
+#endif
