@@ -17,9 +17,16 @@ constexpr uint64_t KiB = 1024, MiB = 1024 * KiB, GiB = 1024 * MiB;
 struct Register {
 	template <typename Run>
 	Register(const std::string &name, Run run, benchmark::TimeUnit unit = benchmark::kNanosecond)
+		: benchmark(benchmark::RegisterBenchmark(name.c_str(), run)->Unit(unit))
 	{
-		benchmark::RegisterBenchmark(name.c_str(), run)->Unit(unit);
 	}
+	// For UseRealTime, without which a benchmark whose own thread sleeps would never end, and UseManualTime. What they
+	// append to the name, tools/bench takes off again.
+	benchmark::internal::Benchmark *operator->() const
+	{
+		return benchmark;
+	}
+	benchmark::internal::Benchmark *benchmark;
 };
 
 // A pool for one benchmark. Without one, why() says why not.
@@ -58,8 +65,13 @@ class Pool
 	hp_report report_{};
 };
 
-// The pool of the page benchmarks: 256 MiB on 2 MiB pages if they are to be had. Made at first use, kept.
+// The pools of the page benchmarks, and of those of caches and malloc: 256 MiB on 2 MiB pages if they are to be had. Made
+// at first use, kept.
 Pool &page_pool();
+Pool &object_pool();
+
+// What is said of it, however often it is asked.
+const char *kept(const std::string &text);
 
 // Two threads that take turns without the kernel: the worker runs what the caller hands it.
 class Turns
@@ -83,8 +95,9 @@ class Turns
 		}
 	}
 
-  private:
 	static void relax(unsigned spins);
+
+  private:
 	alignas(64) std::atomic<uint32_t> turn_{0};
 };
 

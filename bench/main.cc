@@ -3,15 +3,18 @@
 #include "bench.h"
 
 #include "hp_huge.h"
+#include "shape_run.h"
 
 #include <cstring>
 #include <sched.h>
+#include <set>
 
 namespace
 {
 
-// 1 GiB for the largest pool of a benchmark, 256 MiB for the page pool, 512 MiB for DPDK, and some for control memory.
-constexpr long wanted_2m = 512 + 128 + 256 + 32;
+// 1 GiB for the largest pool of a benchmark, 256 MiB for the page pool, as much for the object pool and for that of the
+// process that measures memory, 512 MiB for DPDK, and some for control memory.
+constexpr long wanted_2m = 512 + 3 * 128 + 256 + 32;
 
 void take_huge_pages()
 {
@@ -62,6 +65,18 @@ Pool &page_pool()
 	return pool;
 }
 
+Pool &object_pool()
+{
+	static Pool pool(256 * MiB, HP_RUNG_2M, HP_CHOICE_PREFER);
+	return pool;
+}
+
+const char *kept(const std::string &text)
+{
+	static std::set<std::string> texts;
+	return texts.insert(text).first->c_str();
+}
+
 void Turns::relax(unsigned spins)
 {
 	if (spins > 10000)
@@ -72,6 +87,7 @@ void Turns::relax(unsigned spins)
 
 int main(int argc, char **argv)
 {
+	if (const char *name = std::getenv("HUGEPOOL_BENCH_MEMORY_OF")) return memory_main(name);
 	bool list = false;
 	for (int i = 1; i < argc; i++) list |= std::strncmp(argv[i], "--benchmark_list_tests", 22) == 0;
 	benchmark::Initialize(&argc, argv);

@@ -4,7 +4,8 @@
 #include <rte_eal.h>
 #include <rte_malloc.h>
 
-#include "bench.h"
+#include "rte.h"
+#include "shape_run.h"
 
 #include <sched.h>
 #include <thread>
@@ -22,7 +23,9 @@ void break_up_heap()
 	for (size_t i = 0; i < pieces.size(); i += 2) rte_free(pieces[i]);
 }
 
-bool rte_ready()
+} // namespace
+
+const char *rte_ready()
 {
 	static const bool ready = [] {
 		cpu_set_t before;
@@ -36,25 +39,38 @@ bool rte_ready()
 		if (ok) break_up_heap();
 		return ok;
 	}();
-	return ready;
+	return ready ? nullptr : "DPDK cannot start here: it needs 512 MiB of free 2 MiB pages, and CPU 0";
 }
 
-constexpr const char *not_ready = "DPDK cannot start here: it needs 512 MiB of free 2 MiB pages, and CPU 0";
-
-void page_pair(benchmark::State &state)
+namespace
 {
-	if (!rte_ready()) return state.SkipWithError(not_ready);
-	for (auto _ : state) {
-		void *block = rte_malloc(nullptr, HP_PAGE_SIZE, 0);
-		if (!block) return state.SkipWithError("allocation failed");
-		benchmark::DoNotOptimize(block);
-		rte_free(block);
+
+struct Rte {
+	static const char *ready()
+	{
+		return rte_ready();
 	}
-}
+	static void *alloc(size_t bytes)
+	{
+		return rte_malloc(nullptr, bytes, 0);
+	}
+	static void free(void *at, size_t)
+	{
+		rte_free(at);
+	}
+	static uint64_t held()
+	{
+		rte_malloc_socket_stats stats;
+		return rte_malloc_get_socket_stats(0, &stats) == 0 ? stats.heap_allocsz_bytes : 0;
+	}
+	static void enter()
+	{
+	}
+};
 
 void page_remote_free(benchmark::State &state)
 {
-	if (!rte_ready()) return state.SkipWithError(not_ready);
+	if (const char *why = rte_ready()) return state.SkipWithError(why);
 	constexpr size_t batch = 16384;
 	std::vector<void *> blocks(batch);
 	Turns turns;
@@ -81,8 +97,14 @@ void page_remote_free(benchmark::State &state)
 	if (!ok) state.SkipWithError("allocation failed");
 }
 
-const Register pair("page_pair/rte_malloc/bytes:4096", page_pair);
-const Register remote("page_remote_free/rte_malloc", page_remote_free);
+const bool registered = [] {
+	Register("page_pair/rte_malloc/bytes:4096",
+	         [](benchmark::State &state) { pair_of_calls<Rte>(state, HP_PAGE_SIZE); });
+	Register("page_remote_free/rte_malloc", page_remote_free);
+	register_pairs<Rte>("rte_malloc");
+	register_batches<Rte>("rte_malloc");
+	return true;
+}();
 
 } // namespace
 #endif
