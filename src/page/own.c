@@ -70,6 +70,13 @@ static bool tag_fits(const hp_pool *pool, uint32_t chunk, bool process)
 	       parity_no_heads(&pool->units[chunk], pool->chunk_pages);
 }
 
+void page_wipe(hp_pool *pool, uint32_t chunk)
+{
+	pool_map *map = &pool->map[(uint64_t)chunk * pool->chunk_pages];
+	for (unsigned i = 0; i < pool->chunk_pages; i++) atomic_store_explicit(&map[i], 0, memory_order_relaxed);
+	parity_free_all(&pool->units[chunk]);
+}
+
 bool page_tag_settle(struct participant *me, uint32_t chunk, bool process)
 {
 	hp_pool *pool = me->pool;
@@ -78,7 +85,7 @@ bool page_tag_settle(struct participant *me, uint32_t chunk, bool process)
 	if (old == want) return true;
 	if (!parity_no_heads(&pool->units[chunk], pool->chunk_pages)) {
 		if (!page_tag_over(pool, old)) return false;
-		parity_free_all(&pool->units[chunk]); /* before the tag: if we die in between, the next does it again */
+		page_wipe(pool, chunk); /* before the tag: if we die in between, the next does it again */
 	}
 	atomic_store_explicit(tag, want, memory_order_release);
 	return true;
@@ -222,7 +229,7 @@ void page_recover_chunk(hp_pool *pool, uint32_t chunk, uint64_t ctl)
 	_Atomic uint64_t *word = &chunk_of(pool, chunk)->ctl;
 	uint64_t mine = ctl_make(CTL_RECOVERING, pool->record + 1, pool->record_generation, ctl);
 	if (!atomic_compare_exchange_strong_explicit(word, &ctl, mine, memory_order_acq_rel, memory_order_relaxed)) return;
-	parity_free_all(&pool->units[chunk]); /* absolute: a recoverer that dies is repeated */
+	page_wipe(pool, chunk); /* absolute: a recoverer that dies is repeated */
 	atomic_store_explicit(&chunk_of(pool, chunk)->tag, 0, memory_order_release);
 	page_hint_raise(pool, chunk, pool->chunk_pages - page_prefix(pool, chunk));
 	/* commit: the chunk can be owned again */

@@ -19,6 +19,17 @@ static const unsigned known_flags = HP_PAGE_PROCESS | HP_PAGE_ZERO | HP_PAGE_STR
 
 /* ---- allocating ---- */
 
+int page_place(const struct page_want *want, struct parity_view *view)
+{
+	if (want->align <= 1) return parity_view_find(view, (unsigned)want->pages);
+	for (unsigned i = 0; i + want->pages <= view->granules; i += want->align) {
+		struct parity_view rest = *view;
+		parity_view_take(&rest, i, (unsigned)want->pages);
+		if (parity_view_count(view) - parity_view_count(&rest) == want->pages) return (int)i;
+	}
+	return -1;
+}
+
 /* From what the thread owns. */
 static int64_t from_own(struct participant *me, const struct page_want *want)
 {
@@ -31,12 +42,13 @@ static int64_t from_own(struct participant *me, const struct page_want *want)
 	     k++) {
 		struct page_owned *owned = &state->own[k];
 		if (!owned->chunk1 || !page_node_fits(pool, owned->chunk1 - 1, want->node)) continue;
-		int i = parity_view_find(&owned->view, (unsigned)want->pages);
-		if (i < 0 && page_refresh(me, owned)) i = parity_view_find(&owned->view, (unsigned)want->pages);
+		int i = page_place(want, &owned->view);
+		if (i < 0 && page_refresh(me, owned)) i = page_place(want, &owned->view);
 		if (i < 0) continue;
-		parity_allocate_local(&pool->units[owned->chunk1 - 1], (unsigned)i, (unsigned)want->pages);
-		parity_view_take(&owned->view, (unsigned)i, (unsigned)want->pages);
 		page = (int64_t)(owned->chunk1 - 1) * pool->chunk_pages + i;
+		if (want->prepare) want->prepare(me, want, (uint64_t)page);
+		parity_allocate_local(&pool->units[owned->chunk1 - 1], (unsigned)i, (unsigned)want->pages | want->type);
+		parity_view_take(&owned->view, (unsigned)i, (unsigned)want->pages);
 		if (k == PAGE_SPARE) {
 			struct page_owned spare = *owned;
 			*owned = state->own[PAGE_ACTIVE];
@@ -104,8 +116,9 @@ static unsigned nodes_by_distance(const hp_pool *pool, int node, int order[HP_MA
 }
 
 /* Own node, then by distance, then whatever there is (memory of no single node, runs over several nodes). */
-static int64_t from_near(struct participant *me, const struct page_want *want, bool strict)
+static int64_t from_near(struct participant *me, const struct page_want *want)
 {
+	bool strict = want->strict;
 	struct page_want here = *want;
 	if (want->node < 0 && me->pool->single_node) return from_anywhere(me, want);
 	int node = want->node >= 0 ? want->node : me->node, order[HP_MAX_NODES];
@@ -120,26 +133,27 @@ static int64_t from_near(struct participant *me, const struct page_want *want, b
 	return page < 0 && !strict ? from_anywhere(me, &here) : page;
 }
 
-static int grow_here(hp_pool *pool, const struct page_want *want, bool strict)
+static int grow_here(hp_pool *pool, const struct page_want *want)
 {
+	bool strict = want->strict;
 	struct hp_numa here = {.policy = HP_NUMA_BIND, .strict = 1, .nodes = strict ? UINT64_C(1) << want->node : 0};
 	return grow_for(pool, want->pages * HP_PAGE_SIZE, strict && !pool->single_node ? &here : NULL);
 }
 
-/* Everything there is to try, in order. */
-static int search(struct participant *me, struct page_want *want, bool strict, int64_t *page)
+int page_search(struct participant *me, struct page_want *want, int64_t *page)
 {
 	hp_pool *pool = me->pool;
 	uint64_t last = 0;
+	if (page_in_one_chunk(want) && (want->pages > pool->chunk_pages || want->align > pool->chunk_pages)) return -ENOMEM;
 	for (unsigned round = 0; round < ROUNDS; round++) {
-		if ((*page = from_near(me, want, strict)) >= 0) return 0;
-		if (round % 16 == 0 && recover_dead(pool) > 0 && (*page = from_near(me, want, strict)) >= 0) return 0;
-		for (unsigned k = 0; round == 0 && k < GROWTHS && grow_here(pool, want, strict) == 0; k++)
-			if ((*page = from_near(me, want, strict)) >= 0) return 0;
+		if ((*page = from_near(me, want)) >= 0) return 0;
+		if (round % 16 == 0 && recover_dead(pool) > 0 && (*page = from_near(me, want)) >= 0) return 0;
+		for (unsigned k = 0; round == 0 && k < GROWTHS && grow_here(pool, want) == 0; k++)
+			if ((*page = from_near(me, want)) >= 0) return 0;
 		unsigned skipped = 0;
 		uint64_t versions = 0;
 		struct page_want any = *want;
-		if (!strict) any.node = -1;
+		if (!want->strict) any.node = -1;
 		if ((*page = page_survey(me, &any, true, &skipped, &versions)) >= 0) return 0;
 		bool waiting = skipped || recover_pending(pool);
 		if (!waiting && round > 0 && versions == last) break;
@@ -155,15 +169,18 @@ static int alloc_slow(hp_pool *pool, int node, size_t bytes, unsigned flags, int
 	if (bytes == 0 || bytes > SIZE_MAX - HP_PAGE_SIZE || flags & ~known_flags || node >= HP_MAX_NODES) return -EINVAL;
 	if (bytes > pool->capacity) return -ENOMEM;
 	struct page_want want = {
-		.pages = (bytes + HP_PAGE_SIZE - 1) / HP_PAGE_SIZE, .node = node, .process = flags & HP_PAGE_PROCESS};
-	bool strict = flags & HP_PAGE_STRICT_NODE;
+		.pages = (bytes + HP_PAGE_SIZE - 1) / HP_PAGE_SIZE,
+		.node = node,
+		.process = flags & HP_PAGE_PROCESS,
+		.strict = flags & HP_PAGE_STRICT_NODE,
+	};
 	int error;
 	struct participant *me = participant_get(pool, &error);
 	if (!me) return error;
-	if (strict && node < 0) want.node = me->node;
-	if (strict && node >= 0 && !(atomic_load(&pool->header->committed_nodes) >> node & 1)) return -EINVAL;
+	if (want.strict && node < 0) want.node = me->node;
+	if (want.strict && node >= 0 && !(atomic_load(&pool->header->committed_nodes) >> node & 1)) return -EINVAL;
 	participant_hold(me);
-	error = search(me, &want, strict, page);
+	error = page_search(me, &want, page);
 	participant_let_go(me);
 	if (error == 0) participant_count(&me->slot->allocs);
 	return error;
@@ -272,9 +289,16 @@ static int locate(const hp_pool *pool, hp_off off, uint32_t *chunk, unsigned *i)
 	return *chunk < pool_top(pool) ? 0 : -ENOENT;
 }
 
-static int free_remote(hp_pool *pool, uint32_t chunk, unsigned i)
+/* What kind of run begins there; not 0 is not the application's to free. */
+static unsigned type_of(const hp_pool *pool, uint32_t chunk, unsigned i)
+{
+	return atomic_load_explicit(&pool->units[chunk].len[i], memory_order_relaxed) & PARITY_TYPE_MASK;
+}
+
+static int free_remote(hp_pool *pool, uint32_t chunk, unsigned i, unsigned type)
 {
 	struct parity_unit *unit = &pool->units[chunk];
+	if (unlikely(type_of(pool, chunk, i) != type)) return not_a_block(pool, chunk, i);
 	uint64_t tag = atomic_load_explicit(&pool->chunks[chunk].tag, memory_order_acquire);
 	if (unlikely(tag && (pool->joined != participant_fork_generation() || tag != page_tag(pool)) &&
 	             parity_live(unit, i)))
@@ -293,7 +317,7 @@ static int free_remote(hp_pool *pool, uint32_t chunk, unsigned i)
 	return 0;
 }
 
-static int free_slow(hp_pool *pool, hp_off off)
+static int free_slow(hp_pool *pool, hp_off off, unsigned type)
 {
 	uint32_t chunk;
 	unsigned i;
@@ -305,7 +329,8 @@ static int free_slow(hp_pool *pool, hp_off off)
 	if (own) {
 		participant_begin(me);
 		if (own->chunk1 == chunk + 1) {
-			error = parity_free_run(&pool->units[chunk], &own->view, i) ? 0 : not_a_block(pool, chunk, i);
+			bool done = type_of(pool, chunk, i) == type && parity_free_run(&pool->units[chunk], &own->view, i);
+			error = done ? 0 : not_a_block(pool, chunk, i);
 			participant_end(me);
 			if (error == 0) participant_count(&me->slot->frees);
 			return error;
@@ -313,7 +338,7 @@ static int free_slow(hp_pool *pool, hp_off off)
 		participant_end(me);
 	}
 	/* needs no slot: where the process has no record yet (a forked child) it only cannot free class PROCESS */
-	error = free_remote(pool, chunk, i);
+	error = free_remote(pool, chunk, i, type);
 	if (error == 0 && me) participant_count(&me->slot->remote_frees);
 	return error;
 }
@@ -331,7 +356,8 @@ static __attribute__((noinline)) int free_other(hp_pool *pool, hp_off off)
 		if (own) {
 			if (likely(participant_try_begin(me, slot))) {
 				/* looked at again: a signal handler may have changed what we own before the operation began */
-				if (likely(own->chunk1 == chunk + 1 && parity_free_run(own->unit, &own->view, i))) {
+				if (likely(own->chunk1 == chunk + 1 && !type_of(pool, chunk, i) &&
+				           parity_free_run(own->unit, &own->view, i))) {
 					participant_count(&slot->frees);
 					participant_end_fast(slot);
 					return 0;
@@ -339,12 +365,12 @@ static __attribute__((noinline)) int free_other(hp_pool *pool, hp_off off)
 				participant_end_fast(slot);
 			}
 		} else if (likely(chunk < pool_top(pool))) {
-			int error = free_remote(pool, chunk, i);
+			int error = free_remote(pool, chunk, i, 0);
 			if (likely(error == 0)) participant_count(&me->slot->remote_frees);
 			return error;
 		}
 	}
-	int error = free_slow(pool, off);
+	int error = free_slow(pool, off, 0);
 	if (pool->trace) pool_log(pool, "hugepool: free %llu: %d", (unsigned long long)off, error);
 	return error;
 }
@@ -355,7 +381,9 @@ static __attribute__((noinline)) int free_run(struct participant *me, char *bloc
 	struct page_owned *own = &page_state(me)->own[PAGE_ACTIVE];
 	struct pool_slot *slot = me->slot;
 	size_t i = (size_t)(block - own->start) >> 12;
-	if (likely(parity_free_run_near(own->unit, &own->view, i)) || parity_free_run(own->unit, &own->view, (unsigned)i)) {
+	if (likely(parity_free_run_near(own->unit, &own->view, i)) ||
+	    (!(atomic_load_explicit(&own->unit->len[i], memory_order_relaxed) & PARITY_TYPE_MASK) &&
+	     parity_free_run(own->unit, &own->view, (unsigned)i))) {
 		participant_count(&slot->frees);
 		participant_end_fast(slot);
 		return 0;
@@ -383,6 +411,38 @@ int hp_page_free(hp_pool *pool, void *block)
 	return block ? free_other(pool, (hp_off)((uintptr_t)block - (uintptr_t)pool->base)) : 0;
 }
 
+int page_free_typed(hp_pool *pool, uint64_t page)
+{
+	return free_slow(pool, page * HP_PAGE_SIZE, PAGE_TYPE_SLAB);
+}
+
+bool page_resize(hp_pool *pool, uint64_t page, uint64_t pages)
+{
+	struct participant *me = participant_peek(pool);
+	uint32_t chunk = (uint32_t)(page >> pool->page_shift_chunk);
+	unsigned i = (unsigned)page & (pool->chunk_pages - 1);
+	struct page_owned *own = me ? page_find_owned(me, chunk) : NULL;
+	bool done = false;
+	if (!own || pages - 1 >= pool->chunk_pages - i) return false;
+	participant_begin(me);
+	struct parity_unit *unit = &pool->units[chunk];
+	unsigned len = own->chunk1 == chunk + 1 && parity_live(unit, i) ? atomic_load(&unit->len[i]) : 0;
+	if (len && !(len & (PARITY_LEN_SPANS | PARITY_TYPE_MASK))) {
+		unsigned was = parity_len(len, i, pool->chunk_pages), is = (unsigned)pages;
+		struct parity_view rest = own->view;
+		if (is > was) parity_view_take(&rest, i + was, is - was);
+		done = is <= was || parity_view_count(&own->view) - parity_view_count(&rest) == is - was;
+		if (done) {
+			/* commit: what is added was free, and is ours to give as its chunk's owner; what is cut off is free */
+			atomic_store_explicit(&unit->len[i], (uint16_t)is, memory_order_release);
+			own->view = rest;
+			if (is < was) parity_view_give(&own->view, i + is, was - is);
+		}
+	}
+	participant_end(me);
+	return done;
+}
+
 int hp_page_free_at(hp_pool *pool, hp_off block)
 {
 	return free_other(pool, block);
@@ -397,7 +457,7 @@ int64_t hp_page_size_at(hp_pool *pool, hp_off block)
 	if (pool->observer) return -EROFS;
 	int error = locate(pool, block, &chunk, &i);
 	if (error < 0) return error;
-	uint64_t pages = page_run(pool, chunk, i);
+	uint64_t pages = type_of(pool, chunk, i) ? 0 : page_run(pool, chunk, i);
 	return pages ? (int64_t)(pages * HP_PAGE_SIZE) : not_a_block(pool, chunk, i);
 }
 

@@ -37,7 +37,24 @@ struct page_want {
 	uint64_t pages;
 	int node; /* -1: any */
 	bool process;
+	bool strict;    /* that node or none */
+	uint16_t type;  /* into the length word: whose run it is, of the layers above; those of type 0 are the application's */
+	uint16_t align; /* in pages, a power of two; 0 or 1: none. Runs of one chunk only */
+	/* Called inside the operation, right before a run of one chunk becomes live. */
+	void (*prepare)(struct participant *me, const struct page_want *want, uint64_t page);
+	const void *arg;
 };
+
+/* A run, by every means there is; the caller holds (participant_hold). 0 or -ENOMEM. */
+int page_search(struct participant *me, struct page_want *want, int64_t *page);
+/* Frees a run of a layer above. */
+int page_free_typed(hp_pool *pool, uint64_t page);
+/* Makes a live run of the application's shorter or longer where it lies; false where that cannot be. */
+bool page_resize(hp_pool *pool, uint64_t page, uint64_t pages);
+/* Where in the view a run that is wanted may be, or -1. */
+int page_place(const struct page_want *want, struct parity_view *view);
+/* Frees all that is in a chunk which the caller holds alone. */
+void page_wipe(hp_pool *pool, uint32_t chunk);
 
 /* The hint for a longest free run of n pages, and the least that a search for n pages may accept. */
 static inline uint8_t page_hint(unsigned n)
@@ -92,6 +109,12 @@ uint64_t page_others(const hp_pool *pool, uint32_t chunk);
 int64_t page_survey(struct participant *me, const struct page_want *want, bool take, unsigned *skipped,
                     uint64_t *versions);
 int64_t page_from_chunk(struct participant *me, uint32_t chunk, const struct page_want *want); /* outside, too */
+
+/* Runs of the layers above, and aligned ones, never go over the end of a chunk. */
+static inline bool page_in_one_chunk(const struct page_want *want)
+{
+	return want->type || want->align > 1;
+}
 
 static inline bool page_node_fits(const hp_pool *pool, uint32_t chunk, int node)
 {

@@ -133,7 +133,8 @@ static int64_t commit_reach(struct participant *me, const struct page_want *want
 		else
 			page_install(me, run->first, first_ctl, others, &view, want->process);
 		owned = page_find_owned(me, run->first);
-		parity_allocate_local(&pool->units[run->first], run->head, (unsigned)run->pages);
+		if (want->prepare) want->prepare(me, want, (uint64_t)run->first * pool->chunk_pages + run->head);
+		parity_allocate_local(&pool->units[run->first], run->head, (unsigned)run->pages | want->type);
 		parity_view_take(&owned->view, run->head, (unsigned)run->pages);
 	} else {
 		for (uint32_t i = run->first + 1; i <= run->last; i++)
@@ -173,7 +174,7 @@ int64_t page_from_chunk(struct participant *me, uint32_t chunk, const struct pag
 	if (!page_adopt(me, chunk, want->process, &ctl)) return -1;
 	struct parity_view view;
 	page_view(pool, chunk, &view);
-	int i = parity_view_find(&view, (unsigned)want->pages);
+	int i = page_place(want, &view);
 	if (i < 0) {
 		page_release(pool, me->who, chunk); /* the hint was wrong, and is right now */
 		return -1;
@@ -221,9 +222,9 @@ int64_t page_survey(struct participant *me, const struct page_want *want, bool t
 			atomic_store_explicit(&pool->hints[i], page_hint(parity_view_longest(&view)), memory_order_relaxed);
 		uint64_t start;
 		int at;
-		if (carry + parity_view_prefix(&view) >= want->pages)
+		if (carry + parity_view_prefix(&view) >= want->pages && !page_in_one_chunk(want))
 			start = (uint64_t)i * cp - carry;
-		else if (want->pages <= cp && (at = parity_view_find(&view, (unsigned)want->pages)) >= 0)
+		else if (want->pages <= cp && (at = page_place(want, &view)) >= 0)
 			start = (uint64_t)i * cp + (unsigned)at;
 		else {
 			unsigned suffix = parity_view_suffix(&view);

@@ -1,6 +1,7 @@
 /* The handle, its geometry, and the small functions that only look at it. */
 #include "pool/create.h"
 #include "pool/record.h"
+#include "slab/class.h"
 #include "os/os.h"
 #include <errno.h>
 #include <stdarg.h>
@@ -87,6 +88,16 @@ hp_pool *pool_handle_new(const struct pool_geometry *g, char *control)
 	pool->map = (pool_map *)(control + g->map_at);
 	pool->summary = (pool_summary *)(void *)(control + g->summary_at);
 	pool->slabs = (struct slab *)(void *)(control + g->slabs_at);
+	void *tables;
+	uint64_t table_bytes = page_up(SLAB_CLASSES * sizeof(struct slab_class)) + page_up(g->chunks * sizeof(uint16_t));
+	if (os_map(NULL, table_bytes, PROT_READ | PROT_WRITE, OS_MAP_PRIVATE_ANON, -1, 0, &tables) < 0) {
+		free(pool);
+		return NULL;
+	}
+	pool->classes = tables;
+	pool->table_bytes = table_bytes;
+	pool->slabs_populated = (_Atomic uint16_t *)(void *)((char *)tables + page_up(SLAB_CLASSES * sizeof(struct slab_class)));
+	slab_classes_init(pool);
 	pool->lives.fd = pool->control_fd.fd = pool->data_fd.fd = -1;
 	pool->exported[0] = pool->exported[1] = pool->exported[2] = -1;
 	return pool;
@@ -94,6 +105,7 @@ hp_pool *pool_handle_new(const struct pool_geometry *g, char *control)
 
 void pool_handle_free(hp_pool *pool)
 {
+	os_unmap(pool->classes, pool->table_bytes);
 	free(pool);
 }
 
@@ -129,6 +141,11 @@ int pool_control_populate(char *control, const struct pool_geometry *g, uint32_t
 		if (error < 0) return error;
 	}
 	return 0;
+}
+
+int pool_control_populate_slabs(hp_pool *pool, uint64_t page, uint32_t count)
+{
+	return populate(pool->control, pool->geometry.slabs_at + page * sizeof(struct slab), count * sizeof(struct slab));
 }
 
 void pool_log(const hp_pool *pool, const char *format, ...)

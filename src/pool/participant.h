@@ -12,7 +12,8 @@
 
 #include "pool/pool.h"
 
-#define PARTICIPANT_PAGE_STATE 384 /* bytes for the page layer */
+#define PARTICIPANT_PAGE_STATE 384   /* bytes for the page layer */
+#define PARTICIPANT_SLAB_STATE 10752 /* and for the slab layer */
 
 struct participant {
 	_Atomic(hp_pool *) fast; /* the pool, when neither traced nor fenced: what the fast paths compare with */
@@ -24,11 +25,13 @@ struct participant {
 	bool fenced;
 	bool nested; /* taken by a signal handler that met its thread inside an operation */
 	bool used;   /* the entry belongs to a thread */
+	bool slabs;  /* has owned slabs */
 	bool busy;   /* its thread is in a slow path, between operations: not for its signal handlers */
 	uint8_t node;
 	uint32_t cursor;          /* where the page layer looked last */
 	struct participant *next; /* of the same thread */
 	_Alignas(64) unsigned char page_state[PARTICIPANT_PAGE_STATE];
+	_Alignas(64) unsigned char slab_state[PARTICIPANT_SLAB_STATE];
 };
 
 extern _Thread_local struct participant *participant_current __attribute__((tls_model("initial-exec")));

@@ -21,6 +21,8 @@ struct pool_fd {
 	ino_t ino;
 };
 
+struct slab_class;
+
 struct hp_pool {
 	/* read in every operation */
 	char *base;
@@ -33,6 +35,9 @@ struct hp_pool {
 	pool_map *map;
 	struct slab *slabs;
 	pool_summary *summary;
+	struct slab_class *classes; /* SLAB_CLASSES of them */
+	_Atomic uint16_t *slabs_populated; /* a word a chunk, a bit for each page of its descriptors */
+	uint64_t table_bytes;              /* of both */
 
 	struct pool_header *header;
 	struct pool_record *records;
@@ -73,6 +78,8 @@ void pool_handle_free(hp_pool *pool);
 int pool_fd_note(struct pool_fd *note, int fd); /* remembers which file it is */
 bool pool_fd_intact(const struct pool_fd *note);
 
+/* The descriptors of `count` pages, so that touching them cannot fail. */
+int pool_control_populate_slabs(hp_pool *pool, uint64_t page, uint32_t count);
 /* Populates the parts of control that chunks [from, to) need. */
 int pool_control_populate(char *control, const struct pool_geometry *geometry, uint32_t from, uint32_t to);
 int pool_control_populate_fixed(char *control, const struct pool_geometry *geometry);

@@ -5,8 +5,9 @@
  * byte of the map: how many pages back the slab begins.
  *
  * An object is live iff its bits in A and R differ, as in a unit of pages (parity/layout.h). A slab exists iff its page
- * run is live and its length says SLAB; ctl then tells whose it is. Order: MAKING, run live, map, OWNED; and back: ENDING,
- * map cleared, run freed. So whoever recovers finds every half-made slab by walking the live runs. */
+ * run is live and its length says SLAB; ctl then tells whose it is. Order: RECOVERING, run live, map, OWNED; and back:
+ * RECOVERING, map cleared, run freed. So whoever recovers a record finds what it had half made, or half ended, by walking
+ * the live runs. */
 #ifndef HUGEPOOL_SLAB_LAYOUT_H
 #define HUGEPOOL_SLAB_LAYOUT_H
 
@@ -19,13 +20,15 @@
 /* Runs of this type in the length words of the page layer are slabs. */
 #define PAGE_TYPE_SLAB (UINT16_C(1) << PARITY_TYPE_SHIFT)
 
-/* Control words as in parity/layout.h, with two more states, both with slot + 1 as owner. */
-enum { SLAB_MAKING = 5, SLAB_ENDING = 6 };
+#define SLAB_CLASSES 256u /* of sizes: those of malloc first, then caches */
+
+/* Hints about who knows that a slab has free objects, in `noted`. */
+enum { SLAB_UNKNOWN = 0, SLAB_LISTED = 1, SLAB_IN_SUMMARY = 2 };
 
 struct slab {
 	/* by the owner; all others read it when they free */
-	_Alignas(64) _Atomic uint64_t ctl;
-	_Atomic uint32_t reciprocal;      /* 2^32 divided by the size of an object, rounded up */
+	_Alignas(64) _Atomic uint64_t ctl; /* as in parity/layout.h */
+	_Atomic uint32_t reciprocal;       /* 2^32 divided by the size of an object, rounded up */
 	_Atomic uint16_t class;           /* of which sizes and options are known */
 	_Atomic uint16_t first;           /* where object 0 lies, in 16 bytes from the start of the run */
 	_Atomic uint64_t a[SLAB_WORDS];
@@ -34,7 +37,7 @@ struct slab {
 	_Atomic uint32_t next;            /* the owner's list: page of the next slab with free objects + 1 */
 	_Atomic uint16_t objects;
 	_Atomic uint8_t pages;
-	_Atomic uint8_t noted;            /* not to be looked for: in its owner's list, or in the summary */
+	_Atomic uint8_t noted;
 };
 
 _Static_assert(sizeof(struct slab) == 128, "a slab is two cache lines");

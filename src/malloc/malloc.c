@@ -1,0 +1,221 @@
+/* The general malloc: which layer serves a size, and the public functions.
+ *
+ * Up to 32 KiB slabs, above runs of pages. Which of the two a block is, freeing reads from the map of pages. */
+#include "slab/slab.h"
+#include "page/page.h"
+#include <hugepool/malloc.h>
+#include <errno.h>
+#include <string.h>
+
+/* ---- allocating ---- */
+
+static __attribute__((noinline)) intptr_t alloc_slow(hp_pool *pool, size_t size)
+{
+	int error;
+	if (!pool && !(pool = hp_pool_default())) return -errno;
+	if (size > SLAB_MALLOC_MAX) return hp_page_alloc_address(pool, size, 0);
+	unsigned class = slab_malloc_class(size);
+	struct participant *me = participant_get(pool, &error);
+	if (!me) return error;
+	intptr_t block = 0;
+	participant_hold(me);
+	for (;;) {
+		participant_begin(me);
+		block = (intptr_t)slab_take(&slab_state(me)->mag[class]);
+		participant_end(me);
+		if (block || (error = slab_refill(me, class)) < 0) break;
+	}
+	participant_let_go(me);
+	return block ? block : error;
+}
+
+/* The address, or -errno. */
+static inline __attribute__((always_inline)) intptr_t alloc(hp_pool *pool, size_t size)
+{
+	struct participant *me = participant_current;
+	struct pool_slot *slot = me->slot;
+	if (participant_is_fast(me, pool) && likely(size <= SLAB_MALLOC_MAX) && likely(participant_try_begin(me, slot))) {
+		char *block = slab_take(&slab_state(me)->mag[slab_malloc_class(size)]);
+		participant_end_fast(slot);
+		if (likely(block)) return (intptr_t)block;
+	}
+	return alloc_slow(pool, size);
+}
+
+static __attribute__((noinline, cold)) void *failed(intptr_t error)
+{
+	errno = (int)-error;
+	return NULL;
+}
+
+void *hp_malloc(hp_pool *pool, size_t size)
+{
+	intptr_t block = alloc(pool, size);
+	return likely(block > 0) ? (void *)block : failed(block);
+}
+
+void *hp_calloc(hp_pool *pool, size_t count, size_t size)
+{
+	size_t bytes;
+	if (__builtin_mul_overflow(count, size, &bytes)) return failed(-ENOMEM);
+	intptr_t block = alloc(pool, bytes);
+	return likely(block > 0) ? memset((void *)block, 0, bytes) : failed(block);
+}
+
+void *hp_aligned_alloc(hp_pool *pool, size_t align, size_t size)
+{
+	if (align == 0 || align & (align - 1)) return failed(-EINVAL);
+	if (align <= 16) return hp_malloc(pool, size);
+	if (size > SIZE_MAX - align) return failed(-ENOMEM);
+	if (align < HP_PAGE_SIZE && size <= SLAB_MALLOC_MAX / 2) {
+		/* objects lie at multiples of their class' size, so that has to be a multiple of the alignment */
+		size_t room = (size + align - 1) & ~(align - 1);
+		if (room < align) room = align;
+		while (slab_malloc_size(slab_malloc_class(room)) % align) room += align;
+		return hp_malloc(pool, room);
+	}
+	if (align <= HP_PAGE_SIZE) return hp_malloc(pool, size > SLAB_MALLOC_MAX ? size : SLAB_MALLOC_MAX + 1);
+	int error;
+	if (!pool && !(pool = hp_pool_default())) return NULL;
+	struct participant *me = participant_get(pool, &error);
+	if (!me) return failed(error);
+	if (align / HP_PAGE_SIZE > UINT16_MAX || size > pool->capacity) return failed(-ENOMEM);
+	struct page_want want = {.pages = size ? (size + HP_PAGE_SIZE - 1) / HP_PAGE_SIZE : 1,
+	                         .node = -1,
+	                         .align = (uint16_t)(align / HP_PAGE_SIZE)};
+	int64_t page;
+	participant_hold(me);
+	error = page_search(me, &want, &page);
+	participant_let_go(me);
+	return error < 0 ? failed(error) : pool->base + page * HP_PAGE_SIZE;
+}
+
+int hp_malloc_bulk(hp_pool *pool, size_t size, size_t count, void **blocks)
+{
+	for (size_t i = 0; i < count; i++) {
+		intptr_t block = alloc(pool, size);
+		if (unlikely(block <= 0)) {
+			hp_free_bulk(pool, i, blocks);
+			return (int)block;
+		}
+		blocks[i] = (void *)block;
+	}
+	return 0;
+}
+
+/* ---- freeing ---- */
+
+static int not_an_object(const hp_pool *pool, const struct slab_place *place)
+{
+	(void)pool;
+	unsigned state = ctl_state(atomic_load_explicit(&place->slab->ctl, memory_order_relaxed));
+	return state == CTL_OWNED || state == CTL_UNOWNED ? -EALREADY : -ENOENT;
+}
+
+static __attribute__((noinline)) int free_slow(hp_pool *pool, void *block)
+{
+	if (!block) return 0;
+	if (!pool && !(pool = hp_pool_default())) return -errno;
+	hp_off off = (hp_off)((uintptr_t)block - (uintptr_t)pool->base);
+	struct slab_place place;
+	if (pool->observer) return -EROFS;
+	if (off >= pool->capacity) return -EINVAL;
+	enum slab_found found = slab_find(pool, off, &place);
+	if (found == SLAB_NONE) return hp_page_free(pool, block);
+	if (found == SLAB_WRONG) return -EINVAL;
+	struct participant *me = participant_peek(pool);
+	if (me) {
+		participant_begin(me);
+		bool mine = slab_is_mine(me, place.slab);
+		enum slab_gave gave = mine ? slab_give(me, &place) : SLAB_NOT;
+		participant_end(me);
+		if (gave == SLAB_UNTIDY) slab_tidy(me, &place);
+		if (gave != SLAB_NOT) return 0;
+		if (mine) return not_an_object(pool, &place);
+	}
+	return slab_free_remote(pool, &place) ? 0 : not_an_object(pool, &place);
+}
+
+static __attribute__((noinline)) int tidy(struct participant *me, const struct slab_place *place)
+{
+	slab_tidy(me, place);
+	return 0;
+}
+
+int hp_free(hp_pool *pool, void *block)
+{
+	struct participant *me = participant_current;
+	struct pool_slot *slot = me->slot;
+	struct slab_place place;
+	if (participant_is_fast(me, pool)) {
+		hp_off off = (hp_off)((uintptr_t)block - (uintptr_t)pool->base);
+		if (likely(off < pool->capacity) && likely(participant_try_begin(me, slot))) {
+			enum slab_gave gave = SLAB_NOT;
+			if (slab_find(pool, off, &place) == SLAB_OBJECT && likely(slab_is_mine(me, place.slab)))
+				gave = slab_give(me, &place);
+			participant_end_fast(slot);
+			if (likely(gave == SLAB_GAVE)) return 0;
+			if (gave == SLAB_UNTIDY) return tidy(me, &place);
+		}
+	}
+	return free_slow(pool, block);
+}
+
+int hp_free_bulk(hp_pool *pool, size_t count, void *const *blocks)
+{
+	int error = 0;
+	for (size_t i = 0; i < count; i++) {
+		int one = hp_free(pool, blocks[i]);
+		if (error == 0) error = one;
+	}
+	return error;
+}
+
+/* ---- asking, resizing ---- */
+
+/* Bytes of the live block, or 0. */
+static size_t size_of(hp_pool *pool, const void *block, bool *object)
+{
+	struct slab_place place;
+	hp_off off = (hp_off)((uintptr_t)block - (uintptr_t)pool->base);
+	if (!block || off >= pool->capacity) return 0;
+	enum slab_found found = slab_find(pool, off, &place);
+	*object = found != SLAB_NONE;
+	if (found == SLAB_NONE) {
+		int64_t bytes = hp_page_size(pool, block);
+		return bytes > 0 ? (size_t)bytes : 0;
+	}
+	if (found == SLAB_WRONG || !slab_live(place.slab, place.index)) return 0;
+	return pool->classes[atomic_load_explicit(&place.slab->class, memory_order_relaxed) % SLAB_CLASSES].size;
+}
+
+size_t hp_usable_size(hp_pool *pool, const void *block)
+{
+	bool object;
+	if (!block || (!pool && !(pool = hp_pool_default()))) return 0;
+	return size_of(pool, block, &object);
+}
+
+void *hp_realloc(hp_pool *pool, void *block, size_t size)
+{
+	bool object;
+	if (!block) return hp_malloc(pool, size);
+	if (!pool && !(pool = hp_pool_default())) return NULL;
+	size_t was = size_of(pool, block, &object);
+	if (was == 0) return failed(-EINVAL);
+	/* in place: while it fits and half of it would not do */
+	if (object && size <= was && (size > was / 2 || was <= 32)) return block;
+	if (!object && size > SLAB_MALLOC_MAX && size <= SIZE_MAX - HP_PAGE_SIZE) {
+		uint64_t pages = (size + HP_PAGE_SIZE - 1) / HP_PAGE_SIZE;
+		hp_off off = (hp_off)((uintptr_t)block - (uintptr_t)pool->base);
+		if (pages * HP_PAGE_SIZE == was || page_resize(pool, off / HP_PAGE_SIZE, pages)) return block;
+	}
+	void *other = hp_malloc(pool, size);
+	if (!other) {
+		if (size <= was) return block; /* too much, but it serves */
+		return NULL;
+	}
+	memcpy(other, block, size < was ? size : was);
+	hp_free(pool, block);
+	return other;
+}

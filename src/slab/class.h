@@ -1,0 +1,39 @@
+/* Classes: sizes of objects, and how a slab is cut for one. Those of malloc are the same in every pool; the others belong
+ * to caches, as far as the process has opened them. */
+#ifndef HUGEPOOL_SLAB_CLASS_H
+#define HUGEPOOL_SLAB_CLASS_H
+
+#include "pool/pool.h"
+
+/* What is known of a class: private memory. size 0: nothing. */
+struct slab_class {
+	uint32_t size;       /* of an object, a multiple of 16 */
+	uint32_t reciprocal; /* 2^32 / size, rounded up */
+	uint16_t pages, objects;
+	uint16_t step; /* colours: object 0 moves by so many 16 bytes from slab to slab, as far as there is slack */
+	uint16_t colours;
+};
+
+/* Fills in all but the size. */
+void slab_class_fit(struct slab_class *class);
+
+/* Of malloc: 16 bytes apart up to 128, then eight for each doubling, so that under an eighth is wasted. */
+#define SLAB_MALLOC_CLASSES 72u
+#define SLAB_MALLOC_MAX 32768u
+
+static inline unsigned slab_malloc_class(size_t size)
+{
+	if (size <= 128) return size ? (unsigned)(size - 1) >> 4 : 0;
+	unsigned shift = 60u - (unsigned)__builtin_clzll(size - 1); /* log2 of what classes here are apart */
+	return (unsigned)((size - 1) >> shift) + (shift - 4) * 8;
+}
+
+static inline uint32_t slab_malloc_size(unsigned class)
+{
+	return class < 8 ? (class + 1) * 16 : (9 + (class - 8) % 8) << (4 + (class - 8) / 8);
+}
+
+void slab_classes_init(hp_pool *pool);
+
+#endif
+
