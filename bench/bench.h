@@ -20,8 +20,8 @@ struct Register {
 		: benchmark(benchmark::RegisterBenchmark(name.c_str(), run)->Unit(unit))
 	{
 	}
-	// For UseRealTime, without which a benchmark whose own thread sleeps would never end, and UseManualTime. What they
-	// append to the name, tools/bench takes off again.
+	// For UseRealTime, without which a benchmark whose own thread sleeps would never end, UseManualTime and Iterations. What
+	// they append to the name, tools/bench takes off again.
 	benchmark::internal::Benchmark *operator->() const
 	{
 		return benchmark;

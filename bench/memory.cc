@@ -1,6 +1,7 @@
 // What memory an allocator holds: the process that runs one shape for that, and the one that asks it (shape_run.h).
 #include "shape_run.h"
 
+#include <algorithm>
 #include <cinttypes>
 #include <cstdio>
 #include <fcntl.h>
@@ -13,6 +14,7 @@ namespace
 
 constexpr const char *variable = "HUGEPOOL_BENCH_MEMORY_OF";
 constexpr unsigned cells = 64;
+constexpr uint64_t least_live = 32 * KiB; // with less, a single page more or less would decide
 
 struct Cells {
 	struct alignas(64) {
@@ -92,11 +94,11 @@ std::optional<MemoryRatios> measure_memory(uint64_t (*held)(), const std::functi
 		same = now == after ? same + 1 : 0;
 		after = now;
 	}
-	if (!ok || most_live.load() == 0 || Live::now() != 0) return {};
+	if (!ok || most_live.load() < least_live || Live::now() != 0) return {};
 	auto over = [&](uint64_t bytes) {
 		return (double)(bytes > before.load() ? bytes - before.load() : 0) / (double)most_live.load();
 	};
-	return MemoryRatios{over(most.load()), over(after)};
+	return MemoryRatios{over(std::max(most.load(), after)), over(after)};
 }
 
 int memory_main(const char *name)
