@@ -43,9 +43,7 @@ struct Boost {
 	{
 		return segment->get_size() - segment->get_free_memory();
 	}
-	static void enter()
-	{
-	}
+	static void enter() {}
 };
 
 const bool registered = [] {

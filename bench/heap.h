@@ -38,9 +38,7 @@ struct Libc {
 	{
 		return anonymous_memory();
 	}
-	static void enter()
-	{
-	}
+	static void enter() {}
 };
 
 #ifdef HAVE_HP_MALLOC

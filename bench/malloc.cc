@@ -17,7 +17,8 @@ const char *Hugepool::ready()
 
 uint64_t Hugepool::held()
 {
-	struct hp_pool_stats stats{};
+	struct hp_pool_stats stats {
+	};
 	stats.struct_size = sizeof stats;
 	return hp_pool_stats(pool, &stats) == 0 ? stats.committed - stats.free : 0;
 }

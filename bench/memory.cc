@@ -98,7 +98,7 @@ std::optional<MemoryRatios> measure_memory(uint64_t (*held)(), const std::functi
 	auto over = [&](uint64_t bytes) {
 		return (double)(bytes > before.load() ? bytes - before.load() : 0) / (double)most_live.load();
 	};
-	return MemoryRatios{over(std::max(most.load(), after)), over(after)};
+	return MemoryRatios{over(std::max(most.load(), after)), over(after), (double)most_live.load()};
 }
 
 int memory_main(const char *name)
@@ -107,7 +107,7 @@ int memory_main(const char *name)
 	if (found == memory_runs().end()) return 1;
 	std::optional<MemoryRatios> ratios = found->second();
 	if (!ratios) return 1;
-	std::printf("%.6f %.6f\n", ratios->peak, ratios->after);
+	std::printf("%.6f %.6f %.0f\n", ratios->peak, ratios->after, ratios->live);
 	return 0;
 }
 
@@ -143,7 +143,7 @@ std::optional<MemoryRatios> memory_ratios(const std::string &name)
 		MemoryRatios ratios;
 		text[length < 0 ? 0 : length] = 0;
 		if (waitpid(pid, &status, 0) == pid && status == 0 &&
-		    std::sscanf(text, "%lf %lf", &ratios.peak, &ratios.after) == 2)
+		    std::sscanf(text, "%lf %lf %lf", &ratios.peak, &ratios.after, &ratios.live) == 3)
 			result = ratios;
 	}
 	close(ends[0]);

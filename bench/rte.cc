@@ -63,9 +63,7 @@ struct Rte {
 		rte_malloc_socket_stats stats;
 		return rte_malloc_get_socket_stats(0, &stats) == 0 ? stats.heap_allocsz_bytes : 0;
 	}
-	static void enter()
-	{
-	}
+	static void enter() {}
 };
 
 void page_remote_free(benchmark::State &state)

@@ -1,6 +1,6 @@
 // Runs shapes (shapes.h) as benchmarks named SHAPE/IMPLEMENTATION[/threads:2 or /processes:2], and measures what memory
 // they cost: the counters peak_ratio, the most bytes that the heap held over the most live bytes, and after_ratio, what
-// it still holds over the same when everything is freed and the workers sleep.
+// it still holds over the same when everything is freed and the workers sleep; and live_bytes, the most that were live.
 //
 // Memory is measured in a process of its own (this program again, with the benchmark's name in the environment), where
 // nothing has been allocated before, and while the shape runs once on a counting heap; so time is not disturbed.
@@ -17,7 +17,7 @@
 #include <string>
 
 struct MemoryRatios {
-	double peak, after;
+	double peak, after, live;
 };
 
 // Those that can be asked for by name, and how each is measured.
@@ -83,6 +83,7 @@ void run_shape(benchmark::State &state, const std::string &name, Crew::Kind kind
 	if (std::optional<MemoryRatios> ratios = memory_ratios(name)) {
 		state.counters["peak_ratio"] = ratios->peak;
 		state.counters["after_ratio"] = ratios->after;
+		state.counters["live_bytes"] = ratios->live;
 	}
 }
 

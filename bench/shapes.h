@@ -19,9 +19,7 @@ namespace shape
 class Random
 {
   public:
-	explicit Random(uint64_t seed) : state_(seed * 0x9e3779b97f4a7c15u + 0x2545f4914f6cdd1du)
-	{
-	}
+	explicit Random(uint64_t seed) : state_(seed * 0x9e3779b97f4a7c15u + 0x2545f4914f6cdd1du) {}
 	uint32_t next()
 	{
 		state_ ^= state_ << 13;
