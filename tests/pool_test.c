@@ -66,7 +66,7 @@ static void wrong_options_are_refused_by_name(void **state)
 		{{.choice = HP_CHOICE_PREFER, .rung = HP_RUNG_THP, .prefault = HP_PREFAULT_LAZY}, "LAZY"},
 		{{.max_threads = 16385}, "max_threads"},
 		{{.max_processes = 4097}, "max_processes"},
-		{{.flags = 4}, "flag"},
+		{{.flags = 8}, "flag"},
 		{{.trace = 4}, "trace"},
 	};
 	for (unsigned i = 0; i < sizeof wrong / sizeof *wrong; i++) {

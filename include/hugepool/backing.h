@@ -56,7 +56,8 @@ typedef enum hp_prefault {
 	HP_PREFAULT_DEFAULT = 0, /* NOW */
 	HP_PREFAULT_NOW,         /* before the call returns; nothing faults late */
 	HP_PREFAULT_BACKGROUND,  /* the first 2 MiB (or one page, if larger) now, the rest by a thread of this process */
-	HP_PREFAULT_LAZY         /* at the first touch; 4 KiB pages only: with huge pages it would be SIGBUS, so -EINVAL */
+	HP_PREFAULT_LAZY         /* at the first touch; 4 KiB pages only: with huge pages it would be SIGBUS, so -EINVAL
+	                            (private pools: on transparent huge pages as well) */
 } hp_prefault;
 
 /* Called while memory is populated, from one thread at a time: bytes done, bytes to do, the node being filled or -1.

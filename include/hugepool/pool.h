@@ -38,6 +38,13 @@ typedef void hp_log_fn(void *arg, const char *message);
 	1u                         /* no membarrier: every operation pays a locked instruction instead, and CPUs are
                                   never interrupted. Chosen by itself where the kernel has no membarrier. */
 #define HP_POOL_NO_AUTOGROW 2u /* only hp_pool_grow grows */
+#define HP_POOL_PRIVATE \
+	4u /* anonymous memory of this process alone, without descriptors, for what is shared with nobody: hp_pool_fds,
+	      hp_pool_send and hp_pool_export_env say -ENOTSUP. A forked child has a copy of everything as it was, and its
+	      thread goes on where it was; pages of class PROCESS are like those of class POOL. Transparent huge pages where
+	      the kernel has them, else 4 KiB; hugetlb pages only by HP_CHOICE_REQUIRE, and a forked child copies those to
+	      ordinary memory first (while it does, writes of the parent need as many free huge pages as they touch).
+	      HP_PREFAULT_LAZY is possible on all but hugetlb pages. Creating and using it calls no malloc. */
 
 #define HP_TRACE_ALLOC 1u /* a line to the log for every allocation and free */
 #define HP_TRACE_ALL 2u   /* and for registration, growth, taking and recovery */
@@ -52,11 +59,12 @@ struct hp_pool_options {
 	hp_rung rung;
 	struct hp_numa numa; /* of the memory committed at creation, and the default for growth */
 	hp_prefault prefault;
-	unsigned prefault_threads; /* 0: one for each CPU of the nodes concerned that the caller may run on */
+	unsigned prefault_threads; /* 0: one for each CPU of the nodes concerned that the caller may run on; a private pool
+	                              is populated by the caller alone */
 	hp_progress_fn *progress;
 	void *progress_arg;
 	unsigned max_threads;   /* slots, in all processes together; 0: 1024; at most 16384 */
-	unsigned max_processes; /* 0: 256; at most 4096 */
+	unsigned max_processes; /* 0: 256; at most 4096; 1 in a private pool */
 	unsigned flags;         /* HP_POOL_* */
 	hp_log_fn *log;
 	void *log_arg;
@@ -71,7 +79,7 @@ struct hp_pool_options {
 HP_API int hp_pool_create(const struct hp_pool_options *options, hp_pool **pool);
 
 /* The descriptors of a pool, in the order in which hp_pool_attach wants them: lives, control, data. They stay the
- * handle's; duplicate what you want to keep. */
+ * handle's; duplicate what you want to keep. -ENOTSUP: a private pool has none; so say the functions below. */
 HP_API int hp_pool_fds(const hp_pool *pool, int fds[3]);
 
 struct hp_attach_options {

@@ -86,6 +86,7 @@ int backing_commit(const struct backing *backing, uint64_t from, uint64_t to, co
 int backing_punch(const struct backing *backing, uint64_t from, uint64_t to)
 {
 	if (!is_range(backing, from, to)) return -EINVAL;
+	if (backing->private) return private_punch(backing, from, to);
 	if (!rung_is_hugetlb(backing->rung)) os_unlock_memory(backing->base + from, to - from);
 	int error = os_punch(backing->fd, from, to - from);
 	if (error) error = os_advise(backing->base + from, to - from, MADV_REMOVE); /* refused for locked memory */

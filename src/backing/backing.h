@@ -17,6 +17,9 @@ struct backing {
 	uint64_t page_size; /* bytes; of the rung: 4 KiB for HP_RUNG_4K, 2 MiB for HP_RUNG_THP */
 	uint64_t capacity;  /* bytes, a multiple of page_size: the size of the file and of the mapping */
 	char *base;
+	bool private; /* anonymous memory of this process alone (private.c): fd is -1 */
+	bool lazy;    /* private only: committing populates nothing */
+	bool copied;  /* private, on hugetlb pages once: a forked child holds a copy on ordinary ones */
 };
 
 struct backing_want {
@@ -38,6 +41,16 @@ struct backing_want {
  * 4 KiB only, nothing is populated and all of it counts as committed. `report` may not be NULL. -EINVAL for nonsense. */
 int backing_create(const struct backing_want *want, struct backing *backing, uint64_t *committed,
                    struct hp_report *report);
+
+/* The same as anonymous memory of this process alone: transparent huge pages where the kernel has them, else 4 KiB;
+ * hugetlb pages only where they are required. LAZY is for all but hugetlb. The mapping starts at a multiple of 2 MiB, or of
+ * the page. */
+int backing_create_private(const struct backing_want *want, struct backing *backing, uint64_t *committed,
+                           struct hp_report *report);
+
+/* In a forked child: puts a copy of [from, to) on ordinary pages in the place of hugetlb pages that it shares with its
+ * parent, which could be taken from it. Nothing to do on other rungs. */
+int backing_copy_private(const struct backing *backing, uint64_t from, uint64_t to);
 
 /* Makes [from, to) real, both multiples of page_size. numa NULL: default. On failure nothing stays of it. */
 int backing_commit(const struct backing *backing, uint64_t from, uint64_t to, const struct hp_numa *numa,

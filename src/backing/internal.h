@@ -39,6 +39,11 @@ struct range_order {
 int range_commit(const struct backing *backing, uint64_t from, uint64_t to, const struct range_order *order,
                  struct hp_report *report, struct hp_report_rung *entry);
 
+/* private.c: the same for anonymous memory. */
+int private_commit(const struct backing *backing, uint64_t from, uint64_t to, const struct range_order *order,
+                   struct hp_report *report, struct hp_report_rung *entry);
+int private_punch(const struct backing *backing, uint64_t from, uint64_t to);
+
 /* policy.c: `nodes` is what backing_nodes said, asked once so that a migrating thread changes nothing half-way. */
 bool policy_is_bound(const struct hp_numa *numa); /* the kernel takes memory of these nodes or none */
 int policy_set(void *start, uint64_t bytes, const struct hp_numa *numa, uint64_t nodes, struct hp_report *report);
@@ -59,6 +64,7 @@ void populate_touch(char *start, uint64_t bytes, uint64_t step);
 
 /* thp.c: bytes of [from, to) that lie on huge pages; -errno where that cannot be told. */
 int thp_huge_bytes(const struct backing *backing, uint64_t from, uint64_t to, uint64_t *bytes);
+int thp_private_bytes(const struct backing *backing, uint64_t *bytes); /* of the whole mapping of a private backing */
 void thp_explain(int collapse_error, struct hp_report_rung *entry);
 
 /* shortage.c: true when it can be told that `bytes` are not to be had; then cause and cure are written. `bound`: only

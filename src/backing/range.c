@@ -110,6 +110,7 @@ static int commit(const struct backing *backing, uint64_t from, uint64_t to, con
 int range_commit(const struct backing *backing, uint64_t from, uint64_t to, const struct range_order *order,
                  struct hp_report *report, struct hp_report_rung *entry)
 {
+	if (backing->private) return private_commit(backing, from, to, order, report, entry);
 	uint64_t nodes = backing_nodes(&order->numa), misplaced;
 	bool bound = policy_is_bound(&order->numa);
 

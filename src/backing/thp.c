@@ -14,8 +14,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
-/* Sums ShmemPmdMapped over the mappings that lie in [start, end). */
-static int sum_smaps(uintptr_t start, uintptr_t end, uint64_t *bytes)
+/* Sums a field, given as for sscanf, over the mappings that lie in [start, end). */
+static int sum_smaps(uintptr_t start, uintptr_t end, const char *field, uint64_t *bytes)
 {
 	char buf[8192];
 	size_t kept = 0;
@@ -36,7 +36,7 @@ static int sum_smaps(uintptr_t start, uintptr_t end, uint64_t *bytes)
 			if (sscanf(line, "%lx-%lx ", &from, &to) == 2) {
 				inside = from >= start && to <= end;
 				if (from >= end) goto done; /* they are in order of address */
-			} else if (inside && sscanf(line, "ShmemPmdMapped: %llu", &kilobytes) == 1) {
+			} else if (inside && sscanf(line, field, &kilobytes) == 1) {
 				*bytes += kilobytes * 1024;
 			}
 			line = newline + 1;
@@ -66,10 +66,16 @@ int thp_huge_bytes(const struct backing *backing, uint64_t from, uint64_t to, ui
 			for (uint64_t at = 0; at < size; at += 4096) (void)*(volatile char *)((char *)view + at);
 			error = 0;
 		}
-		if (!error) error = sum_smaps((uintptr_t)view, (uintptr_t)view + size, bytes);
+		if (!error) error = sum_smaps((uintptr_t)view, (uintptr_t)view + size, "ShmemPmdMapped: %llu", bytes);
 	}
 	os_unmap(room, size + 4 * MIB);
 	return error;
+}
+
+int thp_private_bytes(const struct backing *backing, uint64_t *bytes)
+{
+	uintptr_t start = (uintptr_t)backing->base;
+	return sum_smaps(start, start + backing->capacity, "AnonHugePages: %llu", bytes);
 }
 
 void thp_explain(int collapse_error, struct hp_report_rung *entry)

@@ -1,11 +1,16 @@
 /* Memory: mappings, advice, NUMA policies and where pages are.
  *
- * File mappings are always MAP_SHARED. The NUMA calls come from libnuma as plain system calls: numa_available() of that
+ * File mappings are always MAP_SHARED, anonymous ones always MAP_PRIVATE. The NUMA calls come from libnuma as plain system calls: numa_available() of that
  * library says yes in containers that then refuse mbind, so support is found out by doing. */
 #include <numaif.h>
 #include <os/hook.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/sysinfo.h>
 
+#ifndef MAP_HUGE_SHIFT
+#define MAP_HUGE_SHIFT 26
+#endif
 #ifndef MAP_FIXED_NOREPLACE
 #define MAP_FIXED_NOREPLACE 0x100000
 #endif
@@ -26,6 +31,8 @@ int os_map(void *hint, size_t bytes, int prot, unsigned os_map_flags, int fd, ui
 		at = 0;
 	}
 	if (os_map_flags & OS_MAP_NORESERVE) flags |= MAP_NORESERVE;
+	if (os_map_flags & (OS_MAP_HUGE_2M | OS_MAP_HUGE_1G))
+		flags |= MAP_HUGETLB | (os_map_flags & OS_MAP_HUGE_2M ? 21 : 30) << MAP_HUGE_SHIFT;
 	if (os_map_flags & OS_MAP_FIXED)
 		flags |= MAP_FIXED;
 	else if (os_map_flags & OS_MAP_AT)
@@ -43,6 +50,12 @@ int os_map(void *hint, size_t bytes, int prot, unsigned os_map_flags, int fd, ui
 	}
 	*addr = got;
 	return 0;
+}
+
+int os_remap(void *from, size_t bytes, void *to)
+{
+	OS_ASK(OS_MAP);
+	return mremap(from, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, to) == MAP_FAILED ? -errno : 0;
 }
 
 int os_unmap(void *addr, size_t bytes)
@@ -109,4 +122,17 @@ uint64_t os_nodes_with_memory(void)
 	unsigned long mask[4096 / 64] = {0};
 	if (get_mempolicy(NULL, mask, 4096, NULL, MPOL_F_MEMS_ALLOWED) < 0 || !mask[0]) return 1;
 	return mask[0];
+}
+
+uint64_t os_memory_total(void)
+{
+	struct sysinfo info;
+	return sysinfo(&info) < 0 ? 0 : (uint64_t)info.totalram * info.mem_unit;
+}
+
+uint64_t os_address_space_limit(void)
+{
+	struct rlimit limit;
+	if (getrlimit(RLIMIT_AS, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY) return UINT64_MAX;
+	return limit.rlim_cur;
 }

@@ -91,8 +91,11 @@ int os_byte_held(int fd, uint64_t byte);   /* 1, 0 or -errno */
 #define OS_MAP_PRIVATE_ANON 2u /* fd is ignored */
 #define OS_MAP_FIXED 4u        /* over our own reservation */
 #define OS_MAP_AT 8u           /* exactly at hint or -EEXIST (MAP_FIXED_NOREPLACE, checked on kernels without it) */
+#define OS_MAP_HUGE_2M 16u     /* private anonymous memory on huge pages; reserved, so that a shortage is -ENOMEM here */
+#define OS_MAP_HUGE_1G 32u
 int os_map(void *hint, size_t bytes, int prot, unsigned os_map_flags, int fd, uint64_t at, void **addr);
 int os_unmap(void *addr, size_t bytes);
+int os_remap(void *from, size_t bytes, void *to); /* moves a mapping over another one of ours; hook id OS_MAP */
 int os_protect(void *addr, size_t bytes, int prot);
 int os_advise(void *addr, size_t bytes, int advice);
 int os_lock_memory(void *addr, size_t bytes);
@@ -100,6 +103,8 @@ int os_lock_on_fault(void *addr, size_t bytes); /* pages are locked as they come
 int os_unlock_memory(void *addr, size_t bytes); /* same hook id */
 int os_mbind(void *addr, size_t bytes, int mode, uint64_t nodes, bool move);
 int os_move_pages(unsigned long count, void **pages, int *status); /* query: status[i] node or -errno */
+uint64_t os_memory_total(void);        /* of this machine, bytes; 0 where the kernel does not say */
+uint64_t os_address_space_limit(void); /* RLIMIT_AS in bytes, or UINT64_MAX */
 
 /* CPUs and nodes. */
 int os_cpu(void);                /* current, or -errno */

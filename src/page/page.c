@@ -171,7 +171,7 @@ static int alloc_slow(hp_pool *pool, int node, size_t bytes, unsigned flags, int
 	struct page_want want = {
 		.pages = (bytes + HP_PAGE_SIZE - 1) / HP_PAGE_SIZE,
 		.node = node,
-		.process = flags & HP_PAGE_PROCESS,
+		.process = flags & HP_PAGE_PROCESS && !pool->private, /* there, the process is all there is */
 		.strict = flags & HP_PAGE_STRICT_NODE,
 	};
 	int error;

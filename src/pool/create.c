@@ -62,12 +62,13 @@ static const char *options_fault(const struct hp_pool_options *o)
 	if (o->choice == HP_CHOICE_REQUIRE && o->rung == HP_RUNG_BEST) return "HP_CHOICE_REQUIRE needs a rung";
 	if ((unsigned)o->numa.policy > HP_NUMA_INTERLEAVE) return "unknown NUMA policy";
 	if ((unsigned)o->prefault > HP_PREFAULT_LAZY) return "unknown prefault mode";
+	bool private = o->flags & HP_POOL_PRIVATE;
 	if (o->prefault == HP_PREFAULT_LAZY && o->choice != HP_CHOICE_ANY && o->rung != HP_RUNG_BEST &&
-	    o->rung != HP_RUNG_4K)
+	    o->rung != HP_RUNG_4K && !(private && (o->rung == HP_RUNG_THP || o->choice == HP_CHOICE_PREFER)))
 		return "HP_PREFAULT_LAZY is for 4 KiB pages only: touching a huge page that is not there is SIGBUS";
 	if (o->max_threads > POOL_MAX_SLOTS) return "max_threads is over 16384";
 	if (o->max_processes > POOL_MAX_RECORDS) return "max_processes is over 4096";
-	if (o->flags & ~(HP_POOL_FENCED | HP_POOL_NO_AUTOGROW)) return "unknown flag";
+	if (o->flags & ~(HP_POOL_FENCED | HP_POOL_NO_AUTOGROW | HP_POOL_PRIVATE)) return "unknown flag";
 	if (o->trace & ~(HP_TRACE_ALLOC | HP_TRACE_ALL)) return "unknown trace bit";
 	return NULL;
 }
@@ -108,6 +109,45 @@ static int create_control(struct files *files, struct pool_geometry *g, uint64_t
 	return pool_control_populate(*control, g, 0, (uint32_t)(committed / (g->chunk_pages * (uint64_t)HP_PAGE_SIZE)));
 }
 
+int create_geometry(const struct hp_pool_options *o, struct pool_geometry *g, uint64_t *size, uint64_t *capacity)
+{
+	*g = (struct pool_geometry){.magic = POOL_MAGIC,
+	                            .version = POOL_LAYOUT_VERSION,
+	                            .page_granule = HP_PAGE_SIZE,
+	                            .layout_hash = pool_layout_hash(),
+	                            .slots = o->max_threads ? o->max_threads : 1024,
+	                            .records = o->max_processes ? o->max_processes : 256,
+	                            .flags = o->flags | (o->prefault == HP_PREFAULT_LAZY ? POOL_LAZY : 0),
+	                            .numa_policy = o->numa.policy,
+	                            .numa_strict = o->numa.strict != 0,
+	                            .numa_nodes = o->numa.nodes};
+	*size = o->size ? o->size : o->capacity && o->capacity < DEFAULT_SIZE ? o->capacity : DEFAULT_SIZE;
+	*capacity = o->capacity > *size ? o->capacity : *size;
+	g->chunk_pages = chunk_pages_for(*capacity);
+	uint64_t chunk = g->chunk_pages * (uint64_t)HP_PAGE_SIZE;
+	*size = round_up(*size, chunk);
+	*capacity = round_up(*capacity, chunk);
+	int error = os_random(g->id, sizeof g->id);
+	if (error < 0) return error;
+	if (o->name)
+		snprintf(g->name, sizeof g->name, "%s", o->name);
+	else
+		snprintf(g->name, sizeof g->name, "pool-%d-%08x", os_pid(), (unsigned)g->id[0]);
+	return 0;
+}
+
+void create_say(const struct hp_pool_options *o, const struct hp_report *report)
+{
+	if (!o->log || !report->rungs) return;
+	char text[4096];
+	hp_report_text(report, text, sizeof text);
+	for (char *line = text, *end; *line; line = end) { /* a message is one line */
+		end = line + strcspn(line, "\n");
+		if (*end) *end++ = 0;
+		o->log(o->log_arg, line);
+	}
+}
+
 int hp_pool_create(const struct hp_pool_options *given, hp_pool **out)
 {
 	struct hp_pool_options o;
@@ -123,30 +163,14 @@ int hp_pool_create(const struct hp_pool_options *given, hp_pool **out)
 		if (o.report) memset(o.report, 0, sizeof *o.report);
 		return -EINVAL;
 	}
+	if (o.flags & HP_POOL_PRIVATE) return private_create(&o, out);
 	struct hp_report *report = o.report ? o.report : calloc(1, sizeof *report);
 	if (!report) return -ENOMEM;
 
-	struct pool_geometry g = {.magic = POOL_MAGIC,
-	                          .version = POOL_LAYOUT_VERSION,
-	                          .page_granule = HP_PAGE_SIZE,
-	                          .layout_hash = pool_layout_hash(),
-	                          .slots = o.max_threads ? o.max_threads : 1024,
-	                          .records = o.max_processes ? o.max_processes : 256,
-	                          .flags = o.flags | (o.prefault == HP_PREFAULT_LAZY ? POOL_LAZY : 0),
-	                          .numa_policy = o.numa.policy,
-	                          .numa_strict = o.numa.strict != 0,
-	                          .numa_nodes = o.numa.nodes};
-	uint64_t size = o.size ? o.size : o.capacity && o.capacity < DEFAULT_SIZE ? o.capacity : DEFAULT_SIZE;
-	uint64_t capacity = o.capacity > size ? o.capacity : size;
-	g.chunk_pages = chunk_pages_for(capacity);
+	struct pool_geometry g;
+	uint64_t size, capacity;
+	if ((error = create_geometry(&o, &g, &size, &capacity)) < 0) goto no_data;
 	uint64_t chunk = g.chunk_pages * (uint64_t)HP_PAGE_SIZE;
-	size = round_up(size, chunk);
-	capacity = round_up(capacity, chunk);
-	if ((error = os_random(g.id, sizeof g.id)) < 0) goto no_data;
-	if (o.name)
-		snprintf(g.name, sizeof g.name, "%s", o.name);
-	else
-		snprintf(g.name, sizeof g.name, "pool-%d-%08x", os_pid(), (unsigned)g.id[0]);
 	char label[POOL_NAME_MAX + 32];
 	snprintf(label, sizeof label, "hugepool-data:%s", g.name);
 
@@ -219,15 +243,7 @@ fail:
 	backing_unmap(&files.data);
 	os_close(files.data.fd);
 no_data:
-	if (error < 0 && o.log && report->rungs) {
-		char text[4096];
-		hp_report_text(report, text, sizeof text);
-		for (char *line = text, *end; *line; line = end) { /* a message is one line */
-			end = line + strcspn(line, "\n");
-			if (*end) *end++ = 0;
-			o.log(o.log_arg, line);
-		}
-	}
+	if (error < 0) create_say(&o, report);
 	if (!o.report) free(report);
 	return error;
 }

@@ -13,6 +13,15 @@ void growth_plan_clear(hp_pool *pool);
 int background_start(hp_pool *pool, uint64_t bytes, unsigned threads);
 void background_stop(hp_pool *pool);
 
+/* create.c, for both kinds of pools: what does not depend on the memory; and the report's lines to the log. */
+int create_geometry(const struct hp_pool_options *o, struct pool_geometry *g, uint64_t *size, uint64_t *capacity);
+void create_say(const struct hp_pool_options *o, const struct hp_report *report);
+
+/* private.c */
+int private_create(const struct hp_pool_options *o, hp_pool **out);
+hp_pool *private_handle(void); /* zeroed memory for one, not from malloc */
+void private_follow_fork(hp_pool *pool);
+
 /* Finishes a handle whose control and data are mapped: joins as a process. Frees nothing on failure. */
 int pool_join(hp_pool *pool);
 void pool_close(hp_pool *pool);

@@ -80,6 +80,14 @@ void growth_unlock(hp_pool *pool)
 	participant_exit();
 }
 
+void growth_follow_fork(hp_pool *pool)
+{
+	_Atomic uint64_t *lock = &pool->header->growth_lock;
+	uint64_t word = atomic_load_explicit(lock, memory_order_relaxed);
+	if (growing == pool)
+		atomic_store_explicit(lock, lock_make(pool->record + 1, pool->record_generation, word), memory_order_relaxed);
+}
+
 uint32_t growth_group(const hp_pool *pool)
 {
 	uint64_t chunk = pool_chunk_bytes(pool);
@@ -203,6 +211,13 @@ static int node_of_chunk(const hp_pool *pool, uint32_t chunk)
 /* Which node each chunk lies on, for the allocator's preferences. */
 static void note_nodes(hp_pool *pool, uint32_t from, uint32_t to, const struct hp_numa *numa)
 {
+	if (pool->private) { /* told by what was asked for; most of it is not there yet */
+		uint64_t nodes = numa->policy == HP_NUMA_BIND ? backing_nodes(numa) : os_nodes_with_memory();
+		bool one = !(nodes & (nodes - 1));
+		memset((void *)(pool->nodes + from), one ? __builtin_ctzll(nodes) : POOL_NODE_ANY, to - from);
+		if (one) atomic_fetch_or_explicit(&pool->header->committed_nodes, nodes, memory_order_relaxed);
+		return;
+	}
 	uint64_t seen = numa->policy == HP_NUMA_INTERLEAVE ? backing_nodes(numa) : 0;
 	for (uint32_t i = from; i < to; i++) {
 		int node = node_of_chunk(pool, i);
@@ -232,7 +247,7 @@ static int grow_locked(hp_pool *pool, uint32_t chunks, const struct hp_numa *num
 		while (to + group <= pool->chunk_count && to - at < chunks && group_is(pool, to, group, CTL_UNCOMMITTED))
 			to += group;
 		plan_write(pool, PLAN_POPULATING, at, to);
-		int error = pool_control_populate(pool->control, &pool->geometry, at, to);
+		int error = pool->private ? 0 : pool_control_populate(pool->control, &pool->geometry, at, to);
 		if (error == 0)
 			error = backing_commit(&pool->data, at * pool_chunk_bytes(pool), to * pool_chunk_bytes(pool), numa, threads,
 			                       on_progress, progress, report);
@@ -280,15 +295,14 @@ int hp_pool_grow(hp_pool *pool, uint64_t bytes, const struct hp_numa *numa, stru
 	if (!pool || bytes == 0) return -EINVAL;
 	int error;
 	if (!participant_get(pool, &error)) return error;
-	struct hp_report *own = report ? report : calloc(1, sizeof *own);
-	if (!own) return -ENOMEM;
+	struct hp_report unwanted; /* no malloc: this may be in the middle of one */
+	struct hp_report *own = report ? report : &unwanted;
 	struct grow_progress progress = {.pool = pool};
 	error = growth_lock(pool);
 	if (error == 0) {
 		error = grow(pool, bytes, numa, 0, &progress, own);
 		growth_unlock(pool);
 	}
-	if (!report) free(own);
 	return error == -EBUSY ? -ENOMEM : error;
 }
 
@@ -304,6 +318,9 @@ int grow_for(hp_pool *pool, uint64_t bytes, const struct hp_numa *numa)
 		struct hp_report report = {0};
 		struct grow_progress progress = {.pool = pool};
 		uint64_t left = growth_left(pool) * pool_chunk_bytes(pool), step = GROWTH_STEP;
+		/* of private memory no more is populated than an eighth of what is there; lazily it costs nothing */
+		uint64_t eighth = (pool->capacity - left) / 8;
+		if (pool->private && !(pool->geometry.flags & POOL_LAZY) && step > eighth) step = eighth;
 		if (step < bytes) step = bytes;
 		if (step > left) step = left;
 		error = grow(pool, step, numa, 1, &progress, &report);

@@ -62,10 +62,20 @@ int pool_geometry_bind(struct pool_geometry *g, int lives, int data)
 	return 0;
 }
 
+static void handle_give(hp_pool *pool)
+{
+	if (pool->private)
+		os_unmap(pool, sizeof *pool);
+	else
+		free(pool);
+}
+
 hp_pool *pool_handle_new(const struct pool_geometry *g, char *control)
 {
-	hp_pool *pool = calloc(1, sizeof *pool);
+	bool private = g->flags & HP_POOL_PRIVATE;
+	hp_pool *pool = private ? private_handle() : calloc(1, sizeof *pool);
 	if (!pool) return NULL;
+	pool->private = private;
 	pool->geometry = *g;
 	pool->capacity = g->capacity;
 	pool->chunk_pages = g->chunk_pages;
@@ -75,7 +85,8 @@ hp_pool *pool_handle_new(const struct pool_geometry *g, char *control)
 	pool->record_count = g->records;
 	pool->fenced = g->flags & HP_POOL_FENCED;
 	pool->numa = (struct hp_numa){(hp_numa_policy)g->numa_policy, (int)g->numa_strict, g->numa_nodes};
-	pool->single_node = os_nodes_with_memory() == 1;
+	/* memory that comes at the first touch is near whoever touched it first, and nobody knows where */
+	pool->single_node = private || os_nodes_with_memory() == 1;
 	pool->control = control;
 	pool->control_size = g->control_size;
 	pool->header = (struct pool_header *)(void *)control;
@@ -91,7 +102,7 @@ hp_pool *pool_handle_new(const struct pool_geometry *g, char *control)
 	void *tables;
 	uint64_t table_bytes = page_up(SLAB_CLASSES * sizeof(struct slab_class)) + page_up(g->chunks * sizeof(uint16_t));
 	if (os_map(NULL, table_bytes, PROT_READ | PROT_WRITE, OS_MAP_PRIVATE_ANON, -1, 0, &tables) < 0) {
-		free(pool);
+		handle_give(pool);
 		return NULL;
 	}
 	pool->classes = tables;
@@ -106,7 +117,7 @@ hp_pool *pool_handle_new(const struct pool_geometry *g, char *control)
 void pool_handle_free(hp_pool *pool)
 {
 	os_unmap(pool->classes, pool->table_bytes);
-	free(pool);
+	handle_give(pool);
 }
 
 /* MADV_POPULATE_WRITE, so that a shortage is an error; kernels before 5.14 have only touching. */
@@ -145,6 +156,7 @@ int pool_control_populate(char *control, const struct pool_geometry *g, uint32_t
 
 int pool_control_populate_slabs(hp_pool *pool, uint64_t page, uint32_t count)
 {
+	if (pool->private) return 0; /* anonymous memory is there when it is touched */
 	return populate(pool->control, pool->geometry.slabs_at + page * sizeof(struct slab), count * sizeof(struct slab));
 }
 
@@ -178,9 +190,10 @@ int pool_join(hp_pool *pool)
 	struct participant_guard guard;
 	int error = participant_lock(&guard);
 	if (error < 0) return error;
-	error = record_join(pool);
+	error = pool->private ? participant_reserve_private() : 0;
+	if (error == 0) error = record_join(pool);
 	if (error == 0) {
-		pool->joined = participant_fork_generation();
+		atomic_store(&pool->joined, participant_fork_generation());
 		participant_add_pool(pool);
 	}
 	participant_unlock(&guard);
@@ -207,6 +220,7 @@ int hp_pool_detach(hp_pool *pool)
 int hp_pool_fds(const hp_pool *pool, int fds[3])
 {
 	if (!pool || !fds) return -EINVAL;
+	if (pool->private) return -ENOTSUP;
 	fds[0] = pool->lives.fd;
 	fds[1] = pool->control_fd.fd;
 	fds[2] = pool->data_fd.fd;

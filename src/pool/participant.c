@@ -2,8 +2,14 @@
  *
  * The private states of all participants of a process lie in one arena of MADV_WIPEONFORK memory. A child finds its
  * `live` word 0, maps a new arena and never uses the old one again, so that thread-local pointers into it, which the
- * child inherited, lead to zeros for ever. The arena's lock is in it too, hence free in every child. */
+ * child inherited, lead to zeros for ever. The arena's lock is in it too, hence free in every child.
+ *
+ * Those of private pools lie in a second arena, of ordinary memory: the thread that forked goes on with them in the child.
+ * The child notices by the first arena that it is one, at the fork handler or else at the first slow path of that
+ * thread, and stamps what came along with it (private.c says why that is enough). Entries of other threads are told by
+ * their older stamp, and used again. */
 #include "pool/participant.h"
+#include "pool/create.h"
 #include "os/os.h"
 #include "pool/layers.h"
 #include "pool/record.h"
@@ -14,7 +20,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define ARENA_ENTRIES 65536u
+#define ARENA_ENTRIES 16384u
 
 struct arena {
 	_Atomic uint32_t lock; /* 0 free, 1 held */
@@ -28,10 +34,13 @@ static struct participant nobody; /* so that the fast path has something to look
 _Thread_local struct participant *participant_current __attribute__((tls_model("initial-exec"))) = &nobody;
 _Thread_local unsigned participant_busy __attribute__((tls_model("initial-exec")));
 static _Thread_local struct participant *thread_list __attribute__((tls_model("initial-exec")));
+static _Thread_local struct participant *thread_private __attribute__((tls_model("initial-exec")));
 static _Thread_local uint32_t thread_generation __attribute__((tls_model("initial-exec")));
 
 static _Atomic(struct arena *) arena_current;
+static struct arena *arena_private; /* only its entries and top are in use */
 static _Atomic uint32_t arena_generations;
+static bool fork_unlocked;
 static hp_pool *all_pools;
 static pthread_key_t exit_key;
 static pthread_once_t exit_once = PTHREAD_ONCE_INIT;
@@ -91,6 +100,45 @@ void participant_unlock(struct participant_guard *guard)
 
 /* ---- fork ---- */
 
+/* Makes a private pool this process' own, if it is a forked child's that nobody has seen to. False: it is, and the thread
+ * that forked, which alone can tell what is its own, has not come by yet. */
+static bool follow_fork(hp_pool *pool)
+{
+	if (likely(pool->joined == participant_fork_generation())) return true;
+	if (os_tid() != os_pid()) return false;
+	struct participant_guard guard;
+	if (participant_lock(&guard) < 0) return false;
+	uint32_t generation = arena_get()->generation;
+	if (pool->joined != generation) {
+		private_follow_fork(pool);
+		for (struct participant *p = thread_private; p; p = p->next) {
+			p->generation = generation;
+			if (p->pool != pool) continue;
+			uint64_t word = atomic_load_explicit(&p->slot->word, memory_order_relaxed);
+			atomic_store_explicit(&p->slot->tid, (uint32_t)os_tid(), memory_order_relaxed);
+			atomic_store_explicit(&p->slot->word,
+			                      slot_make(slot_state(word), slot_generation(word), pool->record,
+			                                pool->record_generation),
+			                      memory_order_relaxed);
+		}
+		atomic_store_explicit(&pool->joined, generation, memory_order_release);
+	}
+	participant_unlock(&guard);
+	return true;
+}
+
+/* The thread's participants in pools of that kind. */
+static struct participant *list_of(hp_pool *pool)
+{
+	if (pool->private) return follow_fork(pool) ? thread_private : NULL;
+	return thread_generation == participant_fork_generation() ? thread_list : NULL;
+}
+
+void participant_fork_unlocked(void)
+{
+	fork_unlocked = true;
+}
+
 static bool thread_inside(const hp_pool *pool)
 {
 	if (participant_busy) return true;
@@ -102,9 +150,10 @@ static bool thread_inside(const hp_pool *pool)
 static void fork_prepare(void)
 {
 	struct participant_guard guard; /* of this thread: fork_guard belongs to who holds the lock */
-	fork_guarded = participant_lock(&guard) == 0;
+	fork_guarded = !fork_unlocked && participant_lock(&guard) == 0;
 	if (fork_guarded) fork_guard = guard;
-	for (hp_pool *pool = all_pools; pool; pool = pool->next) pool->forked_in_op = thread_inside(pool);
+	for (hp_pool *pool = all_pools; pool; pool = pool->next)
+		if (!pool->private) pool->forked_in_op = thread_inside(pool);
 }
 
 static void fork_parent(void)
@@ -118,6 +167,7 @@ static void fork_parent(void)
 static void fork_child(void)
 {
 	for (hp_pool *pool = all_pools; pool; pool = pool->next) {
+		if (pool->private) follow_fork(pool);
 		if (!pool->forked_in_op) continue;
 		if (pool->base) os_protect(pool->base, pool->capacity, PROT_NONE);
 		os_protect(pool->control, pool->control_size, PROT_NONE);
@@ -157,13 +207,19 @@ static void thread_exit(void *unused)
 {
 	(void)unused;
 	struct participant_guard guard;
+	for (struct participant *p = thread_private; p; p = p->next)
+		if (p->pool) follow_fork(p->pool);
 	if (participant_lock(&guard) < 0) return;
 	if (thread_generation == participant_fork_generation())
 		for (struct participant *p = thread_list, *next; p; p = next) {
 			next = p->next;
 			participant_leave(p);
 		}
-	thread_list = NULL;
+	for (struct participant *p = thread_private, *next; p; p = next) {
+		next = p->next;
+		participant_leave(p);
+	}
+	thread_list = thread_private = NULL;
 	participant_current = &nobody;
 	participant_unlock(&guard);
 }
@@ -188,7 +244,8 @@ static void recover_namesake(hp_pool *pool, uint32_t tid)
 		    atomic_load_explicit(&slot->tid, memory_order_relaxed) != tid)
 			continue;
 		bool mine = false;
-		for (struct participant *p = thread_list; p; p = p->next) mine |= p->pool == pool && p->slot == slot;
+		for (struct participant *p = pool->private ? thread_private : thread_list; p; p = p->next)
+			mine |= p->pool == pool && p->slot == slot;
 		if (mine) continue;
 		uint64_t claim = slot_make(SLOT_RECOVERING, slot_generation(word), slot_record(word),
 		                           slot_record_generation(word));
@@ -232,24 +289,34 @@ static int participant_register(hp_pool *pool, bool nested, struct participant *
 		thread_list = NULL;
 		participant_current = &nobody;
 	}
-	struct participant *me = NULL;
-	if (pool->joined != arena->generation && (error = record_join(pool)) == 0) pool->joined = arena->generation;
+	struct participant *me = NULL, **list = pool->private ? &thread_private : &thread_list;
+	struct arena *room = pool->private ? arena_private : arena;
+	if (pool->joined != arena->generation) {
+		if (pool->private)
+			error = -EAGAIN;
+		else if ((error = record_join(pool)) == 0)
+			pool->joined = arena->generation;
+	}
 	if (error == 0) {
-		for (struct participant *p = thread_list; p && !me; p = p->next)
+		for (struct participant *p = *list; p && !me; p = p->next)
 			if (!p->pool) me = p; /* left over from a pool that was detached */
 		bool listed = me != NULL;
-		for (uint32_t i = 0; i <= arena->top && i < ARENA_ENTRIES && !me; i++)
-			if (!arena->entry[i].used) {
-				me = &arena->entry[i];
-				if (i == arena->top) arena->top++;
+		for (uint32_t i = 0; i <= room->top && i < ARENA_ENTRIES && !me; i++)
+			if (!room->entry[i].used || room->entry[i].generation != arena->generation) {
+				me = &room->entry[i];
+				if (i == room->top) room->top++;
+				me->used = false;
 			}
 		if (!me) error = -EUSERS;
 		if (error == 0) {
 			struct participant *next = me->next;
 			bool used = me->used; /* one that is in the list stays ours, also if there is no slot for it */
+			struct slab_state *slabs = slab_state_renew(me->slabs);
 			memset(me, 0, sizeof *me);
+			me->slabs = slabs;
 			me->next = next;
 			me->used = used;
+			me->generation = arena->generation;
 			recover_namesake(pool, (uint32_t)os_tid());
 			error = slot_take(pool, me);
 			if (error == -EUSERS && recover_dead(pool) > 0) error = slot_take(pool, me);
@@ -263,8 +330,8 @@ static int participant_register(hp_pool *pool, bool nested, struct participant *
 			                        (pool->chunk_count ? pool->chunk_count : 1));
 			me->used = true;
 			if (!listed) {
-				me->next = thread_list;
-				thread_list = me;
+				me->next = *list;
+				*list = me;
 			}
 			me->pool = pool;
 			atomic_store_explicit(&me->fast, pool->slow || pool->fenced ? NULL : pool, memory_order_relaxed);
@@ -272,7 +339,7 @@ static int participant_register(hp_pool *pool, bool nested, struct participant *
 		}
 	}
 	participant_unlock(&guard);
-	if (error == 0) pthread_setspecific(exit_key, thread_list); /* may allocate: the slot is ready by now */
+	if (error == 0) pthread_setspecific(exit_key, *out); /* may allocate: the slot is ready by now */
 	if (error == -EUSERS)
 		pool_log(pool,
 		         "hugepool: no slot is left for this thread; make the pool with more max_threads (%u) or "
@@ -283,8 +350,7 @@ static int participant_register(hp_pool *pool, bool nested, struct participant *
 
 struct participant *participant_peek(hp_pool *pool)
 {
-	if (thread_generation != participant_fork_generation()) return NULL;
-	for (struct participant *p = thread_list; p; p = p->next)
+	for (struct participant *p = list_of(pool); p; p = p->next)
 		if (p->pool == pool && !p->busy && !atomic_load_explicit(&p->slot->in_op, memory_order_relaxed)) return p;
 	return NULL;
 }
@@ -298,8 +364,7 @@ struct participant *participant_get(hp_pool *pool, int *error)
 	struct participant *me = participant_peek(pool);
 	bool nested = false;
 	if (!me) {
-		if (thread_generation == participant_fork_generation())
-			for (struct participant *p = thread_list; p; p = p->next) nested |= p->pool == pool;
+		for (struct participant *p = list_of(pool); p; p = p->next) nested |= p->pool == pool;
 		if ((*error = participant_register(pool, nested, &me)) < 0) return NULL;
 	}
 	if (!nested) participant_current = me;
@@ -317,9 +382,14 @@ void participant_reread(struct participant *me)
 	me->seen = word;
 }
 
+static struct arena *arena_of(const hp_pool *pool)
+{
+	return pool->private ? arena_private : arena_get();
+}
+
 void participant_set_fast(hp_pool *pool)
 {
-	struct arena *arena = arena_get();
+	struct arena *arena = arena_of(pool);
 	for (uint32_t i = 0; arena && i < arena->top; i++)
 		if (arena->entry[i].pool == pool)
 			atomic_store_explicit(&arena->entry[i].fast, pool->slow || pool->fenced ? NULL : pool,
@@ -328,13 +398,25 @@ void participant_set_fast(hp_pool *pool)
 
 void participant_forget(hp_pool *pool)
 {
-	struct arena *arena = arena_get();
+	struct arena *arena = arena_of(pool);
 	for (uint32_t i = 0; arena && i < arena->top; i++)
 		if (arena->entry[i].pool == pool) {
 			atomic_store_explicit(&arena->entry[i].fast, NULL, memory_order_relaxed);
 			arena->entry[i].pool = NULL; /* stays with its thread, which uses it for its next pool */
 			arena->entry[i].slot = NULL;
 		}
+}
+
+int participant_reserve_private(void)
+{
+	void *memory;
+	if (arena_private) return 0;
+	int error = os_map(NULL, sizeof(struct arena), PROT_READ | PROT_WRITE, OS_MAP_PRIVATE_ANON | OS_MAP_NORESERVE, -1, 0,
+	                   &memory);
+	if (error < 0) return error;
+	os_advise(memory, sizeof(struct arena), MADV_NOHUGEPAGE);
+	arena_private = memory;
+	return 0;
 }
 
 void participant_add_pool(hp_pool *pool)

@@ -2,7 +2,7 @@
  *
  * A thread gets a slot at its first call. Its private state (struct participant) lies in MADV_WIPEONFORK memory and is
  * found through one thread-local word, so that a forked child, however it was forked, finds zeros where its parent's
- * state was and takes a slot of its own.
+ * state was and takes a slot of its own. (For private pools it is ordinary memory, and the child goes on: private.c.)
  *
  * Every operation that touches what the slot owns is bracketed: in_op = 1, look at `taker`, work, in_op = 0. Whoever
  * wants memory that a sleeping owner holds marks `taker`, makes every CPU pass a barrier, and moves units only if in_op is
@@ -29,6 +29,7 @@ struct participant {
 	bool busy;   /* its thread is in a slow path, between operations: not for its signal handlers */
 	uint8_t node;
 	uint32_t cursor;          /* where the page layer looked last */
+	uint32_t generation;      /* participant_fork_generation() that the entry is valid in */
 	struct participant *next; /* of the same thread */
 	_Alignas(64) unsigned char page_state[PARTICIPANT_PAGE_STATE];
 	_Alignas(64) unsigned char slab_state[PARTICIPANT_SLAB_STATE];
@@ -153,6 +154,13 @@ void participant_set_fast(hp_pool *pool);
 
 /* Detach: forget all participants of the handle, in all threads. Called inside participant_lock. */
 void participant_forget(hp_pool *pool);
+
+/* Room for participants of private pools; before the first one is joined, inside participant_lock. */
+int participant_reserve_private(void);
+
+/* For a process that has private pools only: fork does not wait for threads that register. A malloc needs that, because
+ * fork itself waits for locks of libc, whose holders may be about to register. */
+void participant_fork_unlocked(void);
 
 /* The handles of this process, for the fork handlers. Called inside participant_lock. */
 void participant_add_pool(hp_pool *pool);

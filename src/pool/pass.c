@@ -17,6 +17,7 @@ struct pass_message {
 int hp_pool_send(const hp_pool *pool, int socket)
 {
 	if (!pool) return -EINVAL;
+	if (pool->private) return -ENOTSUP;
 	if (pool->observer) return -EROFS;
 	struct pass_message message = {
 		.magic = POOL_MAGIC, .version = POOL_LAYOUT_VERSION, .id = {pool->geometry.id[0], pool->geometry.id[1]}};
@@ -50,6 +51,7 @@ int hp_pool_receive(int socket, const struct hp_attach_options *options, hp_pool
 int hp_pool_export_env(hp_pool *pool, const char *variable)
 {
 	if (!pool) return -EINVAL;
+	if (pool->private) return -ENOTSUP;
 	if (pool->observer) return -EROFS;
 	const struct pool_fd *note[] = {&pool->lives, &pool->control_fd, &pool->data_fd};
 	for (int i = 0; i < 3; i++) {

@@ -45,6 +45,7 @@ struct hp_pool {
 	_Atomic uint8_t *nodes;
 	uint32_t chunk_count, chunk_pages, slot_count, record_count;
 	bool fenced, observer, single_node;
+	bool private; /* anonymous memory of this process (pool/private.c) */
 	struct backing data;
 	char *control;
 	uint64_t control_size;
@@ -56,6 +57,9 @@ struct hp_pool {
 	/* this process' record: valid for the fork generation it was taken in */
 	_Atomic uint32_t joined; /* participant_fork_generation() it is valid in; 0: none */
 	uint32_t record, record_generation;
+	int pid; /* whose threads our slots belong to; not what getpid() says in a child of vfork */
+	uint32_t settled; /* private: generations before it have left nothing half-done; see private_settle */
+	_Atomic uint32_t settling;
 	void *life; /* the mapping that holds our lock */
 	unsigned forked_in_op;
 

@@ -88,6 +88,13 @@ static bool record_claim(hp_pool *pool, uint32_t i, int fd, bool dead_too)
 
 int record_join(hp_pool *pool)
 {
+	pool->pid = os_pid();
+	if (pool->private) {
+		/* The only one; its generation counts the forks that led to this process. */
+		atomic_store(&pool->records[0].word, record_make(RECORD_LIVE, pool->record_generation, 0, 0));
+		atomic_store_explicit(&pool->records[0].pid, (uint32_t)pool->pid, memory_order_relaxed);
+		return 0;
+	}
 	if (!pool_fd_intact(&pool->lives)) {
 		pool_log(pool,
 		         "hugepool: the descriptor of the pool's lives file was closed; a forked process needs it to "
@@ -119,6 +126,7 @@ int record_join(hp_pool *pool)
 
 void record_leave(hp_pool *pool)
 {
+	if (pool->private) return; /* it all ends with the handle */
 	struct pool_record *record = &pool->records[pool->record];
 	uint64_t word = record_make(RECORD_LIVE, pool->record_generation, 0, 0);
 	uint64_t claim = record_make(RECORD_RECOVERING, pool->record_generation, pool->record + 1, pool->record_generation);
@@ -134,6 +142,7 @@ void record_leave(hp_pool *pool)
 int record_trust(const hp_pool *pool)
 {
 	if (pool->joined != participant_fork_generation()) return -ESRCH;
+	if (pool->private) return 0;
 	if (!pool_fd_intact(&pool->lives)) return -EBADF;
 	int held = os_byte_held(pool->lives.fd, pool->record);
 	return held < 0 ? held : held ? 0 : -EBADF;
@@ -141,6 +150,7 @@ int record_trust(const hp_pool *pool)
 
 int record_alive(const hp_pool *pool, uint32_t record)
 {
+	if (pool->private) return record == pool->record;
 	int held = os_byte_held(pool->lives.fd, record);
 	if (held == 0 && record_trust(pool) < 0) return -EBADF;
 	return held;

@@ -79,21 +79,24 @@ claim:
 		record, &word, record_make(RECORD_RECOVERING, *generation, pool->record + 1, pool->record_generation));
 }
 
-/* Threads of this process that ended without running destructors. */
+/* Threads of this process that ended without running destructors, or, in a private pool, did not come along when it was
+ * forked: their slots carry an older generation of the record. */
 static int recover_own_threads(hp_pool *pool)
 {
-	int found = 0, pid = os_pid();
+	int found = 0;
 	uint32_t top = pool_slots_top(pool);
 	for (uint32_t i = 0; i < top; i++) {
 		struct pool_slot *slot = &pool->slots[i];
 		uint64_t word = atomic_load_explicit(&slot->word, memory_order_acquire);
-		if (slot_state(word) != SLOT_LIVE || slot_record(word) != pool->record ||
-		    slot_record_generation(word) != pool->record_generation)
-			continue;
-		uint32_t tid = atomic_load_explicit(&slot->tid, memory_order_acquire);
-		if (tid == 0 || os_thread_exists(pid, (int)tid)) continue;
-		uint64_t claim = slot_make(SLOT_RECOVERING, slot_generation(word), slot_record(word),
-		                           slot_record_generation(word));
+		bool ours = slot_record(word) == pool->record && slot_record_generation(word) == pool->record_generation;
+		if (!ours && pool->private) {
+			if (slot_state(word) == SLOT_FREE) continue; /* and who was recovering it did not come along either */
+		} else {
+			if (slot_state(word) != SLOT_LIVE || !ours) continue;
+			uint32_t tid = atomic_load_explicit(&slot->tid, memory_order_acquire);
+			if (tid == 0 || os_thread_exists(pool->pid, (int)tid)) continue;
+		}
+		uint64_t claim = slot_make(SLOT_RECOVERING, slot_generation(word), pool->record, pool->record_generation);
 		if (!atomic_compare_exchange_strong(&slot->word, &word, claim)) continue;
 		recover_slot(pool, i, claim);
 		found++;
@@ -123,6 +126,7 @@ int recover_dead(hp_pool *pool)
 		}
 	}
 	found += recover_own_threads(pool);
+	if (pool->private) private_settle(pool);
 	growth_recover(pool);
 	participant_exit();
 	if (found && pool->trace & HP_TRACE_ALL) pool_log(pool, "hugepool: recovered %d dead participants", found);

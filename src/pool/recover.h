@@ -17,6 +17,9 @@ void recover_record(hp_pool *pool, uint32_t record, uint32_t generation);
 /* Once the record is over: what somebody alive held of it while it was recovered, and has put back since. */
 void recover_leftovers(hp_pool *pool, uint32_t record, uint32_t generation);
 
+/* A private pool in a forked child: what threads that did not come along held in the name of the process goes back. */
+void private_settle(hp_pool *pool);
+
 /* Gives back all that the slot owns, and the slot. The caller holds the claim on it: its own thread, its process'
  * detaching thread, or the recoverer of its record. */
 void recover_slot(hp_pool *pool, uint32_t slot, uint64_t word);
@@ -36,6 +39,8 @@ unsigned take_units(struct participant *me, const struct take_want *want, unsign
 int grow_for(hp_pool *pool, uint64_t bytes, const struct hp_numa *numa);
 
 int growth_lock(hp_pool *pool);
+/* In a forked child, private pool: the lock stays this thread's if it was. */
+void growth_follow_fork(hp_pool *pool);
 void growth_unlock(hp_pool *pool);
 /* A dead holder's plan is finished or undone. Called with the lock held. */
 void growth_settle(hp_pool *pool);

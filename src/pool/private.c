@@ -1,0 +1,129 @@
+/* Private pools: anonymous memory of one process, control too, for a malloc that belongs to nobody else.
+ *
+ * No descriptors and no lives file: the process itself is the only one there is, and its record is always the first. A
+ * forked child has a copy of everything, which is consistent: while fork copies page tables a store either reaches the
+ * page that parent and child share or waits, so that the child sees what each thread had stored up to one moment, in
+ * order. For the child it is therefore as if all threads but the one that forked had been killed, and that is what
+ * recovery is for.
+ *
+ * The forking thread goes on where it was, with its slot, its magazines, and, in a child forked by a signal handler, in
+ * the middle of whatever the handler interrupted. Participants of private pools lie in ordinary memory for that, not in
+ * the memory that fork wipes. What tells threads that came along from those that did not is the record's generation,
+ * which counts forks: the child raises it, and stamps its own slots with the new one (participant.c). Every slot with an
+ * older one is recovered like that of a dead thread, by whoever runs short next; a growth lock with an older one is taken
+ * over; a unit that was claimed for recovery with an older one is claimed anew (private_settle). Nothing of that is done
+ * at the fork itself, for most children only exec.
+ *
+ * Creating a pool, and everything else that happens inside of hp_malloc, calls no malloc of libc's: handles come from
+ * mmap, and reports lie on the stack. */
+#include "pool/create.h"
+#include "pool/recover.h"
+#include "pool/record.h"
+#include "os/os.h"
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+hp_pool *private_handle(void)
+{
+	void *memory;
+	return os_map(NULL, sizeof(hp_pool), PROT_READ | PROT_WRITE, OS_MAP_PRIVATE_ANON, -1, 0, &memory) < 0 ? NULL : memory;
+}
+
+static int create(const struct hp_pool_options *o, struct hp_report *report, hp_pool **out)
+{
+	struct pool_geometry g;
+	struct backing data;
+	uint64_t size, capacity, committed;
+	int error = create_geometry(o, &g, &size, &capacity);
+	if (error < 0) return error;
+	g.records = 1;
+	struct backing_want want = {.size = size,
+	                            .capacity = capacity,
+	                            .choice = o->choice,
+	                            .rung = o->rung,
+	                            .numa = o->numa,
+	                            .prefault = o->prefault,
+	                            .progress = o->progress,
+	                            .progress_arg = o->progress_arg};
+	if ((error = backing_create_private(&want, &data, &committed, report)) < 0) return error;
+	uint64_t chunk = g.chunk_pages * (uint64_t)HP_PAGE_SIZE;
+	g.page_size = data.page_size;
+	g.rung = data.rung;
+	g.capacity = data.capacity;
+	g.base = (uintptr_t)data.base;
+	g.chunks = (uint32_t)(g.capacity / chunk);
+	if (!(g.flags & HP_POOL_FENCED) && os_membarrier_register() < 0) g.flags |= HP_POOL_FENCED;
+	committed -= committed % chunk;
+	pool_geometry_place(&g);
+	g.checksum = pool_geometry_checksum(&g);
+
+	void *control;
+	hp_pool *pool = NULL;
+	error = os_map(NULL, g.control_size, PROT_READ | PROT_WRITE, OS_MAP_PRIVATE_ANON | OS_MAP_NORESERVE, -1, 0, &control);
+	if (error < 0) goto fail;
+	os_advise(control, g.control_size, MADV_NOHUGEPAGE); /* sparse: a huge page would be mostly wasted */
+	error = -ENOMEM;
+	if (!(pool = pool_handle_new(&g, control))) goto fail;
+	pool->data = data;
+	pool->base = data.base;
+	pool->log = o->log;
+	pool->log_arg = o->log_arg;
+	pool->trace = o->trace;
+	pool->slow = o->trace != 0;
+	pool->header->geometry = g;
+	growth_publish_first(pool, (uint32_t)(committed / chunk));
+	if ((error = pool_join(pool)) < 0) goto fail;
+	atomic_store_explicit(&pool->header->ready, POOL_READY, memory_order_release);
+	if (o->prefault == HP_PREFAULT_BACKGROUND && committed < size &&
+	    (error = background_start(pool, size - committed, 1)) < 0) {
+		hp_pool_detach(pool);
+		return error;
+	}
+	*out = pool;
+	return 0;
+
+fail:
+	if (pool) pool_handle_free(pool);
+	if (control) os_unmap(control, g.control_size);
+	backing_unmap(&data);
+	return error;
+}
+
+int private_create(const struct hp_pool_options *o, hp_pool **out)
+{
+	struct hp_report unwanted, *report = o->report ? o->report : &unwanted;
+	memset(report, 0, sizeof *report);
+	int error = create(o, report, out);
+	if (error < 0) create_say(o, report);
+	return error;
+}
+
+/* Called where the process is known to be a forked child, on the thread that forked, inside participant_lock. */
+void private_follow_fork(hp_pool *pool)
+{
+	uint64_t chunk = pool_chunk_bytes(pool);
+	uint32_t top = pool_top(pool), group = growth_group(pool);
+	pool->record_generation = (pool->record_generation + 1) & RECORD_GENERATIONS;
+	record_join(pool);
+	atomic_store(&pool->settling, 0);
+	growth_follow_fork(pool);
+	if (pool->data.rung > HP_RUNG_2M || pool->data.copied) return;
+	/* Neighbouring pages at once. What cannot be copied for want of memory stays shared: the best that is left. */
+	for (uint32_t from = 0, to; from < top; from = to + group) {
+		for (to = from; to < top; to += group)
+			if (ctl_state(atomic_load_explicit(&pool->chunks[to].ctl, memory_order_relaxed)) == CTL_UNCOMMITTED) break;
+		if (to > from) backing_copy_private(&pool->data, from * chunk, to * chunk);
+	}
+	pool->data.copied = true;
+}
+
+void private_settle(hp_pool *pool)
+{
+	if (pool->settled == pool->record_generation || atomic_exchange(&pool->settling, 1)) return;
+	while (pool->settled != pool->record_generation) {
+		recover_leftovers(pool, pool->record, pool->settled);
+		pool->settled = (pool->settled + 1) & RECORD_GENERATIONS;
+	}
+	atomic_store(&pool->settling, 0);
+}
