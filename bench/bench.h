@@ -29,6 +29,12 @@ struct Register {
 	benchmark::internal::Benchmark *benchmark;
 };
 
+// Stands in for a peer that was not there when the program was built.
+inline void register_missing(const std::string &name, const char *why)
+{
+	Register(name, [=](benchmark::State &state) { state.SkipWithError(why); });
+}
+
 // A pool for one benchmark. Without one, why() says why not.
 class Pool
 {

@@ -1,6 +1,7 @@
 // Boost.Interprocess: the general allocator of a managed shared memory segment, under the lock that its processes share.
-#ifdef HAVE_BOOST_INTERPROCESS
 #include "shape_run.h"
+
+#ifdef HAVE_BOOST_INTERPROCESS
 
 #include <boost/interprocess/managed_shared_memory.hpp>
 #include <unistd.h>
@@ -52,5 +53,15 @@ const bool registered = [] {
 	return true;
 }();
 
+} // namespace
+#else
+namespace
+{
+const bool registered = [] {
+	constexpr const char *why = "Boost.Interprocess was missing when this was built (tools/deps bench)";
+	register_missing("malloc_pair/boost/bytes:64", why);
+	register_missing("malloc_batch/boost/bytes:64", why);
+	return true;
+}();
 } // namespace
 #endif

@@ -8,6 +8,7 @@
 #endif
 
 #include <csignal>
+#include <cstring>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -51,7 +52,7 @@ const char *ready()
 		options.struct_size = sizeof options;
 		options.size = cache_object;
 		int error = hp_cache_create(pool, ("bench" + std::to_string(i)).c_str(), &options, &made[i]);
-		if (error) return kept(std::string("hp_cache_create: ") + strerror(-error));
+		if (error) return kept(std::string("hp_cache_create: ") + std::strerror(-error));
 	}
 	return nullptr;
 }

@@ -105,4 +105,17 @@ const bool registered = [] {
 }();
 
 } // namespace
+#else
+#include "bench.h"
+
+namespace
+{
+const bool registered = [] {
+	for (const char *name :
+	     {"page_pair/rte_malloc/bytes:4096", "page_remote_free/rte_malloc", "malloc_pair/rte_malloc/bytes:64",
+	      "malloc_batch/rte_malloc/bytes:64", "cache_pair/rte_mempool", "cache_bulk/rte_mempool/n:32"})
+		register_missing(name, "DPDK was missing when this was built (tools/deps bench)");
+	return true;
+}();
+} // namespace
 #endif
