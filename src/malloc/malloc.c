@@ -9,57 +9,70 @@
 
 /* ---- allocating ---- */
 
-static __attribute__((noinline)) intptr_t alloc_slow(hp_pool *pool, size_t size)
-{
-	int error;
-	if (!pool && !(pool = hp_pool_default())) return -errno;
-	if (size > SLAB_MALLOC_MAX) return hp_page_alloc_address(pool, size, 0);
-	unsigned class = slab_malloc_class(size);
-	struct participant *me = participant_get(pool, &error);
-	if (!me) return error;
-	intptr_t block = 0;
-	participant_hold(me);
-	for (;;) {
-		participant_begin(me);
-		block = (intptr_t)slab_take(&slab_state(me)->mag[class]);
-		participant_end(me);
-		if (block || (error = slab_refill(me, class)) < 0) break;
-	}
-	participant_let_go(me);
-	return block ? block : error;
-}
-
-/* The address, or -errno. */
-static inline __attribute__((always_inline)) intptr_t alloc(hp_pool *pool, size_t size)
-{
-	struct participant *me = participant_current;
-	struct pool_slot *slot = me->slot;
-	if (participant_is_fast(me, pool) && likely(size <= SLAB_MALLOC_MAX) && likely(participant_try_begin(me, slot))) {
-		char *block = slab_take(&slab_state(me)->mag[slab_malloc_class(size)]);
-		participant_end_fast(slot);
-		if (likely(block)) return (intptr_t)block;
-	}
-	return alloc_slow(pool, size);
-}
-
 static __attribute__((noinline, cold)) void *failed(intptr_t error)
 {
 	errno = (int)-error;
 	return NULL;
 }
 
+static __attribute__((noinline)) void *alloc_slow(hp_pool *pool, size_t size)
+{
+	int error;
+	if (!pool && !(pool = hp_pool_default())) return NULL;
+	if (size > SLAB_MALLOC_MAX) {
+		intptr_t block = hp_page_alloc_address(pool, size, 0);
+		return likely(block > 0) ? (void *)block : failed(block);
+	}
+	struct participant *me = participant_get(pool, &error);
+	if (!me) return failed(error);
+	unsigned class = slab_malloc_class(size);
+	void *block = NULL;
+	participant_hold(me);
+	do {
+		participant_begin(me);
+		struct slab_mag *mag = &me->slabs->mag[class];
+		if (mag->top != mag->base) block = slab_take(mag);
+		participant_end(me);
+	} while (!block && (error = slab_refill(me, class)) == 0);
+	participant_let_go(me);
+	return block ? block : failed(error);
+}
+
+/* Goes on inside an operation, where the magazine is empty. */
+static __attribute__((noinline)) void *alloc_refill(struct participant *me, size_t size)
+{
+	struct pool_slot *slot = me->slot;
+	unsigned class = slab_malloc_class(size);
+	void *block = slab_refill_own(me, class) ? slab_take(&me->slabs->mag[class]) : NULL;
+	participant_end_fast(slot);
+	return likely(block != NULL) ? block : alloc_slow(me->pool, size);
+}
+
+static inline __attribute__((always_inline)) void *alloc(hp_pool *pool, size_t size)
+{
+	struct participant *me = participant_current;
+	struct pool_slot *slot = me->slot;
+	if (likely(size <= SLAB_MALLOC_MAX) && participant_is_fast(me, pool) && likely(participant_try_begin(me, slot))) {
+		struct slab_mag *mag = &me->slabs->mag[slab_malloc_class(size)];
+		if (unlikely(mag->top == mag->base)) return alloc_refill(me, size);
+		char *block = slab_take(mag);
+		participant_end_fast(slot);
+		return block;
+	}
+	return alloc_slow(pool, size);
+}
+
 void *hp_malloc(hp_pool *pool, size_t size)
 {
-	intptr_t block = alloc(pool, size);
-	return likely(block > 0) ? (void *)block : failed(block);
+	return alloc(pool, size);
 }
 
 void *hp_calloc(hp_pool *pool, size_t count, size_t size)
 {
 	size_t bytes;
 	if (__builtin_mul_overflow(count, size, &bytes)) return failed(-ENOMEM);
-	intptr_t block = alloc(pool, bytes);
-	return likely(block > 0) ? memset((void *)block, 0, bytes) : failed(block);
+	void *block = alloc(pool, bytes);
+	return likely(block != NULL) ? memset(block, 0, bytes) : NULL;
 }
 
 void *hp_aligned_alloc(hp_pool *pool, size_t align, size_t size)
@@ -93,52 +106,56 @@ void *hp_aligned_alloc(hp_pool *pool, size_t align, size_t size)
 int hp_malloc_bulk(hp_pool *pool, size_t size, size_t count, void **blocks)
 {
 	for (size_t i = 0; i < count; i++) {
-		intptr_t block = alloc(pool, size);
-		if (unlikely(block <= 0)) {
+		blocks[i] = alloc(pool, size);
+		if (unlikely(!blocks[i])) {
+			int error = -errno;
 			hp_free_bulk(pool, i, blocks);
-			return (int)block;
+			return error;
 		}
-		blocks[i] = (void *)block;
 	}
 	return 0;
 }
 
 /* ---- freeing ---- */
 
-static int not_an_object(const hp_pool *pool, const struct slab_place *place)
+static int not_an_object(const struct slab *slab)
 {
-	(void)pool;
-	unsigned state = ctl_state(atomic_load_explicit(&place->slab->ctl, memory_order_relaxed));
+	unsigned state = ctl_state(atomic_load_explicit(&slab->ctl, memory_order_relaxed));
 	return state == CTL_OWNED || state == CTL_UNOWNED ? -EALREADY : -ENOENT;
 }
 
 static __attribute__((noinline)) int free_slow(hp_pool *pool, void *block)
 {
+	struct slab *slab;
+	unsigned index, class;
 	if (!block) return 0;
 	if (!pool && !(pool = hp_pool_default())) return -errno;
 	hp_off off = (hp_off)((uintptr_t)block - (uintptr_t)pool->base);
-	struct slab_place place;
 	if (pool->observer) return -EROFS;
 	if (off >= pool->capacity) return -EINVAL;
-	enum slab_found found = slab_find(pool, off, &place);
+	enum slab_found found = slab_find(pool, off, &slab, &index, &class);
 	if (found == SLAB_NONE) return hp_page_free(pool, block);
 	if (found == SLAB_WRONG) return -EINVAL;
 	struct participant *me = participant_peek(pool);
-	if (me) {
+	if (me && me->slabs != &slab_nothing) {
 		participant_begin(me);
-		bool mine = slab_is_mine(me, place.slab);
-		enum slab_gave gave = mine ? slab_give(me, &place) : SLAB_NOT;
+		bool mine = slab_is_mine(me, slab), untidy = false;
+		struct slab_mag *mag = &me->slabs->mag[class];
+		enum slab_gave gave = mine ? slab_give(mag, slab, index, block) : SLAB_NOT;
+		if (gave == SLAB_RARE) untidy = slab_given(me, slab, class);
 		participant_end(me);
-		if (gave == SLAB_UNTIDY) slab_tidy(me, &place);
-		if (gave != SLAB_NOT) return 0;
-		if (mine) return not_an_object(pool, &place);
+		if (untidy) slab_tidy(me, class);
+		if (mine) return gave != SLAB_NOT ? 0 : not_an_object(slab);
 	}
-	return slab_free_remote(pool, &place) ? 0 : not_an_object(pool, &place);
+	return slab_free_remote(pool, slab, index) ? 0 : not_an_object(slab);
 }
 
-static __attribute__((noinline)) int tidy(struct participant *me, const struct slab_place *place)
+/* Goes on inside an operation, where the slab has to be listed, or may be empty. */
+static __attribute__((noinline)) int free_rare(struct participant *me, struct slab *slab, unsigned class)
 {
-	slab_tidy(me, place);
+	bool untidy = slab_given(me, slab, class);
+	participant_end_fast(me->slot);
+	if (untidy) slab_tidy(me, class);
 	return 0;
 }
 
@@ -146,16 +163,19 @@ int hp_free(hp_pool *pool, void *block)
 {
 	struct participant *me = participant_current;
 	struct pool_slot *slot = me->slot;
-	struct slab_place place;
+	struct slab *slab;
+	unsigned index, class;
 	if (participant_is_fast(me, pool)) {
 		hp_off off = (hp_off)((uintptr_t)block - (uintptr_t)pool->base);
 		if (likely(off < pool->capacity) && likely(participant_try_begin(me, slot))) {
-			enum slab_gave gave = SLAB_NOT;
-			if (slab_find(pool, off, &place) == SLAB_OBJECT && likely(slab_is_mine(me, place.slab)))
-				gave = slab_give(me, &place);
-			participant_end_fast(slot);
-			if (likely(gave == SLAB_GAVE)) return 0;
-			if (gave == SLAB_UNTIDY) return tidy(me, &place);
+			if (slab_find(pool, off, &slab, &index, &class) == SLAB_OBJECT && likely(slab_is_mine(me, slab))) {
+				enum slab_gave gave = slab_give(&me->slabs->mag[class], slab, index, block);
+				if (unlikely(gave == SLAB_RARE)) return free_rare(me, slab, class);
+				participant_end_fast(slot);
+				if (likely(gave == SLAB_GAVE)) return 0;
+			} else {
+				participant_end_fast(slot);
+			}
 		}
 	}
 	return free_slow(pool, block);
@@ -176,17 +196,18 @@ int hp_free_bulk(hp_pool *pool, size_t count, void *const *blocks)
 /* Bytes of the live block, or 0. */
 static size_t size_of(hp_pool *pool, const void *block, bool *object)
 {
-	struct slab_place place;
+	struct slab *slab;
+	unsigned index, class;
 	hp_off off = (hp_off)((uintptr_t)block - (uintptr_t)pool->base);
 	if (!block || off >= pool->capacity) return 0;
-	enum slab_found found = slab_find(pool, off, &place);
+	enum slab_found found = slab_find(pool, off, &slab, &index, &class);
 	*object = found != SLAB_NONE;
 	if (found == SLAB_NONE) {
 		int64_t bytes = hp_page_size(pool, block);
 		return bytes > 0 ? (size_t)bytes : 0;
 	}
-	if (found == SLAB_WRONG || !slab_live(place.slab, place.index)) return 0;
-	return pool->classes[atomic_load_explicit(&place.slab->class, memory_order_relaxed) % SLAB_CLASSES].size;
+	if (found == SLAB_WRONG || !slab_live(slab, index)) return 0;
+	return pool->classes[class].size;
 }
 
 size_t hp_usable_size(hp_pool *pool, const void *block)

@@ -31,11 +31,11 @@ void pool_geometry_place(struct pool_geometry *g)
 	g->units_at = at;
 	at += page_up(g->chunks * sizeof(struct parity_unit));
 	g->map_at = at;
-	at += page_up((uint64_t)g->chunks * g->chunk_pages);
+	at += page_up((uint64_t)g->chunks * g->chunk_pages * sizeof(pool_map));
 	g->summary_at = at;
 	at += page_up(g->chunks * sizeof(pool_summary));
 	g->slabs_at = at; /* last: most of it is never touched */
-	at += page_up((uint64_t)g->chunks * g->chunk_pages * sizeof(struct slab));
+	at += page_up(((uint64_t)g->chunks * g->chunk_pages + SLAB_GUARD) * sizeof(struct slab));
 	g->control_size = at;
 }
 
@@ -96,9 +96,9 @@ hp_pool *pool_handle_new(const struct pool_geometry *g, char *control)
 	pool->hints = (pool_hint *)(control + g->hints_at);
 	pool->nodes = (_Atomic uint8_t *)(control + g->nodes_at);
 	pool->units = (struct parity_unit *)(void *)(control + g->units_at);
-	pool->map = (pool_map *)(control + g->map_at);
+	pool->map = (pool_map *)(void *)(control + g->map_at);
 	pool->summary = (pool_summary *)(void *)(control + g->summary_at);
-	pool->slabs = (struct slab *)(void *)(control + g->slabs_at);
+	pool->slabs = (struct slab *)(void *)(control + g->slabs_at) + SLAB_GUARD;
 	void *tables;
 	uint64_t table_bytes = page_up(SLAB_CLASSES * sizeof(struct slab_class)) + page_up(g->chunks * sizeof(uint16_t));
 	if (os_map(NULL, table_bytes, PROT_READ | PROT_WRITE, OS_MAP_PRIVATE_ANON, -1, 0, &tables) < 0) {
@@ -144,7 +144,7 @@ int pool_control_populate(char *control, const struct pool_geometry *g, uint32_t
 	            {g->hints_at, 1},
 	            {g->nodes_at, 1},
 	            {g->units_at, sizeof(struct parity_unit)},
-	            {g->map_at, g->chunk_pages},
+	            {g->map_at, g->chunk_pages * sizeof(pool_map)},
 	            {g->summary_at, sizeof(pool_summary)}};
 	/* hints, nodes and chunks are scanned as a whole, so all of what lies below is there too */
 	for (unsigned i = 0; i < sizeof part / sizeof *part; i++) {
@@ -157,7 +157,7 @@ int pool_control_populate(char *control, const struct pool_geometry *g, uint32_t
 int pool_control_populate_slabs(hp_pool *pool, uint64_t page, uint32_t count)
 {
 	if (pool->private) return 0; /* anonymous memory is there when it is touched */
-	return populate(pool->control, pool->geometry.slabs_at + page * sizeof(struct slab), count * sizeof(struct slab));
+	return populate(pool->control, (uint64_t)((char *)&pool->slabs[page] - pool->control), count * sizeof(struct slab));
 }
 
 void pool_log(const hp_pool *pool, const char *format, ...)

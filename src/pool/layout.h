@@ -165,9 +165,6 @@ _Static_assert(sizeof(struct pool_chunk) == 32, "two chunks a cache line");
 /* A hint a chunk: 0 nothing free, k: the longest free run has 2^(k-1) pages or more. May be stale both ways. */
 typedef _Atomic uint8_t pool_hint;
 
-/* A byte a page: 0, or the page lies in a slab, which begins that many pages before it, plus 1. */
-typedef _Atomic uint8_t pool_map;
-
 /* A word a chunk: a bit for each class of which a slab in it may have free objects. May be stale both ways. */
 typedef _Atomic uint64_t pool_summary;
 
@@ -196,7 +193,7 @@ static inline uint64_t pool_layout_hash(void)
 		sizeof(struct parity_unit),
 		sizeof(struct slab),
 		offsetof(struct slab, r),
-		offsetof(struct slab, noted),
+		offsetof(struct slab, next),
 		SLAB_OBJECTS,
 		offsetof(struct parity_unit, r),
 		offsetof(struct parity_unit, len),

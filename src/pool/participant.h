@@ -12,12 +12,17 @@
 
 #include "pool/pool.h"
 
-#define PARTICIPANT_PAGE_STATE 384   /* bytes for the page layer */
-#define PARTICIPANT_SLAB_STATE 10752 /* and for the slab layer */
+#define PARTICIPANT_PAGE_STATE 384 /* bytes for the page layer */
+
+struct slab_state;
+extern struct slab_state slab_nothing; /* what a participant has before it uses slabs */
+/* What a participant begins with that has taken over the entry of another. */
+struct slab_state *slab_state_renew(struct slab_state *left);
 
 struct participant {
 	_Atomic(hp_pool *) fast; /* the pool, when neither traced nor fenced: what the fast paths compare with */
 	struct pool_slot *slot;
+	struct slab_state *slabs;
 	hp_pool *pool; /* NULL: not in use, or wiped by fork */
 	uint64_t seen; /* the taker word that brings no news */
 	uint32_t who;  /* {slot + 1, generation} */
@@ -25,14 +30,12 @@ struct participant {
 	bool fenced;
 	bool nested; /* taken by a signal handler that met its thread inside an operation */
 	bool used;   /* the entry belongs to a thread */
-	bool slabs;  /* has owned slabs */
 	bool busy;   /* its thread is in a slow path, between operations: not for its signal handlers */
 	uint8_t node;
 	uint32_t cursor;          /* where the page layer looked last */
 	uint32_t generation;      /* participant_fork_generation() that the entry is valid in */
 	struct participant *next; /* of the same thread */
 	_Alignas(64) unsigned char page_state[PARTICIPANT_PAGE_STATE];
-	_Alignas(64) unsigned char slab_state[PARTICIPANT_SLAB_STATE];
 };
 
 extern _Thread_local struct participant *participant_current __attribute__((tls_model("initial-exec")));

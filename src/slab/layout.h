@@ -1,8 +1,8 @@
 /* The shared form of a slab: a run of pages cut into objects of one size.
  *
  * Its descriptor lies out of line, in the control file: one place for every page of the pool, of which that of the slab's
- * first page is used. So a slab needs no allocation but its pages, and from any address the descriptor is found by one
- * byte of the map: how many pages back the slab begins.
+ * first page is used. So a slab needs no allocation but its pages. A word of the map for each page says how the slab is cut
+ * that it lies in, so that from any address the object is found with one load.
  *
  * An object is live iff its bits in A and R differ, as in a unit of pages (parity/layout.h). A slab exists iff its page
  * run is live and its length says SLAB; ctl then tells whose it is. Order: RECOVERING, run live, map, OWNED; and back:
@@ -23,21 +23,34 @@
 #define SLAB_CLASSES 256u /* of sizes: those of malloc first, then caches */
 
 /* Hints about who knows that a slab has free objects, in `noted`. */
-enum { SLAB_UNKNOWN = 0, SLAB_LISTED = 1, SLAB_IN_SUMMARY = 2 };
+enum slab_noted { SLAB_UNKNOWN = 0, SLAB_LISTED = 1, SLAB_IN_SUMMARY = 2 };
+
+/* A word of the map: 0, or {reciprocal:32, ahead:16, class:8, back + 1:8}. The slab begins that many pages back; the page
+ * begins `ahead` times 16 bytes after object 0 (or before, when it is negative); the reciprocal is 2^32 divided by the size
+ * of an object, rounded up. */
+typedef _Atomic uint64_t pool_map;
+
+static inline uint64_t map_make(uint32_t reciprocal, int ahead, unsigned class, unsigned back)
+{
+	return (uint64_t)reciprocal << 32 | (uint64_t)(uint16_t)(int16_t)ahead << 16 | (uint64_t)(class & 0xff) << 8 |
+	       (back + 1);
+}
+
+/* Before the first descriptor lie as many unused ones as the map can point back. */
+#define SLAB_GUARD 255u
 
 struct slab {
 	/* by the owner; all others read it when they free */
 	_Alignas(64) _Atomic uint64_t ctl; /* as in parity/layout.h */
-	_Atomic uint32_t reciprocal;       /* 2^32 divided by the size of an object, rounded up */
-	_Atomic uint16_t class;           /* of which sizes and options are known */
-	_Atomic uint16_t first;           /* where object 0 lies, in 16 bytes from the start of the run */
+	_Atomic uint16_t first;            /* where object 0 lies, in bytes from the start of the run */
+	_Atomic uint16_t objects;
+	_Atomic uint8_t class;
+	_Atomic uint8_t noted; /* a hint: enum slab_noted */
+	_Atomic uint16_t reserved;
 	_Atomic uint64_t a[SLAB_WORDS];
 	/* by all others */
 	_Alignas(64) _Atomic uint64_t r[SLAB_WORDS];
-	_Atomic uint32_t next;            /* the owner's list: page of the next slab with free objects + 1 */
-	_Atomic uint16_t objects;
-	_Atomic uint8_t pages;
-	_Atomic uint8_t noted;
+	_Atomic uint32_t next; /* the owner's list: page of the next slab with free objects + 1 */
 };
 
 _Static_assert(sizeof(struct slab) == 128, "a slab is two cache lines");

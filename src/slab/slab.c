@@ -9,9 +9,12 @@
 #include "pool/recover.h"
 #include "os/os.h"
 #include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
 
-#define KEEP_EMPTY 2 /* slabs without objects that a thread keeps of a class, */
-#define UNTIDY 5     /* once it has had so many */
+#define KEEP_PAGES 16u   /* in slabs without objects that a thread keeps of a class, */
+#define UNTIDY_PAGES 64u /* once it has had so many */
+#define MAG_FIRST 16u    /* objects in a magazine that is not much used */
 
 /* ---- one slab ---- */
 
@@ -89,9 +92,12 @@ static int visit_slabs(hp_pool *pool, uint32_t from, uint32_t to, slab_visit *vi
 	return 0;
 }
 
+/* In the place of a slot: records are not to be mistaken for them. */
+#define NOT_A_SLOT 0x8000u
+
 static uint64_t by_record(const hp_pool *pool, uint64_t old)
 {
-	return ctl_make(CTL_RECOVERING, pool->record + 1, pool->record_generation, old);
+	return ctl_make(CTL_RECOVERING, (pool->record + 1) | NOT_A_SLOT, pool->record_generation, old);
 }
 
 /* Ends a slab whose control word is `seen`, if that still holds and nothing lives in it: its pages go back. */
@@ -120,153 +126,222 @@ static void slab_release(hp_pool *pool, struct slab *slab, uint32_t page, uint64
 
 /* ---- the magazine ---- */
 
-/* Inside an operation, slab owned: the next word with free objects fills the magazine. */
+struct slab_state slab_nothing;
+
+static struct slab_state *state_begin(struct slab_state *state)
+{
+	for (unsigned c = 0; c < SLAB_CLASSES; c++) {
+		struct slab_mag *mag = &state->mag[c];
+		mag->top = mag->base = state->entry[c];
+		mag->limit = mag->base + MAG_FIRST;
+		mag->slab1 = 0;
+		state->list[c] = 0;
+		state->empties[c] = 0;
+	}
+	return state;
+}
+
+struct slab_state *slab_state_renew(struct slab_state *left)
+{
+	return left && left != &slab_nothing ? state_begin(left) : &slab_nothing;
+}
+
+struct slab_state *slab_state(struct participant *me)
+{
+	if (likely(me->slabs != &slab_nothing)) return me->slabs;
+	void *memory;
+	if (os_map(NULL, sizeof(struct slab_state), PROT_READ | PROT_WRITE, OS_MAP_PRIVATE_ANON | OS_MAP_NORESERVE, -1, 0,
+	           &memory) < 0)
+		return NULL;
+	return me->slabs = state_begin(memory);
+}
+
+/* Inside an operation, magazine empty, slab owned: fills it with what the slab has free, as far as there is room. Lower
+ * addresses come out first. */
 static bool load_slab(struct participant *me, struct slab_mag *mag, struct slab *slab, uint32_t page, uint32_t size)
 {
-	unsigned objects = objects_of(slab);
-	unsigned from = mag->slab1 == page + 1 && mag->a >= slab->a && mag->a < slab->a + SLAB_WORDS
-	                    ? (unsigned)(mag->a - slab->a) + 1
-	                    : 0;
-	for (unsigned k = 0; k < SLAB_WORDS; k++) {
-		unsigned w = (from + k) % SLAB_WORDS;
-		uint64_t free = free_in(slab, w, objects);
-		if (!free) continue;
-		uint64_t first = atomic_load_explicit(&slab->first, memory_order_relaxed) * UINT64_C(16);
-		mag->free = free;
-		mag->a = &slab->a[w];
-		mag->base = me->pool->base + (uint64_t)page * HP_PAGE_SIZE + first + (uint64_t)w * 64 * size;
-		mag->size = size;
-		mag->slab1 = page + 1;
-		return true;
+	uint64_t free[SLAB_WORDS];
+	unsigned objects = objects_of(slab), room = (unsigned)(mag->limit - mag->base), count = 0, words = 0;
+	for (; words < SLAB_WORDS && count < room; words++) {
+		free[words] = free_in(slab, words, objects);
+		count += (unsigned)__builtin_popcountll(free[words]);
 	}
-	return false;
+	struct slab_entry *at = mag->base + (count < room ? count : room);
+	char *base = me->pool->base + (uint64_t)page * HP_PAGE_SIZE +
+	             atomic_load_explicit(&slab->first, memory_order_relaxed);
+	mag->top = at;
+	mag->slab1 = page + 1;
+	for (unsigned w = 0; w < words; w++) {
+		uint64_t where = (uint64_t)(uintptr_t)&slab->a[w] << 6;
+		for (; free[w] && at != mag->base; free[w] &= free[w] - 1) {
+			unsigned bit = (unsigned)__builtin_ctzll(free[w]);
+			--at;
+			at->object = base + (uint64_t)(w * 64 + bit) * size;
+			at->where = where | bit;
+		}
+	}
+	return count != 0;
 }
 
 /* Inside an operation: forgets the current slab, which has nothing left. */
 static void drop_current(struct participant *me, struct slab_mag *mag)
 {
-	struct slab *slab = &me->pool->slabs[mag->slab1 - 1];
 	uint32_t page = mag->slab1 - 1;
-	*mag = (struct slab_mag){0};
+	struct slab *slab = &me->pool->slabs[page];
+	mag->slab1 = 0;
 	atomic_store_explicit(&slab->noted, SLAB_UNKNOWN, memory_order_relaxed);
 	/* what was freed remotely right before that store has told nobody */
 	if (has_free(slab)) note_in_summary(me->pool, slab, page);
 }
 
-/* Inside an operation: from what the thread owns and knows of. */
-static bool refill_from_own(struct participant *me, unsigned class, uint32_t size)
+static uint32_t page_limit(const hp_pool *pool)
+{
+	return pool->chunk_count * pool->chunk_pages;
+}
+
+static uint32_t next_of(const hp_pool *pool, const struct slab *slab)
+{
+	uint32_t next = atomic_load_explicit(&slab->next, memory_order_relaxed);
+	return next <= page_limit(pool) ? next : 0;
+}
+
+bool slab_refill_own(struct participant *me, unsigned class)
 {
 	hp_pool *pool = me->pool;
-	struct slab_state *state = slab_state(me);
+	struct slab_state *state = me->slabs;
 	struct slab_mag *mag = &state->mag[class];
+	uint32_t size = pool->classes[class].size;
+	if (state == &slab_nothing) return false;
+	if (mag->limit < mag->base + SLAB_MAG) /* used up: it is worth more */
+		mag->limit = mag->base + ((mag->limit - mag->base) * 2 < SLAB_MAG ? (mag->limit - mag->base) * 2 : SLAB_MAG);
 	if (mag->slab1) {
 		if (load_slab(me, mag, &pool->slabs[mag->slab1 - 1], mag->slab1 - 1, size)) return true;
 		drop_current(me, mag);
 	}
-	for (unsigned steps = 0; state->list[class] && steps < 1u << 20; steps++) {
+	while (state->list[class]) {
 		uint32_t page = state->list[class] - 1;
 		struct slab *slab = &pool->slabs[page];
-		state->list[class] = 0;
 		/* taken from us, or spoilt: what was behind it is found by the summary, or the last search */
-		if (page >= pool->chunk_count * pool->chunk_pages || !slab_is_mine(me, slab) || slab->class != class) return false;
-		uint32_t next = atomic_load_explicit(&slab->next, memory_order_relaxed);
-		state->list[class] = next <= pool->chunk_count * pool->chunk_pages ? next : 0;
-		if (state->empties[class] && is_empty(slab)) state->empties[class]--;
+		if (!slab_is_mine(me, slab) || slab->class != class) {
+			state->list[class] = 0;
+			return false;
+		}
+		state->list[class] = next_of(pool, slab);
+		atomic_store_explicit(&slab->next, 0, memory_order_relaxed); /* no loop can be followed for ever */
+		if (state->empties[class] && is_empty(slab))
+			state->empties[class] -= pool->classes[class].pages < state->empties[class] ? pool->classes[class].pages
+			                                                                            : state->empties[class];
 		if (load_slab(me, mag, slab, page, size)) return true;
-		atomic_store_explicit(&slab->noted, SLAB_UNKNOWN, memory_order_relaxed);
+		drop_current(me, mag);
 	}
 	return false;
 }
 
-enum slab_gave slab_given(struct participant *me, const struct slab_place *place, bool empty_word)
+/* Inside an operation: others than the magazine are to know that the slab has free objects. */
+static void list_slab(struct participant *me, struct slab *slab, unsigned class)
 {
-	struct slab_state *state = slab_state(me);
-	struct slab *slab = place->slab;
-	unsigned class = atomic_load_explicit(&slab->class, memory_order_relaxed) % SLAB_CLASSES;
-	if (state->mag[class].slab1 == place->page + 1) return SLAB_GAVE; /* the current one is looked at when its word runs out */
-	if (atomic_load_explicit(&slab->noted, memory_order_relaxed) == SLAB_UNKNOWN) {
-		atomic_store_explicit(&slab->next, state->list[class], memory_order_relaxed);
-		atomic_store_explicit(&slab->noted, SLAB_LISTED, memory_order_relaxed);
-		state->list[class] = place->page + 1;
-	}
-	if (empty_word && is_empty(slab) && state->empties[class] < UINT8_MAX) state->empties[class]++;
-	return state->empties[class] >= UNTIDY ? SLAB_UNTIDY : SLAB_GAVE;
+	struct slab_state *state = me->slabs;
+	uint32_t page1 = (uint32_t)(slab - me->pool->slabs) + 1;
+	if (state->mag[class].slab1 == page1 || atomic_load_explicit(&slab->noted, memory_order_relaxed) == SLAB_LISTED) return;
+	atomic_store_explicit(&slab->next, state->list[class], memory_order_relaxed);
+	atomic_store_explicit(&slab->noted, SLAB_LISTED, memory_order_relaxed);
+	state->list[class] = page1;
 }
 
-/* Takes the empty slabs, but for `keep`, out of the list, and ends them. */
+bool slab_given(struct participant *me, struct slab *slab, unsigned class)
+{
+	struct slab_state *state = me->slabs;
+	list_slab(me, slab, class);
+	if (is_empty(slab) && state->empties[class] < UINT16_MAX - SLAB_PAGES)
+		state->empties[class] = (uint16_t)(state->empties[class] + me->pool->classes[class].pages);
+	return state->empties[class] >= UNTIDY_PAGES;
+}
+
+/* Inside an operation: the objects of a magazine are left to their slabs. */
+static void empty_magazine(struct participant *me, unsigned class)
+{
+	struct slab_mag *mag = &me->slabs->mag[class];
+	for (; mag->top != mag->base; mag->top--) {
+		uint64_t at = (mag->top[-1].where >> 6) - (uintptr_t)me->pool->slabs;
+		list_slab(me, &me->pool->slabs[at / sizeof(struct slab)], class);
+	}
+}
+
+/* Takes the empty slabs, but for `keep` pages of them, out of the list, and ends them. */
 static void purge(struct participant *me, unsigned class, unsigned keep)
 {
 	hp_pool *pool = me->pool;
-	struct slab_state *state = slab_state(me);
-	uint32_t ending = 0;
+	struct slab_state *state = me->slabs;
+	struct slab_mag *mag = &state->mag[class];
+	uint32_t ending = 0, staying = 0, at, next, pages = pool->classes[class].pages;
 	participant_begin(me);
-	uint32_t at = state->list[class];
-	state->list[class] = 0;
+	/* what ends must have nothing in the magazine */
+	if (mag->slab1 && !keep) {
+		uint32_t page = mag->slab1 - 1;
+		mag->slab1 = 0;
+		atomic_store_explicit(&pool->slabs[page].next, state->list[class], memory_order_relaxed);
+		state->list[class] = page + 1;
+	}
+	empty_magazine(me, class);
+	at = state->list[class];
 	state->empties[class] = 0;
-	for (uint32_t last = 0, steps = 0; at && at <= pool->chunk_count * pool->chunk_pages && steps < 1u << 20; steps++) {
+	for (; at; at = next) {
 		struct slab *slab = &pool->slabs[at - 1];
 		if (!slab_is_mine(me, slab) || slab->class != class) break;
-		uint32_t next = atomic_load_explicit(&slab->next, memory_order_relaxed);
+		next = next_of(pool, slab);
 		bool empty = is_empty(slab);
-		if (empty && !keep) {
-			atomic_store_explicit(&slab->next, ending, memory_order_relaxed);
-			ending = at;
-		} else {
-			if (empty) {
-				keep--;
-				state->empties[class]++;
-			}
-			atomic_store_explicit(&slab->next, 0, memory_order_relaxed);
-			if (last)
-				atomic_store_explicit(&pool->slabs[last - 1].next, at, memory_order_relaxed);
-			else
-				state->list[class] = at;
-			last = at;
+		uint32_t *list = empty && keep < pages ? &ending : &staying;
+		if (empty && keep >= pages) {
+			keep -= pages;
+			state->empties[class] = (uint16_t)(state->empties[class] + pages);
 		}
-		at = next;
+		atomic_store_explicit(&slab->next, *list, memory_order_relaxed);
+		*list = at;
+		if (next == at) break;
 	}
+	state->list[class] = staying;
 	participant_end(me);
-	while (ending && ending <= pool->chunk_count * pool->chunk_pages) {
-		struct slab *slab = &pool->slabs[ending - 1];
-		uint32_t page = ending - 1;
-		ending = atomic_load_explicit(&slab->next, memory_order_relaxed);
+	for (at = ending; at; at = next) {
+		struct slab *slab = &pool->slabs[at - 1];
+		next = next_of(pool, slab);
 		uint64_t seen = atomic_load_explicit(&slab->ctl, memory_order_acquire);
-		if (ctl_state(seen) == CTL_OWNED && ctl_who(seen) == me->who) slab_release(pool, slab, page, seen);
+		if (ctl_state(seen) != CTL_OWNED || ctl_who(seen) != me->who) break;
+		slab_release(pool, slab, at - 1, seen);
 	}
 }
 
 void slab_purge(struct participant *me, unsigned class)
 {
+	if (me->slabs == &slab_nothing) return;
 	for (unsigned c = class < SLAB_CLASSES ? class : 0; c < (class < SLAB_CLASSES ? class + 1 : SLAB_CLASSES); c++)
-		if (slab_state(me)->list[c]) purge(me, c, 0);
+		if (me->slabs->list[c] || me->slabs->mag[c].slab1) purge(me, c, 0);
 }
 
-void slab_tidy(struct participant *me, const struct slab_place *place)
+void slab_tidy(struct participant *me, unsigned class)
 {
-	unsigned class = atomic_load_explicit(&place->slab->class, memory_order_relaxed) % SLAB_CLASSES;
 	participant_hold(me);
-	if (slab_state(me)->empties[class] >= UNTIDY) purge(me, class, KEEP_EMPTY);
+	if (me->slabs->empties[class] >= UNTIDY_PAGES) purge(me, class, KEEP_PAGES);
 	participant_let_go(me);
 }
 
 /* ---- freeing by others ---- */
 
-bool slab_free_remote(hp_pool *pool, const struct slab_place *place)
+bool slab_free_remote(hp_pool *pool, struct slab *slab, unsigned index)
 {
-	struct slab *slab = place->slab;
-	_Atomic uint64_t *word = &slab->r[place->index >> 6];
-	uint64_t a = atomic_load_explicit(&slab->a[place->index >> 6], memory_order_acquire);
-	uint64_t r = atomic_load_explicit(word, memory_order_relaxed), bit = UINT64_C(1) << (place->index & 63);
+	_Atomic uint64_t *word = &slab->r[index >> 6];
+	uint64_t a = atomic_load_explicit(&slab->a[index >> 6], memory_order_acquire);
+	uint64_t r = atomic_load_explicit(word, memory_order_relaxed), bit = UINT64_C(1) << (index & 63);
 	do {
 		if (unlikely(!((a ^ r) & bit))) return false;
 		/* commit: as in parity_free_remote */
 	} while (!atomic_compare_exchange_weak_explicit(word, &r, r ^ bit, memory_order_release, memory_order_relaxed));
 	/* Hints from here on: the slab may be another by now. */
-	if (atomic_load_explicit(&slab->noted, memory_order_relaxed) == SLAB_UNKNOWN) note_in_summary(pool, slab, place->page);
+	uint32_t page = (uint32_t)(slab - pool->slabs);
+	if (atomic_load_explicit(&slab->noted, memory_order_relaxed) == SLAB_UNKNOWN) note_in_summary(pool, slab, page);
 	if (unlikely(((a ^ r) & ~bit) == 0)) {
 		uint64_t seen = atomic_load_explicit(&slab->ctl, memory_order_acquire);
 		if (ctl_state(seen) == CTL_UNOWNED && pool->joined == participant_fork_generation() && is_empty(slab))
-			slab_end(pool, slab, place->page, seen);
+			slab_end(pool, slab, page, seen);
 	}
 	return true;
 }
@@ -289,7 +364,7 @@ static int try_slab(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 {
 	struct wanted *want = arg;
 	struct participant *me = want->me;
-	struct slab_mag *mag = &slab_state(me)->mag[want->class];
+	struct slab_mag *mag = &me->slabs->mag[want->class];
 	if (atomic_load_explicit(&slab->class, memory_order_relaxed) != want->class || !has_free(slab)) return 0;
 	uint64_t seen = atomic_load_explicit(&slab->ctl, memory_order_acquire);
 	if (ctl_state(seen) == CTL_OWNED && ctl_who(seen) != me->who) {
@@ -310,16 +385,15 @@ static int try_slab(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 		                                               memory_order_relaxed);
 	}
 	if (mine) {
-		me->slabs = true;
 		atomic_store_explicit(&slab->noted, SLAB_LISTED, memory_order_relaxed);
-		want->found = mag->free == 0 && load_slab(me, mag, slab, page, want->size);
+		want->found = mag->top == mag->base && load_slab(me, mag, slab, page, want->size);
 	}
 	participant_end(me);
 	if (mine && !want->found) { /* a signal handler has filled the magazine meanwhile, or others were quicker */
 		seen = atomic_load_explicit(&slab->ctl, memory_order_acquire);
 		if (ctl_state(seen) == CTL_OWNED && ctl_who(seen) == me->who && mag->slab1 != page + 1)
 			slab_release(pool, slab, page, seen);
-		want->found = mag->free != 0;
+		want->found = mag->top != mag->base;
 	}
 	return want->found;
 }
@@ -329,7 +403,7 @@ static bool from_summary(struct wanted *want)
 {
 	struct participant *me = want->me;
 	hp_pool *pool = me->pool;
-	uint32_t top = pool_top(pool), *cursor = &slab_state(me)->cursor[want->class];
+	uint32_t top = pool_top(pool), *cursor = &me->slabs->cursor[want->class];
 	uint64_t bit = UINT64_C(1) << (want->class & 63);
 	for (uint32_t k = 0, at = *cursor < top ? *cursor : 0; k < top; k++, at = at + 1 < top ? at + 1 : 0) {
 		if (!(atomic_load_explicit(&pool->summary[at], memory_order_relaxed) & bit)) continue;
@@ -391,11 +465,9 @@ static void prepare(struct participant *me, const struct page_want *want, uint64
 	populate(pool, (uint32_t)page); /* failing here means a late fault, which is what the kernel then decides about */
 	uint64_t old = atomic_load_explicit(&slab->ctl, memory_order_relaxed);
 	atomic_store_explicit(&slab->ctl, by_record(pool, old), memory_order_relaxed);
-	atomic_store_explicit(&slab->reciprocal, known->reciprocal, memory_order_relaxed);
-	atomic_store_explicit(&slab->class, (uint16_t)class, memory_order_relaxed);
-	atomic_store_explicit(&slab->first, (uint16_t)(old / 16 % known->colours * known->step), memory_order_relaxed);
+	atomic_store_explicit(&slab->class, (uint8_t)class, memory_order_relaxed);
+	atomic_store_explicit(&slab->first, (uint16_t)((old >> 4) % known->colours * known->step * 16), memory_order_relaxed);
 	atomic_store_explicit(&slab->objects, known->objects, memory_order_relaxed);
-	atomic_store_explicit(&slab->pages, (uint8_t)known->pages, memory_order_relaxed);
 	atomic_store_explicit(&slab->noted, SLAB_LISTED, memory_order_relaxed);
 	for (unsigned w = 0; w < SLAB_WORDS; w++) /* nothing lives, whatever R has come to */
 		atomic_store_explicit(&slab->a[w], atomic_load_explicit(&slab->r[w], memory_order_relaxed), memory_order_relaxed);
@@ -411,15 +483,17 @@ static int make_slab(struct participant *me, unsigned class)
 	int error = page_search(me, &want, &page);
 	if (error < 0) return error;
 	struct slab *slab = &pool->slabs[page];
+	int first = atomic_load_explicit(&slab->first, memory_order_relaxed);
 	for (unsigned i = 0; i < known->pages; i++)
-		atomic_store_explicit(&pool->map[(uint64_t)page + i], (uint8_t)(i + 1), memory_order_relaxed);
+		atomic_store_explicit(&pool->map[(uint64_t)page + i],
+		                      map_make(known->reciprocal, ((int)(i * HP_PAGE_SIZE) - first) / 16, class, i),
+		                      memory_order_relaxed);
 	participant_begin(me);
-	me->slabs = true;
 	uint64_t old = atomic_load_explicit(&slab->ctl, memory_order_relaxed);
 	/* commit: a slab, and ours. Before it the run goes back when our record is recovered. */
 	atomic_store_explicit(&slab->ctl, ctl_make(CTL_OWNED, me->who >> 16, me->who & 0xffff, old), memory_order_release);
-	struct slab_mag *mag = &slab_state(me)->mag[class];
-	bool loaded = mag->free == 0 && load_slab(me, mag, slab, (uint32_t)page, known->size);
+	struct slab_mag *mag = &me->slabs->mag[class];
+	bool loaded = mag->top == mag->base && load_slab(me, mag, slab, (uint32_t)page, known->size);
 	participant_end(me);
 	if (!loaded) slab_release(pool, slab, (uint32_t)page, atomic_load(&slab->ctl)); /* a signal handler was here */
 	return 0;
@@ -429,8 +503,9 @@ int slab_refill(struct participant *me, unsigned class)
 {
 	hp_pool *pool = me->pool;
 	struct wanted want = {.me = me, .class = class, .size = pool->classes[class].size};
+	if (!slab_state(me)) return -ENOMEM;
 	participant_begin(me);
-	bool found = refill_from_own(me, class, want.size);
+	bool found = me->slabs->mag[class].top != me->slabs->mag[class].base || slab_refill_own(me, class);
 	participant_end(me);
 	if (found) return 0;
 	if (from_summary(&want)) return 0;
@@ -472,15 +547,15 @@ static int forget_if_owned(hp_pool *pool, struct slab *slab, uint32_t page, void
 static void reread(struct participant *me, bool marked)
 {
 	(void)marked;
-	struct slab_state *state = slab_state(me);
-	bool any = false;
+	struct slab_state *state = me->slabs;
+	if (state == &slab_nothing) return;
 	for (unsigned c = 0; c < SLAB_CLASSES; c++) {
-		any |= state->mag[c].slab1 || state->list[c];
-		state->mag[c] = (struct slab_mag){0};
+		state->mag[c].top = state->mag[c].base;
+		state->mag[c].slab1 = 0;
 		state->list[c] = 0;
 		state->empties[c] = 0;
 	}
-	if (any || me->slabs) visit_slabs(me->pool, 0, pool_top(me->pool), forget_if_owned, &me->who);
+	visit_slabs(me->pool, 0, pool_top(me->pool), forget_if_owned, &me->who);
 }
 
 static int finish_half(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
@@ -492,7 +567,7 @@ static int finish_half(hp_pool *pool, struct slab *slab, uint32_t page, void *ar
 
 static void recover_record_slabs(hp_pool *pool, uint32_t record, uint32_t generation)
 {
-	uint32_t who = who_make(record, generation);
+	uint32_t who = who_make(record, generation) | NOT_A_SLOT << 16;
 	visit_slabs(pool, 0, pool_top(pool), finish_half, &who);
 }
 
