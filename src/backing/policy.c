@@ -6,7 +6,7 @@
  * afterwards: PREFERRED and INTERLEAVE silently use other nodes when theirs are full. */
 #include <backing/internal.h>
 #include <errno.h>
-#include <numaif.h>
+#include <linux/mempolicy.h>
 #include <os/os.h>
 #include <stdio.h>
 #include <string.h>

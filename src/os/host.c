@@ -3,7 +3,7 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/io_uring.h>
-#include <numaif.h>
+#include <linux/mempolicy.h>
 #include <os/host.h>
 #include <os/os.h>
 #include <stdio.h>

@@ -1,12 +1,15 @@
 /* Memory: mappings, advice, NUMA policies and where pages are.
  *
- * File mappings are always MAP_SHARED, anonymous ones always MAP_PRIVATE. The NUMA calls come from libnuma as plain system calls: numa_available() of that
- * library says yes in containers that then refuse mbind, so support is found out by doing. */
-#include <numaif.h>
+ * File mappings are always MAP_SHARED, anonymous ones always MAP_PRIVATE. The NUMA calls are plain system calls, without libnuma: its
+ * numa_available() says yes in containers that then refuse mbind, so support is found out by doing; and it reads sysfs
+ * when it is loaded, which a malloc's library should not make every program do. */
+#include <linux/mempolicy.h>
 #include <os/hook.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/sysinfo.h>
+#include <unistd.h>
 
 #ifndef MAP_HUGE_SHIFT
 #define MAP_HUGE_SHIFT 26
@@ -104,13 +107,13 @@ int os_mbind(void *addr, size_t bytes, int mode, uint64_t nodes, bool move)
 	unsigned long mask[2] = {nodes, 0};
 	_Static_assert(sizeof mask[0] == 8, "64-bit targets only");
 	/* The kernel takes one off the number of bits. */
-	return os_result(mbind(addr, bytes, mode, nodes ? mask : NULL, nodes ? 65 : 0, move ? MPOL_MF_MOVE : 0));
+	return os_result(syscall(SYS_mbind, addr, bytes, mode, nodes ? mask : NULL, nodes ? 65 : 0, move ? MPOL_MF_MOVE : 0));
 }
 
 int os_move_pages(unsigned long count, void **pages, int *status)
 {
 	OS_ASK(OS_MOVE_PAGES);
-	int64_t result = os_result(move_pages(0, count, pages, NULL, status, 0));
+	int64_t result = os_result(syscall(SYS_move_pages, 0, count, pages, NULL, status, 0));
 	return result > 0 ? 0 : result;
 }
 
@@ -120,7 +123,7 @@ uint64_t os_nodes_with_memory(void)
 	if (os_answered(OS_MEMPOLICY, &answer)) return answer > 0 ? answer : 1;
 	/* Refused with a mask shorter than the number of possible nodes, which is 1024 on common kernels. */
 	unsigned long mask[4096 / 64] = {0};
-	if (get_mempolicy(NULL, mask, 4096, NULL, MPOL_F_MEMS_ALLOWED) < 0 || !mask[0]) return 1;
+	if (syscall(SYS_get_mempolicy, NULL, mask, 4096, NULL, MPOL_F_MEMS_ALLOWED) < 0 || !mask[0]) return 1;
 	return mask[0];
 }
 
