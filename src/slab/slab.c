@@ -171,6 +171,7 @@ static bool load_slab(struct participant *me, struct slab_mag *mag, struct slab 
 	             atomic_load_explicit(&slab->first, memory_order_relaxed);
 	mag->top = at;
 	mag->slab1 = page + 1;
+	atomic_store_explicit(&slab->noted, SLAB_LISTED, memory_order_relaxed); /* the current one needs no list */
 	for (unsigned w = 0; w < words; w++) {
 		uint64_t where = (uint64_t)(uintptr_t)&slab->a[w] << 6;
 		for (; free[w] && at != mag->base; free[w] &= free[w] - 1) {
@@ -362,6 +363,7 @@ struct wanted {
 
 static int try_slab(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 {
+	(void)pool;
 	struct wanted *want = arg;
 	struct participant *me = want->me;
 	struct slab_mag *mag = &me->slabs->mag[want->class];
@@ -385,16 +387,14 @@ static int try_slab(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 		                                               memory_order_relaxed);
 	}
 	if (mine) {
-		atomic_store_explicit(&slab->noted, SLAB_LISTED, memory_order_relaxed);
-		want->found = mag->top == mag->base && load_slab(me, mag, slab, page, want->size);
+		/* a signal handler may have filled the magazine meanwhile, perhaps from this very slab */
+		want->found = mag->top != mag->base || load_slab(me, mag, slab, page, want->size);
+		if (!want->found)
+			drop_current(me, mag);
+		else
+			list_slab(me, slab, want->class);
 	}
 	participant_end(me);
-	if (mine && !want->found) { /* a signal handler has filled the magazine meanwhile, or others were quicker */
-		seen = atomic_load_explicit(&slab->ctl, memory_order_acquire);
-		if (ctl_state(seen) == CTL_OWNED && ctl_who(seen) == me->who && mag->slab1 != page + 1)
-			slab_release(pool, slab, page, seen);
-		want->found = mag->top != mag->base;
-	}
 	return want->found;
 }
 
@@ -468,7 +468,7 @@ static void prepare(struct participant *me, const struct page_want *want, uint64
 	atomic_store_explicit(&slab->class, (uint8_t)class, memory_order_relaxed);
 	atomic_store_explicit(&slab->first, (uint16_t)((old >> 4) % known->colours * known->step * 16), memory_order_relaxed);
 	atomic_store_explicit(&slab->objects, known->objects, memory_order_relaxed);
-	atomic_store_explicit(&slab->noted, SLAB_LISTED, memory_order_relaxed);
+	atomic_store_explicit(&slab->noted, SLAB_UNKNOWN, memory_order_relaxed);
 	for (unsigned w = 0; w < SLAB_WORDS; w++) /* nothing lives, whatever R has come to */
 		atomic_store_explicit(&slab->a[w], atomic_load_explicit(&slab->r[w], memory_order_relaxed), memory_order_relaxed);
 }
@@ -493,9 +493,9 @@ static int make_slab(struct participant *me, unsigned class)
 	/* commit: a slab, and ours. Before it the run goes back when our record is recovered. */
 	atomic_store_explicit(&slab->ctl, ctl_make(CTL_OWNED, me->who >> 16, me->who & 0xffff, old), memory_order_release);
 	struct slab_mag *mag = &me->slabs->mag[class];
-	bool loaded = mag->top == mag->base && load_slab(me, mag, slab, (uint32_t)page, known->size);
+	if (mag->top != mag->base || !load_slab(me, mag, slab, (uint32_t)page, known->size))
+		list_slab(me, slab, class); /* a signal handler was here */
 	participant_end(me);
-	if (!loaded) slab_release(pool, slab, (uint32_t)page, atomic_load(&slab->ctl)); /* a signal handler was here */
 	return 0;
 }
 
