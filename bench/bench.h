@@ -20,8 +20,8 @@ struct Register {
 		: benchmark(benchmark::RegisterBenchmark(name.c_str(), run)->Unit(unit))
 	{
 	}
-	// For UseRealTime, without which a benchmark whose own thread sleeps would never end, UseManualTime and Iterations. What
-	// they append to the name, tools/bench takes off again.
+	// For UseRealTime, without which a benchmark whose own thread sleeps would never end, UseManualTime and Iterations.
+	// What they append to the name, tools/bench takes off again.
 	benchmark::internal::Benchmark *operator->() const
 	{
 		return benchmark;
@@ -71,8 +71,8 @@ class Pool
 	hp_report report_{};
 };
 
-// The pools of the page benchmarks, and of those of caches and malloc: 256 MiB on 2 MiB pages if they are to be had. Made
-// at first use, kept.
+// The pools of the page benchmarks, and of those of caches and malloc: 256 MiB on 2 MiB pages if they are to be had.
+// Made at first use, kept.
 Pool &page_pool();
 Pool &object_pool();
 

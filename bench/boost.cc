@@ -1,4 +1,4 @@
-// Boost.Interprocess: the general allocator of a managed shared memory segment, under the lock that its processes share.
+// Boost.Interprocess: the general allocator of a managed shared memory segment, under the lock its users share.
 #include "shape_run.h"
 
 #ifdef HAVE_BOOST_INTERPROCESS

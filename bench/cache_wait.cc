@@ -1,6 +1,6 @@
-// How long it takes until another process, asleep because a cache is at its limit, has the object that is put back: from
-// the put to the return of its get, the median of many. Beside it a bare futex in shared memory, which is the least that
-// waking anybody costs.
+// How long it takes until another process, asleep because a cache is at its limit, has the object that is put back:
+// from the put to the return of its get, the median of many. Beside it a bare futex in shared memory, which is the least
+// that waking anybody costs.
 #include "bench.h"
 #include "crew.h"
 
