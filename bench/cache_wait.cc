@@ -14,7 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#ifdef HAVE_HP_CACHE
+#ifdef HAVE_HP_CACHE_LIMIT
 #include <hugepool/cache.h>
 #endif
 
@@ -118,7 +118,7 @@ void bare_futex(benchmark::State &state)
 		[] { return true; });
 }
 
-#ifdef HAVE_HP_CACHE
+#ifdef HAVE_HP_CACHE_LIMIT
 void cache_wakeup(benchmark::State &state)
 {
 	Pool &pool = object_pool();
@@ -142,7 +142,7 @@ void cache_wakeup(benchmark::State &state)
 
 const bool registered = [] {
 	Register("cache_wakeup/futex", bare_futex, benchmark::kMicrosecond)->Iterations(batches)->UseManualTime();
-#ifdef HAVE_HP_CACHE
+#ifdef HAVE_HP_CACHE_LIMIT
 	Register("cache_wakeup/hugepool", cache_wakeup, benchmark::kMicrosecond)->Iterations(batches)->UseManualTime();
 #endif
 	return true;
