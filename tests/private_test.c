@@ -160,6 +160,52 @@ static void class_process_is_the_childs_as_well(void **state)
 	assert_int_equal(hp_page_free(pool, block), 0);
 }
 
+/* NULL is the default pool: before it is there, from several threads at once, after another pool was used,
+ * and in a child. */
+static void use_default(void)
+{
+	void *block = hp_malloc(NULL, 1000), *another = hp_calloc(NULL, 10, 10), *aligned = hp_aligned_alloc(NULL, 64, 10);
+	must(block && another && aligned);
+	must(hp_pool_offset(hp_pool_default(), block) != HP_OFF_NONE);
+	must(block = hp_realloc(NULL, block, 100000));
+	must(hp_usable_size(NULL, block) >= 100000);
+	must_be(hp_free(NULL, another), 0);
+	must_be(hp_free(NULL, aligned), 0);
+	must_be(hp_free(NULL, block), 0);
+	must_be(hp_free(NULL, &block), -EINVAL);
+}
+
+static void *use_default_thread(void *arg)
+{
+	use_default();
+	return arg;
+}
+
+static void there_is_a_default_pool(void **state)
+{
+	(void)state;
+	use_it();
+	pthread_t thread[8];
+	for (unsigned i = 0; i < 8; i++) assert_int_equal(pthread_create(&thread[i], NULL, use_default_thread, NULL), 0);
+	for (unsigned i = 0; i < 8; i++) assert_int_equal(pthread_join(thread[i], NULL), 0);
+	use_default();
+	assert_ptr_equal(hp_pool_default(), hp_pool_default());
+	hp_pool *shared = hp_plain_pool(8 * MIB, 0);
+	void *block = hp_malloc(shared, 10);
+	assert_int_equal(hp_free(shared, block), 0);
+	pid_t pid = fork();
+	if (pid == 0) {
+		use_default();
+		use_it();
+		_exit(0);
+	}
+	assert_int_equal(hp_wait_for(pid), 0);
+	use_default();
+	assert_int_equal(hp_pool_detach(shared), 0);
+	use_default();
+	use_it();
+}
+
 /* ---- fork ---- */
 
 /* What the parent has, changed by a child, a grandchild, and the parent meanwhile: each sees its own. */
@@ -263,7 +309,7 @@ static void *churn(void *arg)
 
 /* A child of a process whose threads are in the middle of everything: it recovers what they left, all that the thread
  * which forked had is there, and there is room for what fits. Then threads of its own, and a grandchild. */
-static _Noreturn void forked_child(void *kept, int depth)
+static void forked_child(void *kept, int depth)
 {
 	use_it();
 	must(hp_marked(kept, 5, 77));
@@ -273,7 +319,10 @@ static _Noreturn void forked_child(void *kept, int depth)
 		must_be(pthread_create(&thread, NULL, churn, (void *)(uintptr_t)123), 0);
 		while (!atomic_load(&ready)) sched_yield();
 		pid_t pid = fork();
-		if (pid == 0) forked_child(kept, depth - 1);
+		if (pid == 0) {
+			forked_child(kept, depth - 1);
+			_exit(0);
+		}
 		must_be(hp_wait_for(pid), 0);
 		atomic_store(&stop, true);
 		must_be(pthread_join(thread, NULL), 0);
@@ -283,7 +332,6 @@ static _Noreturn void forked_child(void *kept, int depth)
 	hp_must_be_sound(pool);
 	must_be(hp_page_free(pool, kept), 0);
 	use_it();
-	_exit(0);
 }
 
 static void forks_while_threads_allocate(void **state)
@@ -299,7 +347,10 @@ static void forks_while_threads_allocate(void **state)
 	while (atomic_load(&ready) < THREADS) sched_yield();
 	for (unsigned i = 0; i < (HP_TEST_SANITIZER ? 20 : 50); i++) {
 		pid_t pid = fork();
-		if (pid == 0) forked_child(kept, i % 10 == 0 ? 2 : 0);
+		if (pid == 0) {
+			forked_child(kept, i % 10 == 0 ? 2 : 0);
+			_exit(0);
+		}
 		assert_int_equal(hp_wait_for(pid), 0);
 	}
 	atomic_store(&stop, true);
@@ -531,6 +582,7 @@ int main(void)
 		ROW(has_no_descriptors),
 		ROW(capacity_costs_nothing_until_it_is_used),
 		ROW(grows_to_its_capacity_and_no_further),
+		ROW(there_is_a_default_pool),
 		ROW(class_process_is_the_childs_as_well),
 		ROW(each_has_its_own_copy),
 		ROW(the_thread_keeps_its_slot),

@@ -20,6 +20,7 @@ static __attribute__((noinline)) void *alloc_slow(hp_pool *pool, size_t size)
 	int error;
 	if (!pool && !(pool = hp_pool_default())) return NULL;
 	if (size > SLAB_MALLOC_MAX) {
+		if (size > pool->capacity) return failed(-ENOMEM);
 		intptr_t block = hp_page_alloc_address(pool, size, 0);
 		return likely(block > 0) ? (void *)block : failed(block);
 	}
@@ -50,7 +51,7 @@ static __attribute__((noinline)) void *alloc_refill(struct participant *me, size
 
 static inline __attribute__((always_inline)) void *alloc(hp_pool *pool, size_t size)
 {
-	struct participant *me = participant_current;
+	struct participant *me = hp_thread_current;
 	struct pool_slot *slot = me->slot;
 	if (likely(size <= SLAB_MALLOC_MAX) && participant_is_fast(me, pool) && likely(participant_try_begin(me, slot))) {
 		struct slab_mag *mag = &me->slabs->mag[slab_malloc_class(size)];
@@ -161,7 +162,7 @@ static __attribute__((noinline)) int free_rare(struct participant *me, struct sl
 
 int hp_free(hp_pool *pool, void *block)
 {
-	struct participant *me = participant_current;
+	struct participant *me = hp_thread_current;
 	struct pool_slot *slot = me->slot;
 	struct slab *slab;
 	unsigned index, class;

@@ -30,8 +30,12 @@ struct arena {
 	struct participant entry[ARENA_ENTRIES];
 };
 
-static struct participant nobody; /* so that the fast path has something to look at */
-_Thread_local struct participant *participant_current __attribute__((tls_model("initial-exec"))) = &nobody;
+/* What a participant that is not for fast paths has in place of its pool; not NULL, which hp_malloc and its like take for
+ * the default pool. */
+static char not_a_pool;
+#define NOT_FAST ((hp_pool *)(void *)&not_a_pool)
+static struct participant nobody = {.fast = NOT_FAST}; /* so that the fast path has something to look at */
+_Thread_local struct participant *hp_thread_current __attribute__((tls_model("initial-exec"))) = &nobody;
 _Thread_local unsigned participant_busy __attribute__((tls_model("initial-exec")));
 static _Thread_local struct participant *thread_list __attribute__((tls_model("initial-exec")));
 static _Thread_local struct participant *thread_private __attribute__((tls_model("initial-exec")));
@@ -172,6 +176,7 @@ static void fork_child(void)
 		if (pool->base) os_protect(pool->base, pool->capacity, PROT_NONE);
 		os_protect(pool->control, pool->control_size, PROT_NONE);
 	}
+	if (!hp_thread_current->pool) hp_thread_current = &nobody; /* it was wiped, its `fast` too */
 	if (fork_guarded) os_signals_restore(fork_guard.saved_signals); /* the lock was wiped with its arena */
 }
 
@@ -179,7 +184,7 @@ static void fork_child(void)
 
 static void participant_drop(struct participant *me)
 {
-	atomic_store_explicit(&me->fast, NULL, memory_order_relaxed);
+	atomic_store_explicit(&me->fast, NOT_FAST, memory_order_relaxed);
 	me->pool = NULL;
 	me->slot = NULL;
 	me->used = false;
@@ -220,7 +225,7 @@ static void thread_exit(void *unused)
 		participant_leave(p);
 	}
 	thread_list = thread_private = NULL;
-	participant_current = &nobody;
+	hp_thread_current = &nobody;
 	participant_unlock(&guard);
 }
 
@@ -287,7 +292,7 @@ static int participant_register(hp_pool *pool, bool nested, struct participant *
 	if (thread_generation != arena->generation) { /* first use in this thread, or a child's */
 		thread_generation = arena->generation;
 		thread_list = NULL;
-		participant_current = &nobody;
+		hp_thread_current = &nobody;
 	}
 	struct participant *me = NULL, **list = pool->private ? &thread_private : &thread_list;
 	struct arena *room = pool->private ? arena_private : arena;
@@ -334,7 +339,7 @@ static int participant_register(hp_pool *pool, bool nested, struct participant *
 				*list = me;
 			}
 			me->pool = pool;
-			atomic_store_explicit(&me->fast, pool->slow || pool->fenced ? NULL : pool, memory_order_relaxed);
+			atomic_store_explicit(&me->fast, pool->slow || pool->fenced ? NOT_FAST : pool, memory_order_relaxed);
 			*out = me;
 		}
 	}
@@ -367,7 +372,7 @@ struct participant *participant_get(hp_pool *pool, int *error)
 		for (struct participant *p = list_of(pool); p; p = p->next) nested |= p->pool == pool;
 		if ((*error = participant_register(pool, nested, &me)) < 0) return NULL;
 	}
-	if (!nested) participant_current = me;
+	if (!nested) hp_thread_current = me;
 	return me;
 }
 
@@ -392,7 +397,7 @@ void participant_set_fast(hp_pool *pool)
 	struct arena *arena = arena_of(pool);
 	for (uint32_t i = 0; arena && i < arena->top; i++)
 		if (arena->entry[i].pool == pool)
-			atomic_store_explicit(&arena->entry[i].fast, pool->slow || pool->fenced ? NULL : pool,
+			atomic_store_explicit(&arena->entry[i].fast, pool->slow || pool->fenced ? NOT_FAST : pool,
 			                      memory_order_relaxed);
 }
 
@@ -401,7 +406,7 @@ void participant_forget(hp_pool *pool)
 	struct arena *arena = arena_of(pool);
 	for (uint32_t i = 0; arena && i < arena->top; i++)
 		if (arena->entry[i].pool == pool) {
-			atomic_store_explicit(&arena->entry[i].fast, NULL, memory_order_relaxed);
+			atomic_store_explicit(&arena->entry[i].fast, NOT_FAST, memory_order_relaxed);
 			arena->entry[i].pool = NULL; /* stays with its thread, which uses it for its next pool */
 			arena->entry[i].slot = NULL;
 		}
