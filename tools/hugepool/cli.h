@@ -17,6 +17,7 @@ int doctor_main(int argc, char **argv);
 int show_main(int argc, char **argv);
 int check_main(int argc, char **argv);
 int demo_main(int argc, char **argv);
+int run_main(int argc, char **argv);
 
 /* argp_parse that says in one line what is wrong, and then ends with EXIT_USAGE. */
 void cli_parse(const struct argp *argp, int argc, char **argv, void *input);
