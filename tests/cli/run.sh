@@ -112,7 +112,7 @@ fi
 if have xz xz-utils; then
 	same 'seq 400000 | xz -T2 -2 --block-size=512KiB | tee packed | xz -dc -T2 | md5sum; xz -t packed && md5sum <packed'
 fi
-if have redis-server redis-server && have redis-cli redis-tools; then
+if have redis-server redis-tools && have redis-cli redis-tools; then
 	# shellcheck disable=SC2016
 	same 'dir=$(mktemp -d); trap "rm -rf $dir" EXIT; redis-server --port 0 --unixsocket $dir/s --dir $dir --daemonize yes \
 		--save "" --logfile $dir/log --pidfile $dir/pid >/dev/null
