@@ -202,7 +202,7 @@ static __attribute__((noinline)) intptr_t alloc_finish(hp_pool *pool, int node, 
 /* What the active chunk has not where it was looked for, and all the rest. */
 static __attribute__((noinline)) intptr_t alloc_other(hp_pool *pool, size_t bytes, unsigned flags)
 {
-	struct participant *me = participant_current;
+	struct participant *me = hp_thread_current;
 	struct pool_slot *slot = me->slot;
 	uint64_t pages = (bytes + HP_PAGE_SIZE - 1) / HP_PAGE_SIZE;
 	if (participant_is_fast(me, pool) && pages - 1 < PARITY_GRANULES && !flags && participant_try_begin(me, slot)) {
@@ -225,7 +225,7 @@ static __attribute__((noinline)) intptr_t alloc_other(hp_pool *pool, size_t byte
 /* 2 to 64 pages at the first free place of the current word. */
 static __attribute__((noinline)) intptr_t alloc_run(hp_pool *pool, size_t bytes, unsigned flags)
 {
-	struct participant *me = participant_current;
+	struct participant *me = hp_thread_current;
 	struct pool_slot *slot = me->slot;
 	if (participant_is_fast(me, pool) && likely(bytes - 1 < 64 * HP_PAGE_SIZE && !flags) &&
 	    likely(participant_try_begin(me, slot))) {
@@ -245,7 +245,7 @@ static __attribute__((noinline)) intptr_t alloc_run(hp_pool *pool, size_t bytes,
 
 intptr_t hp_page_alloc_address(hp_pool *pool, size_t bytes, unsigned flags)
 {
-	struct participant *me = participant_current;
+	struct participant *me = hp_thread_current;
 	struct pool_slot *slot = me->slot;
 	if (unlikely(bytes > HP_PAGE_SIZE)) return alloc_run(pool, bytes, flags);
 	if (participant_is_fast(me, pool) && likely(bytes != 0 && !flags) && likely(participant_try_begin(me, slot))) {
@@ -346,7 +346,7 @@ static int free_slow(hp_pool *pool, hp_off off, unsigned type)
 /* What is not in the active chunk. */
 static __attribute__((noinline)) int free_other(hp_pool *pool, hp_off off)
 {
-	struct participant *me = participant_current;
+	struct participant *me = hp_thread_current;
 	struct pool_slot *slot = me->slot;
 	if (participant_is_fast(me, pool) && !(off & (HP_PAGE_SIZE - 1)) && off < pool->capacity) {
 		uint64_t page = off >> 12;
@@ -394,7 +394,7 @@ static __attribute__((noinline)) int free_run(struct participant *me, char *bloc
 
 int hp_page_free(hp_pool *pool, void *block)
 {
-	struct participant *me = participant_current;
+	struct participant *me = hp_thread_current;
 	struct page_owned *own = &page_state(me)->own[PAGE_ACTIVE];
 	struct pool_slot *slot = me->slot;
 	if (participant_is_fast(me, pool) && likely(participant_try_begin(me, slot))) {

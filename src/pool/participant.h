@@ -17,7 +17,7 @@
 struct slab_state;
 extern struct slab_state slab_nothing; /* what a participant has before it uses slabs */
 /* What a participant begins with that has taken over the entry of another. */
-struct slab_state *slab_state_renew(struct slab_state *left);
+struct slab_state *slab_state_renew(const hp_pool *pool, struct slab_state *left);
 
 struct participant {
 	_Atomic(hp_pool *) fast; /* the pool, when neither traced nor fenced: what the fast paths compare with */
@@ -38,7 +38,7 @@ struct participant {
 	_Alignas(64) unsigned char page_state[PARTICIPANT_PAGE_STATE];
 };
 
-extern _Thread_local struct participant *participant_current __attribute__((tls_model("initial-exec")));
+extern HP_API _Thread_local struct participant *hp_thread_current __attribute__((tls_model("initial-exec")));
 
 /* Not 0: the thread is at work on shared memory outside of an operation, in a way that a child forked in the middle by a
  * signal handler must not go on with: growing, recovering, taking. */

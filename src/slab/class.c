@@ -1,34 +1,45 @@
 /* How a slab is cut: the number of pages is the largest at which little is left over. */
 #include "slab/class.h"
 
-void slab_class_fit(struct slab_class *class)
+bool slab_class_fit(struct slab_class *class, uint32_t size, uint32_t align, uint32_t offset, bool built)
 {
-	uint32_t size = class->size, best = 1;
+	uint32_t lead = (align - offset % align) % align, best = 0, best_objects = 0;
 	uint64_t best_waste = UINT64_MAX;
-	/* the largest that the words can describe up to 16 pages, or 32 where that holds fewer than 8; the least waste */
-	uint32_t most = size > 8192 ? SLAB_PAGES : SLAB_PAGES / 2;
-	for (uint32_t pages = 1; pages <= most; pages++) {
-		uint32_t objects = pages * HP_PAGE_SIZE / size;
-		if (!objects || objects > SLAB_OBJECTS) continue;
-		uint64_t waste = (uint64_t)(pages * HP_PAGE_SIZE - objects * size) * 1024 / (pages * HP_PAGE_SIZE);
-		if (waste > best_waste && waste > 16) continue; /* under 1.6 % it does not count */
+	/* at most 16 pages, or 32 where those hold fewer than 8; above 32 KiB a slab is one object */
+	uint32_t most = size > 32768 ? SLAB_PAGES : size > 8192 ? 32 : 16;
+	for (uint32_t pages = built ? 2 : 1; pages <= most; pages++) {
+		uint32_t bytes = pages * HP_PAGE_SIZE, objects = bytes > lead ? (bytes - lead) / size : 0;
+		uint32_t limit = built && (pages - 1) * sizeof(struct slab) < SLAB_OBJECTS ? (pages - 1) * sizeof(struct slab)
+		                                                                           : SLAB_OBJECTS;
+		if (size > 32768) limit = 1;
+		if (!objects) continue;
+		if (objects > limit) objects = limit;
+		uint64_t waste = (uint64_t)(bytes - objects * size) * 1024 / bytes;
+		if (best && waste > best_waste && (waste > 16 || objects == best_objects)) continue; /* under 1.6 % counts as none */
 		best = pages;
 		best_waste = waste;
+		best_objects = objects;
 	}
+	if (!best) return false;
+	class->size = size;
 	class->reciprocal = (uint32_t)((UINT64_C(1) << 32) / size + ((UINT64_C(1) << 32) % size != 0));
 	class->pages = (uint16_t)best;
-	class->objects = (uint16_t)(best * HP_PAGE_SIZE / size);
-	/* colours keep the alignment that the size has by itself */
-	uint32_t slack = (best * HP_PAGE_SIZE - class->objects * size) / 16, step = size / 16;
-	step &= ~step + 1;
+	class->objects = (uint16_t)best_objects;
+	class->lead = (uint16_t)lead;
+	class->magazine = 16;
+	class->magazine_most = SLAB_MAGAZINE;
+	class->built = built;
+	/* the map counts in 16 bytes */
+	uint32_t slack = best * HP_PAGE_SIZE - lead - best_objects * size, step = align > 16 ? align : 16;
 	class->step = (uint16_t)step;
-	class->colours = (uint16_t)(slack / step + 1);
+	class->colours = (uint16_t)(slack / step + 1 < UINT16_MAX / step ? slack / step + 1 : UINT16_MAX / step);
+	return true;
 }
 
 void slab_classes_init(hp_pool *pool)
 {
 	for (unsigned c = 0; c < SLAB_MALLOC_CLASSES; c++) {
-		pool->classes[c].size = slab_malloc_size(c);
-		slab_class_fit(&pool->classes[c]);
+		uint32_t size = slab_malloc_size(c);
+		slab_class_fit(&pool->classes[c], size, size & (~size + 1), 0, false);
 	}
 }

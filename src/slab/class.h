@@ -5,19 +5,32 @@
 
 #include "pool/pool.h"
 
+struct pool_cache;
+
 /* What is known of a class: private memory. size 0: nothing. */
 struct slab_class {
-	uint32_t size;       /* of an object, a multiple of 16 */
+	uint32_t size;       /* from one object to the next */
 	uint32_t reciprocal; /* 2^32 / size, rounded up */
 	uint16_t pages, objects;
-	uint16_t step; /* colours: object 0 moves by so many 16 bytes from slab to slab, as far as there is slack */
-	uint16_t colours;
+	uint16_t lead;          /* where object 0 lies in a slab of the first colour, in bytes */
+	uint16_t step, colours; /* bytes from colour to colour, and how many there are */
+	uint8_t magazine;       /* objects in a magazine at first */
+	uint8_t magazine_most;
+	bool process, on_node;
+	uint8_t node;
+	/* of caches */
+	struct pool_cache *cache;
+	uint32_t generation;
+	void (*dtor)(void *arg, void *object);
+	void *arg;
+	bool built; /* has a byte an object that says whether it is constructed */
 };
 
-/* Fills in all but the size. */
-void slab_class_fit(struct slab_class *class);
+/* Cuts slabs for objects `size` apart, of which byte `offset` is aligned to `align`. False: none can be cut. */
+bool slab_class_fit(struct slab_class *class, uint32_t size, uint32_t align, uint32_t offset, bool built);
 
 /* Of malloc: 16 bytes apart up to 128, then eight for each doubling, so that under an eighth is wasted. */
+#define SLAB_MAGAZINE 64u /* objects in a magazine at most */
 #define SLAB_MALLOC_CLASSES 72u
 #define SLAB_MALLOC_MAX 32768u
 

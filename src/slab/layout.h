@@ -15,11 +15,13 @@
 
 #define SLAB_OBJECTS 384u
 #define SLAB_WORDS (SLAB_OBJECTS / 64u)
-#define SLAB_PAGES 32u /* at most; the map could say 255 */
+#define SLAB_PAGES 255u /* at most: what the map can point back; more than 32 only for a single object */
 
 /* Runs of this type in the length words of the page layer are slabs. */
 #define PAGE_TYPE_SLAB (UINT16_C(1) << PARITY_TYPE_SHIFT)
 
+#define SLAB_BUILT 0x8000u /* a byte an object, in the descriptor places of the pages after the first: it is constructed */
+#define SLAB_NO_PLACE 0x3fffu
 #define SLAB_CLASSES 256u /* of sizes: those of malloc first, then caches */
 
 /* Hints about who knows that a slab has free objects, in `noted`. */
@@ -46,7 +48,7 @@ struct slab {
 	_Atomic uint16_t objects;
 	_Atomic uint8_t class;
 	_Atomic uint8_t noted; /* a hint: enum slab_noted */
-	_Atomic uint16_t reserved;
+	_Atomic uint16_t extra; /* SLAB_BUILT, and its place in the cache's directory, or SLAB_NO_PLACE */
 	_Atomic uint64_t a[SLAB_WORDS];
 	/* by all others */
 	_Alignas(64) _Atomic uint64_t r[SLAB_WORDS];

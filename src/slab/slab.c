@@ -14,7 +14,6 @@
 
 #define KEEP_PAGES 16u   /* in slabs without objects that a thread keeps of a class, */
 #define UNTIDY_PAGES 64u /* once it has had so many */
-#define MAG_FIRST 16u    /* objects in a magazine that is not much used */
 
 /* ---- one slab ---- */
 
@@ -128,12 +127,12 @@ static void slab_release(hp_pool *pool, struct slab *slab, uint32_t page, uint64
 
 struct slab_state slab_nothing;
 
-static struct slab_state *state_begin(struct slab_state *state)
+static struct slab_state *state_begin(const hp_pool *pool, struct slab_state *state)
 {
 	for (unsigned c = 0; c < SLAB_CLASSES; c++) {
 		struct slab_mag *mag = &state->mag[c];
 		mag->top = mag->base = state->entry[c];
-		mag->limit = mag->base + MAG_FIRST;
+		mag->limit = mag->base + pool->classes[c].magazine;
 		mag->slab1 = 0;
 		state->list[c] = 0;
 		state->empties[c] = 0;
@@ -141,9 +140,9 @@ static struct slab_state *state_begin(struct slab_state *state)
 	return state;
 }
 
-struct slab_state *slab_state_renew(struct slab_state *left)
+struct slab_state *slab_state_renew(const hp_pool *pool, struct slab_state *left)
 {
-	return left && left != &slab_nothing ? state_begin(left) : &slab_nothing;
+	return left && left != &slab_nothing ? state_begin(pool, left) : &slab_nothing;
 }
 
 struct slab_state *slab_state(struct participant *me)
@@ -153,7 +152,7 @@ struct slab_state *slab_state(struct participant *me)
 	if (os_map(NULL, sizeof(struct slab_state), PROT_READ | PROT_WRITE, OS_MAP_PRIVATE_ANON | OS_MAP_NORESERVE, -1, 0,
 	           &memory) < 0)
 		return NULL;
-	return me->slabs = state_begin(memory);
+	return me->slabs = state_begin(me->pool, memory);
 }
 
 /* Inside an operation, magazine empty, slab owned: fills it with what the slab has free, as far as there is room. Lower
@@ -213,8 +212,8 @@ bool slab_refill_own(struct participant *me, unsigned class)
 	struct slab_mag *mag = &state->mag[class];
 	uint32_t size = pool->classes[class].size;
 	if (state == &slab_nothing) return false;
-	if (mag->limit < mag->base + SLAB_MAG) /* used up: it is worth more */
-		mag->limit = mag->base + ((mag->limit - mag->base) * 2 < SLAB_MAG ? (mag->limit - mag->base) * 2 : SLAB_MAG);
+	size_t room = (size_t)(mag->limit - mag->base) * 2, most = pool->classes[class].magazine_most;
+	mag->limit = mag->base + (room == 0 ? pool->classes[class].magazine : room < most ? room : most); /* it is used up */
 	if (mag->slab1) {
 		if (load_slab(me, mag, &pool->slabs[mag->slab1 - 1], mag->slab1 - 1, size)) return true;
 		drop_current(me, mag);

@@ -12,8 +12,6 @@
 #include "pool/participant.h"
 #include "slab/class.h"
 
-#define SLAB_MAG 64u /* objects in a magazine at most */
-
 struct slab_entry {
 	char *object;
 	uint64_t where; /* address of its word of A, times 64, plus its bit */
@@ -31,7 +29,7 @@ struct slab_state {
 	uint32_t list[SLAB_CLASSES];   /* page + 1 of the first slab with free objects, linked by `next` */
 	uint16_t empties[SLAB_CLASSES]; /* pages of those in the list that had no live object when last seen */
 	uint32_t cursor[SLAB_CLASSES]; /* chunk where the summary was looked at last */
-	struct slab_entry entry[SLAB_CLASSES][SLAB_MAG + 1];
+	struct slab_entry entry[SLAB_CLASSES][SLAB_MAGAZINE + 1];
 };
 
 /* The state, with memory of its own: NULL when there is none to be had. */

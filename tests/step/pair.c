@@ -40,7 +40,7 @@ struct pair {
 static int64_t step_where(struct step_env *env, uint64_t x, uint64_t y)
 {
 	(void)env, (void)x, (void)y;
-	return (int64_t)(uintptr_t)participant_current;
+	return (int64_t)(uintptr_t)hp_thread_current;
 }
 
 /* Of a result that came without an error: what the model says now. */

@@ -1,0 +1,126 @@
+/* Caches: objects of one size, from slabs in the pool, named, the same for every process of the pool.
+ *
+ * Getting and putting by one thread costs no locked instruction; putting what another thread's slab holds costs one. Every
+ * thread has its own magazine of free objects, from its first call on, without registration. A process killed inside any
+ * call leaves the object free or out, nothing between. Objects of class POOL (the default) stay out until somebody puts them
+ * back; those of class PROCESS go back when the process that got them dies or detaches.
+ *
+ * Any thread and any signal handler may get (without waiting) and put. Nothing waits for another process, but for
+ * HP_CACHE_WAIT, and creating, opening and destroying, which wait like growth (pool.h).
+ *
+ * Origin: pool(9) and pool_cache(9) of the BSDs; `mp_cache_*` of TSLoad; the block pools of Netsys_mem. What differs from
+ * them: nothing is fatal, waiting has a timeout, the limit holds with magazines, and marks are what their names say. */
+#ifndef HUGEPOOL_CACHE_H
+#define HUGEPOOL_CACHE_H
+
+#include <hugepool/pool.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct hp_cache hp_cache; /* one process' handle */
+
+/* Options */
+#define HP_CACHE_ZERO 1u            /* objects are zero when got */
+#define HP_CACHE_LARGE_MAGAZINES 2u /* magazines begin at their full size, 64 objects */
+#define HP_CACHE_NO_MAGAZINES 4u    /* and these hold one */
+#define HP_CACHE_PROCESS 8u         /* class PROCESS */
+#define HP_CACHE_ON_NODE 16u        /* memory of `node` only */
+
+/* hp_cache_get */
+#define HP_CACHE_NOWAIT 0u    /* fail at once */
+#define HP_CACHE_WAIT 1u      /* wait until there is one */
+#define HP_CACHE_LIMITFAIL 2u /* with WAIT: fail at the hard limit, wait for memory */
+#define HP_CACHE_URGENT 4u    /* abort, with a message, when there is none: for callers that could only do so themselves */
+
+/* Called with nothing held, by the process that gets or gives back. Not 0 from the constructor: the object is not given
+ * out, and hp_cache_get fails with ECANCELED. */
+typedef int hp_ctor_fn(void *arg, void *object, unsigned flags);
+typedef void hp_dtor_fn(void *arg, void *object);
+
+struct hp_cache_options {
+	size_t struct_size;  /* sizeof this struct */
+	size_t size;         /* of an object, in bytes, 1 to 1,044,480 */
+	size_t align;        /* a power of two up to 4096; 0: 16, or 8 where the size is no multiple of 16 */
+	size_t align_offset; /* the byte of an object that is aligned; below align */
+	int node;            /* with HP_CACHE_ON_NODE */
+	unsigned flags;
+	/* Each process gives its own. An object is constructed when it is first got, and stays so while it is cached. A process
+	 * without the destructor never gives back memory in which objects are constructed. */
+	hp_ctor_fn *ctor;
+	hp_dtor_fn *dtor;
+	void *arg;
+};
+
+/* Makes a cache. `name`: 1 to 39 bytes. -EEXIST: there is one of that name. -EINVAL: options make no sense. -ENOSPC: 184
+ * caches a pool. -EROFS, -ENOMEM. A death leaves it made or not. */
+HP_API int hp_cache_create(hp_pool *pool, const char *name, const struct hp_cache_options *options, hp_cache **cache);
+
+/* Opens the cache of that name. `options` may be NULL: then without constructor and destructor; else only these are looked
+ * at, and size when it is not 0. -ENOENT: there is none; -EPROTO: it is of another size; -EINVAL: it was made with (or
+ * without) a constructor, and this process gives none (or one). */
+HP_API int hp_cache_open(hp_pool *pool, const char *name, const struct hp_cache_options *options, hp_cache **cache);
+
+/* Forgets the handle. The cache stays. No other thread may be using it. */
+HP_API void hp_cache_close(hp_cache *cache);
+
+/* Ends the cache for everybody, and closes the handle. -EBUSY: objects are out, and nothing has happened. What other
+ * processes do with it later fails with ESTALE. */
+HP_API int hp_cache_destroy(hp_cache *cache);
+
+/* An object; undefined content without HP_CACHE_ZERO and constructor. NULL with errno: ENOMEM no memory, EAGAIN the hard
+ * limit, ECANCELED the constructor refused, ESTALE the cache was destroyed, EROFS, EUSERS. */
+HP_API void *hp_cache_get(hp_cache *cache, unsigned flags);
+
+/* The same, waiting for at most `ns` nanoseconds: then ETIMEDOUT. Those who wait are served in the order they came. */
+HP_API void *hp_cache_get_timed(hp_cache *cache, unsigned flags, uint64_t ns);
+
+/* Puts an object back, from whatever process. -EINVAL: no address at which an object of this cache can begin. -ENOENT: an
+ * object of no or another cache. -EALREADY: it is not out. On an error nothing changes. */
+HP_API int hp_cache_put(hp_cache *cache, void *object);
+
+/* `n` objects: all (0) or none (-errno as hp_cache_get's errno). */
+HP_API int hp_cache_get_bulk(hp_cache *cache, unsigned flags, size_t n, void **objects);
+/* Puts back `n` objects. Returns 0, or the first error, with all others put back. */
+HP_API int hp_cache_put_bulk(hp_cache *cache, size_t n, void *const *objects);
+
+/* `n` contiguous objects, 1 to 64, got and put back as one. NULL with errno; EINVAL when a slab does not hold so many. */
+HP_API void *hp_cache_get_array(hp_cache *cache, unsigned flags, size_t n);
+HP_API int hp_cache_put_array(hp_cache *cache, void *first, size_t n);
+
+/* Makes sure that `n` more objects can be got without more memory: -ENOMEM when there is not enough, EAGAIN beyond the hard
+ * limit; what was reserved stays. */
+HP_API int hp_cache_prime(hp_cache *cache, size_t n);
+
+/* At most `n` objects are out at any time, in all processes together; 0: no limit. Never exceeded, and nobody is refused
+ * while fewer are out, wherever free ones are cached, but for those of a thread that is stopped inside a call. To be set while no
+ * objects are out (-EBUSY); raising it is possible at any time. -EINVAL: more than n are out already. -ENOSPC: more than
+ * the directory of 8,000 slabs can hold. `warning` goes to the pool's log when somebody fails or waits at the limit, at most once in
+ * `seconds`; NULL: no warning. */
+HP_API int hp_cache_set_hard_limit(hp_cache *cache, size_t n, const char *warning, unsigned seconds);
+
+/* Gives back all memory in which no object is out, of this thread, of sleeping and of dead ones: bytes, or -errno. */
+HP_API int64_t hp_cache_reclaim(hp_cache *cache);
+
+struct hp_cache_stats {
+	size_t struct_size;            /* sizeof this struct */
+	size_t size, stride;           /* of an object, and from one to the next */
+	uint64_t in_use;               /* objects that are out: exact on a cache at rest */
+	uint64_t cached;               /* free objects in slabs */
+	uint64_t slabs, bytes;         /* memory held */
+	uint64_t fails, waits, wakes;  /* since it was made */
+	uint64_t waiting;              /* threads right now */
+	uint64_t limit;
+};
+HP_API int hp_cache_stats(hp_cache *cache, struct hp_cache_stats *stats);
+
+/* Wakes the first who waits, when there may be something for him. Puts do that by themselves. */
+HP_API void hp_cache_wake(hp_cache *cache);
+
+HP_API const char *hp_cache_name(const hp_cache *cache);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
