@@ -42,6 +42,7 @@ static bool geometry_sane(const struct pool_geometry *g, const struct stat *cont
 	if (g->capacity == 0 || g->capacity % (g->chunk_pages * (uint64_t)HP_PAGE_SIZE)) return false;
 	if (g->capacity / (g->chunk_pages * (uint64_t)HP_PAGE_SIZE) != g->chunks) return false;
 	if (g->rung < HP_RUNG_1G || g->rung > HP_RUNG_4K) return false;
+	if (g->flags & ~(HP_POOL_FENCED | HP_POOL_NO_AUTOGROW | POOL_LAZY)) return false; /* above all not a private one */
 	if (g->page_size < HP_PAGE_SIZE || g->page_size & (g->page_size - 1) || g->capacity % g->page_size) return false;
 	if (g->rung <= HP_RUNG_2M && g->page_size != (uint64_t)page_size) return false;
 	pool_geometry_place(&again);
