@@ -8,9 +8,12 @@
  * stays allocated until somebody frees it (class POOL). Any thread may call; signal handlers as well, which no libc
  * promises. Nothing waits for another process, but for what growth waits (pool.h).
  *
- * `pool` NULL is the process' default pool, made at the first use: HUGEPOOL_SIZE bytes (K, M, G; else 1 GiB) of which
- * memory is committed as it is needed, on the pages HUGEPOOL_PAGES names (1g, 2m, thp, 4k; else the best there are) of the
- * node HUGEPOOL_NODE (else any).
+ * `pool` NULL is the process' default pool, made at the first use. It is a private one (HP_POOL_PRIVATE): its memory is the
+ * process' own and shared with nobody, and a forked child has a copy. HUGEPOOL_SIZE says how much it may become (bytes, or
+ * with K, M, G, T; else four times the machine's memory), HUGEPOOL_PAGES on which pages (1g, 2m, thp, 4k; else transparent
+ * huge pages where the kernel has them), HUGEPOOL_NODE on which node (else any). Memory is committed as it is needed, from
+ * the first touch on; huge pages of 1g and 2m before they are handed out. libhugepool_malloc.so is malloc on this pool, in
+ * programs that know nothing of it.
  *
  * Origin: `mp_malloc`, `mp_realloc`, `mp_free` of TSLoad's mempool, which aborted when memory ran out. */
 #ifndef HUGEPOOL_MALLOC_H
@@ -52,7 +55,8 @@ HP_API int hp_malloc_bulk(hp_pool *pool, size_t size, size_t count, void **block
  * 0, or the first error, with all the others freed. */
 HP_API int hp_free_bulk(hp_pool *pool, size_t count, void *const *blocks);
 
-/* The default pool, made when it is not there yet; NULL with errno when it cannot be made. */
+/* The default pool, made when it is not there yet; NULL with errno when it cannot be made: EINVAL when the environment asks
+ * for what makes no sense, else as hp_pool_create. */
 HP_API hp_pool *hp_pool_default(void);
 
 #ifdef __cplusplus
