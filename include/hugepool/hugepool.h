@@ -3,7 +3,9 @@
 #define HUGEPOOL_H
 
 #include <hugepool/backing.h>
+#include <hugepool/cache.h>
 #include <hugepool/inspect.h>
+#include <hugepool/malloc.h>
 #include <hugepool/page.h>
 #include <hugepool/pool.h>
 

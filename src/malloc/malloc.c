@@ -137,6 +137,7 @@ static __attribute__((noinline)) int free_slow(hp_pool *pool, void *block)
 	enum slab_found found = slab_find(pool, off, &slab, &index, &class);
 	if (found == SLAB_NONE) return hp_page_free(pool, block);
 	if (found == SLAB_WRONG) return -EINVAL;
+	if (class >= SLAB_MALLOC_CLASSES) return -ENOENT; /* an object of a cache */
 	struct participant *me = participant_peek(pool);
 	if (me && me->slabs != &slab_nothing) {
 		participant_begin(me);
@@ -148,7 +149,7 @@ static __attribute__((noinline)) int free_slow(hp_pool *pool, void *block)
 		if (untidy) slab_tidy(me, class);
 		if (mine) return gave != SLAB_NOT ? 0 : not_an_object(slab);
 	}
-	return slab_free_remote(pool, slab, index) ? 0 : not_an_object(slab);
+	return slab_free_remote(pool, slab, index >> 6, UINT64_C(1) << (index & 63)) ? 0 : not_an_object(slab);
 }
 
 /* Goes on inside an operation, where the slab has to be listed, or may be empty. */
@@ -169,7 +170,8 @@ int hp_free(hp_pool *pool, void *block)
 	if (participant_is_fast(me, pool)) {
 		hp_off off = (hp_off)((uintptr_t)block - (uintptr_t)pool->base);
 		if (likely(off < pool->capacity) && likely(participant_try_begin(me, slot))) {
-			if (slab_find(pool, off, &slab, &index, &class) == SLAB_OBJECT && likely(slab_is_mine(me, slab))) {
+			if (slab_find(pool, off, &slab, &index, &class) == SLAB_OBJECT && likely(class < SLAB_MALLOC_CLASSES) &&
+			    likely(slab_is_mine(me, slab))) {
 				enum slab_gave gave = slab_give(&me->slabs->mag[class], slab, index, block);
 				if (unlikely(gave == SLAB_RARE)) return free_rare(me, slab, class);
 				participant_end_fast(slot);
@@ -207,7 +209,7 @@ static size_t size_of(hp_pool *pool, const void *block, bool *object)
 		int64_t bytes = hp_page_size(pool, block);
 		return bytes > 0 ? (size_t)bytes : 0;
 	}
-	if (found == SLAB_WRONG || !slab_live(slab, index)) return 0;
+	if (found == SLAB_WRONG || class >= SLAB_MALLOC_CLASSES || !slab_live(slab, index)) return 0;
 	return pool->classes[class].size;
 }
 

@@ -34,7 +34,14 @@ void pool_geometry_place(struct pool_geometry *g)
 	at += page_up((uint64_t)g->chunks * g->chunk_pages * sizeof(pool_map));
 	g->summary_at = at;
 	at += page_up(g->chunks * sizeof(pool_summary));
-	g->slabs_at = at; /* last: most of it is never touched */
+	g->caches_at = at;
+	at += page_up(CACHES * sizeof(struct pool_cache));
+	g->waits_at = at;
+	at += page_up(g->slots * sizeof(struct pool_wait));
+	/* most of what follows is never touched */
+	g->places_at = at;
+	at += page_up(CACHES * CACHE_PLACES * sizeof(uint64_t));
+	g->slabs_at = at;
 	at += page_up(((uint64_t)g->chunks * g->chunk_pages + SLAB_GUARD) * sizeof(struct slab));
 	g->control_size = at;
 }
@@ -98,6 +105,9 @@ hp_pool *pool_handle_new(const struct pool_geometry *g, char *control)
 	pool->units = (struct parity_unit *)(void *)(control + g->units_at);
 	pool->map = (pool_map *)(void *)(control + g->map_at);
 	pool->summary = (pool_summary *)(void *)(control + g->summary_at);
+	pool->caches = (struct pool_cache *)(void *)(control + g->caches_at);
+	pool->waits = (struct pool_wait *)(void *)(control + g->waits_at);
+	pool->places = (_Atomic uint64_t *)(void *)(control + g->places_at);
 	pool->slabs = (struct slab *)(void *)(control + g->slabs_at) + SLAB_GUARD;
 	void *tables;
 	uint64_t table_bytes = page_up(SLAB_CLASSES * sizeof(struct slab_class)) + page_up(g->chunks * sizeof(uint16_t));
@@ -152,6 +162,11 @@ int pool_control_populate(char *control, const struct pool_geometry *g, uint32_t
 		if (error < 0) return error;
 	}
 	return 0;
+}
+
+int pool_control_populate_at(hp_pool *pool, const void *start, uint64_t bytes)
+{
+	return populate(pool->control, (uint64_t)((const char *)start - pool->control), bytes);
 }
 
 int pool_control_populate_slabs(hp_pool *pool, uint64_t page, uint32_t count)

@@ -7,6 +7,7 @@
 #define HUGEPOOL_POOL_LAYOUT_H
 
 #include "parity/layout.h"
+#include "cache/layout.h"
 #include "slab/layout.h"
 #include <stddef.h>
 
@@ -32,6 +33,7 @@ struct pool_geometry {
 	uint64_t numa_nodes;
 	/* bytes from the start of control */
 	uint64_t records_at, slots_at, chunks_at, hints_at, nodes_at, units_at, map_at, summary_at, slabs_at;
+	uint64_t caches_at, waits_at, places_at;
 	uint64_t lives_file[2], data_file[2]; /* device and inode: the files of one pool belong together */
 	char name[POOL_NAME_MAX];
 	uint64_t checksum; /* of all before it */
@@ -194,6 +196,10 @@ static inline uint64_t pool_layout_hash(void)
 		sizeof(struct slab),
 		offsetof(struct slab, r),
 		offsetof(struct slab, next),
+		sizeof(struct pool_cache),
+		sizeof(struct pool_wait),
+		CACHES,
+		CACHE_PLACES,
 		SLAB_OBJECTS,
 		offsetof(struct parity_unit, r),
 		offsetof(struct parity_unit, len),

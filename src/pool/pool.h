@@ -35,6 +35,9 @@ struct hp_pool {
 	pool_map *map;
 	struct slab *slabs;
 	pool_summary *summary;
+	struct pool_cache *caches;
+	struct pool_wait *waits;
+	_Atomic uint64_t *places;
 	struct slab_class *classes; /* SLAB_CLASSES of them */
 	_Atomic uint16_t *slabs_populated; /* a word a chunk, a bit for each page of its descriptors */
 	uint64_t table_bytes;              /* of both */
@@ -82,6 +85,8 @@ void pool_handle_free(hp_pool *pool);
 int pool_fd_note(struct pool_fd *note, int fd); /* remembers which file it is */
 bool pool_fd_intact(const struct pool_fd *note);
 
+/* A part of control that is used from now on, so that touching it cannot fail. */
+int pool_control_populate_at(hp_pool *pool, const void *start, uint64_t bytes);
 /* The descriptors of `count` pages, so that touching them cannot fail. */
 int pool_control_populate_slabs(hp_pool *pool, uint64_t page, uint32_t count);
 /* Populates the parts of control that chunks [from, to) need. */

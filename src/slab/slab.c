@@ -7,6 +7,7 @@
 #include "page/page.h"
 #include "pool/layers.h"
 #include "pool/recover.h"
+#include "cache/place.h"
 #include "os/os.h"
 #include <errno.h>
 #include <string.h>
@@ -14,6 +15,7 @@
 
 #define KEEP_PAGES 16u   /* in slabs without objects that a thread keeps of a class, */
 #define UNTIDY_PAGES 64u /* once it has had so many */
+#define ROUNDS 64        /* before giving up on owners that are always busy */
 
 /* ---- one slab ---- */
 
@@ -99,22 +101,56 @@ static uint64_t by_record(const hp_pool *pool, uint64_t old)
 	return ctl_make(CTL_RECOVERING, (pool->record + 1) | NOT_A_SLOT, pool->record_generation, old);
 }
 
-/* Ends a slab whose control word is `seen`, if that still holds and nothing lives in it: its pages go back. */
-static bool slab_end(hp_pool *pool, struct slab *slab, uint32_t page, uint64_t seen)
+static _Atomic uint8_t *built_of(struct slab *slab)
 {
+	return (_Atomic uint8_t *)(void *)(slab + 1);
+}
+
+/* Constructed objects in a slab that we hold alone: destroyed, each at most once whenever we die. */
+static void destroy_objects(hp_pool *pool, struct slab *slab, uint32_t page)
+{
+	unsigned objects = objects_of(slab);
+	const struct slab_class *known = &pool->classes[atomic_load_explicit(&slab->class, memory_order_relaxed)];
+	char *object = pool->base + (uint64_t)page * HP_PAGE_SIZE + atomic_load_explicit(&slab->first, memory_order_relaxed);
+	for (unsigned i = 0; i < objects; i++, object += known->size) {
+		if (!atomic_load_explicit(&built_of(slab)[i], memory_order_relaxed)) continue;
+		atomic_store_explicit(&built_of(slab)[i], 0, memory_order_release);
+		if (known->dtor) known->dtor(known->arg, object);
+	}
+}
+
+static bool has_built(struct slab *slab)
+{
+	unsigned objects = objects_of(slab), any = 0;
+	for (unsigned i = 0; i < objects; i++) any |= atomic_load_explicit(&built_of(slab)[i], memory_order_relaxed);
+	return any;
+}
+
+/* Ends a slab whose control word is `seen`, if that still holds and nothing lives in it: its pages go back. `destroy`: the
+ * caller may call destructors; slabs with constructed objects stay otherwise, and where the destructor is not known. */
+static bool slab_end(hp_pool *pool, struct slab *slab, uint32_t page, uint64_t seen, bool destroy)
+{
+	unsigned class = atomic_load_explicit(&slab->class, memory_order_relaxed);
+	unsigned extra = atomic_load_explicit(&slab->extra, memory_order_relaxed);
+	bool built = extra & SLAB_BUILT && has_built(slab);
+	if (built && !(destroy && pool->classes[class].built)) return false;
 	/* commit: nobody's to allocate from any more. The word was read before we looked, so nobody has since. */
 	if (!is_empty(slab) || !atomic_compare_exchange_strong(&slab->ctl, &seen, by_record(pool, seen))) return false;
+	if (built) destroy_objects(pool, slab, page);
 	unsigned len = atomic_load_explicit(&pool->units[page >> pool->page_shift_chunk].len[page & (pool->chunk_pages - 1)],
 	                                    memory_order_relaxed);
 	unsigned pages = parity_len(len & PARITY_LEN_MASK, (unsigned)page & (pool->chunk_pages - 1), pool->chunk_pages);
 	for (unsigned i = 0; i < pages; i++) atomic_store_explicit(&pool->map[page + i], 0, memory_order_relaxed);
-	return page_free_typed(pool, page) == 0;
+	uint64_t place = cache_place_read(pool, class, extra & SLAB_NO_PLACE);
+	bool freed = page_free_typed(pool, page) == 0;
+	if (place) cache_place_free(pool, class, extra & SLAB_NO_PLACE, place);
+	return freed;
 }
 
 /* Gives a slab to nobody, with what others need to find it; an empty one ends. */
-static void slab_release(hp_pool *pool, struct slab *slab, uint32_t page, uint64_t seen)
+static void slab_release(hp_pool *pool, struct slab *slab, uint32_t page, uint64_t seen, bool destroy)
 {
-	if (pool->joined == participant_fork_generation() && slab_end(pool, slab, page, seen)) return;
+	if (pool->joined == participant_fork_generation() && slab_end(pool, slab, page, seen, destroy)) return;
 	if (has_free(slab))
 		note_in_summary(pool, slab, page);
 	else
@@ -306,7 +342,7 @@ static void purge(struct participant *me, unsigned class, unsigned keep)
 		next = next_of(pool, slab);
 		uint64_t seen = atomic_load_explicit(&slab->ctl, memory_order_acquire);
 		if (ctl_state(seen) != CTL_OWNED || ctl_who(seen) != me->who) break;
-		slab_release(pool, slab, at - 1, seen);
+		slab_release(pool, slab, at - 1, seen, true);
 	}
 }
 
@@ -324,26 +360,70 @@ void slab_tidy(struct participant *me, unsigned class)
 	participant_let_go(me);
 }
 
+static int make_slab(struct participant *me, unsigned class, bool keep);
+
 /* ---- freeing by others ---- */
 
-bool slab_free_remote(hp_pool *pool, struct slab *slab, unsigned index)
+uint64_t slab_free_remote(hp_pool *pool, struct slab *slab, unsigned w, uint64_t bits)
 {
-	_Atomic uint64_t *word = &slab->r[index >> 6];
-	uint64_t a = atomic_load_explicit(&slab->a[index >> 6], memory_order_acquire);
-	uint64_t r = atomic_load_explicit(word, memory_order_relaxed), bit = UINT64_C(1) << (index & 63);
+	_Atomic uint64_t *word = &slab->r[w];
+	uint64_t a = atomic_load_explicit(&slab->a[w], memory_order_acquire);
+	uint64_t r = atomic_load_explicit(word, memory_order_relaxed);
 	do {
-		if (unlikely(!((a ^ r) & bit))) return false;
-		/* commit: as in parity_free_remote */
-	} while (!atomic_compare_exchange_weak_explicit(word, &r, r ^ bit, memory_order_release, memory_order_relaxed));
+		bits &= a ^ r;
+		if (unlikely(!bits)) return 0;
+		/* commit: as in parity_free_remote, for all of them at once */
+	} while (!atomic_compare_exchange_weak_explicit(word, &r, r ^ bits, memory_order_release, memory_order_relaxed));
 	/* Hints from here on: the slab may be another by now. */
 	uint32_t page = (uint32_t)(slab - pool->slabs);
 	if (atomic_load_explicit(&slab->noted, memory_order_relaxed) == SLAB_UNKNOWN) note_in_summary(pool, slab, page);
-	if (unlikely(((a ^ r) & ~bit) == 0)) {
+	if (unlikely(((a ^ r) & ~bits) == 0)) {
 		uint64_t seen = atomic_load_explicit(&slab->ctl, memory_order_acquire);
 		if (ctl_state(seen) == CTL_UNOWNED && pool->joined == participant_fork_generation() && is_empty(slab))
-			slab_end(pool, slab, page, seen);
+			slab_end(pool, slab, page, seen, false);
 	}
-	return true;
+	return bits;
+}
+
+/* Inside an operation: a run of n objects in one word of a slab of ours, which no magazine holds. */
+static char *take_run(struct participant *me, struct slab *slab, unsigned class, unsigned n)
+{
+	unsigned objects = objects_of(slab);
+	for (unsigned w = 0; w * 64 < objects; w++) {
+		uint64_t runs = parity_runs(free_in(slab, w, objects), n);
+		if (!runs) continue;
+		unsigned bit = (unsigned)__builtin_ctzll(runs);
+		uint64_t a = atomic_load_explicit(&slab->a[w], memory_order_relaxed);
+		/* commit: all of them */
+		atomic_store_explicit(&slab->a[w], a ^ parity_mask(bit, n), memory_order_release);
+		return me->pool->base + (uint64_t)(slab - me->pool->slabs) * HP_PAGE_SIZE +
+		       atomic_load_explicit(&slab->first, memory_order_relaxed) +
+		       (uint64_t)(w * 64 + bit) * me->pool->classes[class].size;
+	}
+	return NULL;
+}
+
+int slab_take_run(struct participant *me, unsigned class, unsigned n, char **first)
+{
+	hp_pool *pool = me->pool;
+	if (!slab_state(me)) return -ENOMEM;
+	for (unsigned round = 0; round < ROUNDS; round++) {
+		struct slab_mag *mag = &me->slabs->mag[class];
+		participant_begin(me);
+		empty_magazine(me, class); /* a run must have no object in it */
+		*first = mag->slab1 ? take_run(me, &pool->slabs[mag->slab1 - 1], class, n) : NULL;
+		for (uint32_t at = me->slabs->list[class], steps = 0; at && !*first && steps < page_limit(pool); steps++) {
+			struct slab *slab = &pool->slabs[at - 1];
+			if (!slab_is_mine(me, slab) || slab->class != class) break;
+			*first = take_run(me, slab, class, n);
+			at = next_of(pool, slab);
+		}
+		participant_end(me);
+		if (*first) return 0;
+		int error = make_slab(me, class, true);
+		if (error < 0) return error;
+	}
+	return -ENOMEM;
 }
 
 /* ---- finding, making ---- */
@@ -353,6 +433,7 @@ struct wanted {
 	unsigned class;
 	uint32_t size;
 	bool take, others, found;
+	unsigned skipped;
 	struct take_want *list;
 	uint32_t *page;
 	unsigned count;
@@ -362,11 +443,14 @@ struct wanted {
 
 static int try_slab(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 {
-	(void)pool;
 	struct wanted *want = arg;
 	struct participant *me = want->me;
 	struct slab_mag *mag = &me->slabs->mag[want->class];
 	if (atomic_load_explicit(&slab->class, memory_order_relaxed) != want->class || !has_free(slab)) return 0;
+	/* objects of class PROCESS are no other process' */
+	if (pool->classes[want->class].process &&
+	    atomic_load_explicit(&pool->chunks[page >> pool->page_shift_chunk].tag, memory_order_acquire) != page_tag(pool))
+		return 0;
 	uint64_t seen = atomic_load_explicit(&slab->ctl, memory_order_acquire);
 	if (ctl_state(seen) == CTL_OWNED && ctl_who(seen) != me->who) {
 		want->others = true;
@@ -426,18 +510,18 @@ static bool from_anywhere(struct wanted *want, bool take)
 	struct take_want list[TAKE_SLABS];
 	uint32_t page[TAKE_SLABS];
 	bool mine[TAKE_SLABS];
-	unsigned skipped = 0;
 	want->take = take;
+	want->skipped = 0;
 	want->list = list;
 	want->page = page;
 	want->count = 0;
 	if (visit_slabs(pool, 0, pool_top(pool), try_slab, want)) return true;
 	if (!take || !want->count) return false;
-	take_units(want->me, list, want->count, mine, &skipped);
+	take_units(want->me, list, want->count, mine, &want->skipped);
 	for (unsigned k = 0; k < want->count; k++) {
 		if (!mine[k]) continue;
 		uint64_t ours = ctl_make(CTL_OWNED, want->me->who >> 16, want->me->who & 0xffff, list[k].seen);
-		slab_release(pool, &pool->slabs[page[k]], page[k], ours);
+		slab_release(pool, &pool->slabs[page[k]], page[k], ours, true);
 	}
 	want->take = false;
 	return visit_slabs(pool, 0, pool_top(pool), try_slab, want);
@@ -454,48 +538,74 @@ static int populate(hp_pool *pool, uint32_t page)
 	return error;
 }
 
+struct making {
+	unsigned class, place;
+	uint16_t objects;
+};
+
 /* Right before the run becomes live, inside an operation of the page layer. */
 static void prepare(struct participant *me, const struct page_want *want, uint64_t page)
 {
 	hp_pool *pool = me->pool;
 	struct slab *slab = &pool->slabs[page];
-	unsigned class = *(const unsigned *)want->arg;
+	const struct making *making = want->arg;
+	unsigned class = making->class;
 	const struct slab_class *known = &pool->classes[class];
 	populate(pool, (uint32_t)page); /* failing here means a late fault, which is what the kernel then decides about */
 	uint64_t old = atomic_load_explicit(&slab->ctl, memory_order_relaxed);
 	atomic_store_explicit(&slab->ctl, by_record(pool, old), memory_order_relaxed);
 	atomic_store_explicit(&slab->class, (uint8_t)class, memory_order_relaxed);
-	atomic_store_explicit(&slab->first, (uint16_t)((old >> 4) % known->colours * known->step * 16), memory_order_relaxed);
-	atomic_store_explicit(&slab->objects, known->objects, memory_order_relaxed);
+	atomic_store_explicit(&slab->first, (uint16_t)(known->lead + (old >> 4) % known->colours * known->step), memory_order_relaxed);
+	atomic_store_explicit(&slab->objects, making->objects, memory_order_relaxed);
+	atomic_store_explicit(&slab->extra, (uint16_t)(making->place | (known->built ? SLAB_BUILT : 0)), memory_order_relaxed);
+	for (unsigned i = 0; known->built && i < known->objects; i++)
+		atomic_store_explicit(&built_of(slab)[i], 0, memory_order_relaxed);
+	if (making->place != SLAB_NO_PLACE) cache_place_set(pool, class, making->place, (uint32_t)page, true);
 	atomic_store_explicit(&slab->noted, SLAB_UNKNOWN, memory_order_relaxed);
 	for (unsigned w = 0; w < SLAB_WORDS; w++) /* nothing lives, whatever R has come to */
 		atomic_store_explicit(&slab->a[w], atomic_load_explicit(&slab->r[w], memory_order_relaxed), memory_order_relaxed);
 }
 
-static int make_slab(struct participant *me, unsigned class)
+/* keep: it is not for the magazine. -EAGAIN: the cache's limit, or it has just been given one. */
+static int make_slab(struct participant *me, unsigned class, bool keep)
 {
 	hp_pool *pool = me->pool;
 	const struct slab_class *known = &pool->classes[class];
-	struct page_want want = {
-		.pages = known->pages, .node = -1, .type = PAGE_TYPE_SLAB, .prepare = prepare, .arg = &class};
+	struct making making = {.class = class, .place = SLAB_NO_PLACE, .objects = known->objects};
+	struct page_want want = {.pages = known->pages,
+	                         .node = known->on_node ? known->node : -1,
+	                         .strict = known->on_node,
+	                         .process = known->process,
+	                         .type = PAGE_TYPE_SLAB,
+	                         .prepare = prepare,
+	                         .arg = &making};
 	int64_t page;
-	int error = page_search(me, &want, &page);
+	int error = known->cache ? cache_place_claim(pool, class, &making.place, &making.objects) : 0;
 	if (error < 0) return error;
+	error = page_search(me, &want, &page);
+	if (error < 0) {
+		if (making.place != SLAB_NO_PLACE) cache_place_unclaim(pool, class, making.place);
+		return error;
+	}
 	struct slab *slab = &pool->slabs[page];
 	int first = atomic_load_explicit(&slab->first, memory_order_relaxed);
 	for (unsigned i = 0; i < known->pages; i++)
 		atomic_store_explicit(&pool->map[(uint64_t)page + i],
-		                      map_make(known->reciprocal, ((int)(i * HP_PAGE_SIZE) - first) / 16, class, i),
+		                      map_make(known->reciprocal, (int)(i * HP_PAGE_SIZE / 16) - first / 16, class, i),
 		                      memory_order_relaxed);
 	participant_begin(me);
 	uint64_t old = atomic_load_explicit(&slab->ctl, memory_order_relaxed);
 	/* commit: a slab, and ours. Before it the run goes back when our record is recovered. */
 	atomic_store_explicit(&slab->ctl, ctl_make(CTL_OWNED, me->who >> 16, me->who & 0xffff, old), memory_order_release);
 	struct slab_mag *mag = &me->slabs->mag[class];
-	if (mag->top != mag->base || !load_slab(me, mag, slab, (uint32_t)page, known->size))
-		list_slab(me, slab, class); /* a signal handler was here */
+	/* a cache that has been given a limit, or ended, since we looked: whoever did that sees the slab, or we see it */
+	bool wanted = !known->cache || cache_place_holds(pool, class, making.place);
+	if (wanted && (keep || mag->top != mag->base || !load_slab(me, mag, slab, (uint32_t)page, known->size)))
+		list_slab(me, slab, class); /* or a signal handler was here */
 	participant_end(me);
-	return 0;
+	if (!wanted) slab_release(pool, slab, (uint32_t)page, atomic_load(&slab->ctl), true);
+	if (making.place != SLAB_NO_PLACE) cache_place_set(pool, class, making.place, (uint32_t)page, false);
+	return wanted ? 0 : -EAGAIN;
 }
 
 int slab_refill(struct participant *me, unsigned class)
@@ -506,13 +616,127 @@ int slab_refill(struct participant *me, unsigned class)
 	participant_begin(me);
 	bool found = me->slabs->mag[class].top != me->slabs->mag[class].base || slab_refill_own(me, class);
 	participant_end(me);
-	if (found) return 0;
-	if (from_summary(&want)) return 0;
-	int error = make_slab(me, class);
-	if (error == 0) return 0;
-	slab_purge(me, SLAB_CLASSES); /* empty slabs of other classes are pages, too */
-	if (from_anywhere(&want, false) || make_slab(me, class) == 0 || from_anywhere(&want, true)) return 0;
-	return make_slab(me, class) == 0 ? 0 : error;
+	if (found || from_summary(&want)) return 0;
+	int error = make_slab(me, class, false);
+	if (error == 0 || (error != -ENOMEM && error != -EAGAIN)) return error;
+	/* empty slabs of other classes are pages, too */
+	if (error == -ENOMEM) slab_purge(me, SLAB_CLASSES);
+	for (unsigned round = 0; round < ROUNDS; round++) {
+		if (from_anywhere(&want, false) || (error = make_slab(me, class, false)) == 0 || from_anywhere(&want, true)) return 0;
+		if (!want.skipped) break;
+		os_yield(); /* owners in the middle of an operation */
+	}
+	return error;
+}
+
+/* ---- what caches ask ---- */
+
+struct census {
+	unsigned class;
+	struct participant *me;
+	struct slab_census *sum;
+	struct take_want *list;
+	uint32_t *page;
+	unsigned count;
+};
+
+static int count_slab(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
+{
+	struct census *census = arg;
+	unsigned objects = objects_of(slab), live = 0;
+	if (atomic_load_explicit(&slab->class, memory_order_relaxed) != census->class) return 0;
+	for (unsigned w = 0; w * 64 < objects; w++)
+		live += (objects - w * 64 < 64 ? objects - w * 64 : 64) - (unsigned)__builtin_popcountll(free_in(slab, w, objects));
+	unsigned state = ctl_state(atomic_load_explicit(&slab->ctl, memory_order_acquire));
+	if (state != CTL_OWNED && state != CTL_UNOWNED) return 0;
+	census->sum->slabs++;
+	census->sum->live += live;
+	census->sum->free += objects - live;
+	if ((atomic_load_explicit(&slab->extra, memory_order_relaxed) & SLAB_NO_PLACE) == SLAB_NO_PLACE)
+		census->sum->unplaced++;
+	(void)pool;
+	(void)page;
+	return 0;
+}
+
+void slab_census(hp_pool *pool, unsigned class, struct slab_census *sum)
+{
+	struct census census = {.class = class, .sum = sum};
+	*sum = (struct slab_census){0};
+	visit_slabs(pool, 0, pool_top(pool), count_slab, &census);
+}
+
+static int end_empty(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
+{
+	struct census *census = arg;
+	if (atomic_load_explicit(&slab->class, memory_order_relaxed) != census->class || !is_empty(slab)) return 0;
+	uint64_t seen = atomic_load_explicit(&slab->ctl, memory_order_acquire);
+	if (ctl_state(seen) == CTL_UNOWNED && slab_end(pool, slab, page, seen, true)) census->sum->slabs++;
+	if (ctl_state(seen) == CTL_OWNED && ctl_who(seen) != census->me->who && census->count < TAKE_SLABS) {
+		census->page[census->count] = page;
+		census->list[census->count++] = (struct take_want){.ctl = &slab->ctl, .seen = seen};
+	}
+	return census->count == TAKE_SLABS;
+}
+
+uint64_t slab_reclaim(struct participant *me, unsigned class)
+{
+	hp_pool *pool = me->pool;
+	struct take_want list[TAKE_SLABS];
+	uint32_t page[TAKE_SLABS];
+	bool mine[TAKE_SLABS];
+	struct slab_census sum, before;
+	unsigned moved = 1;
+	slab_census(pool, class, &before);
+	slab_purge(me, class);
+	while (moved) { /* until a pass finds nothing that could be had */
+		struct census census = {.class = class, .me = me, .sum = &sum, .list = list, .page = page};
+		unsigned skipped = 0;
+		moved = 0;
+		visit_slabs(pool, 0, pool_top(pool), end_empty, &census);
+		if (!census.count) break;
+		take_units(me, list, census.count, mine, &skipped);
+		for (unsigned k = 0; k < census.count; k++) {
+			if (!mine[k]) continue;
+			moved++;
+			slab_release(pool, &pool->slabs[page[k]], page[k],
+			             ctl_make(CTL_OWNED, me->who >> 16, me->who & 0xffff, list[k].seen), true);
+		}
+	}
+	slab_census(pool, class, &sum);
+	return before.slabs > sum.slabs ? before.slabs - sum.slabs : 0;
+}
+
+int slab_prime(struct participant *me, unsigned class, uint64_t objects)
+{
+	struct slab_census sum;
+	if (!slab_state(me)) return -ENOMEM;
+	for (;;) {
+		slab_census(me->pool, class, &sum);
+		if (sum.free >= objects) return 0;
+		uint64_t slabs = (objects - sum.free + me->pool->classes[class].objects - 1) / me->pool->classes[class].objects;
+		for (; slabs; slabs--) {
+			int error = make_slab(me, class, true);
+			if (error < 0) return error;
+		}
+	}
+}
+
+bool slab_is_built(struct slab *slab, unsigned index)
+{
+	return atomic_load_explicit(&built_of(slab)[index], memory_order_acquire);
+}
+
+void slab_set_built(struct slab *slab, unsigned index)
+{
+	atomic_store_explicit(&built_of(slab)[index], 1, memory_order_release);
+}
+
+bool slab_at_place(hp_pool *pool, uint32_t page, unsigned class, unsigned place)
+{
+	struct slab *slab = page < page_limit(pool) ? slab_at(pool, page) : NULL;
+	return slab && atomic_load_explicit(&slab->class, memory_order_relaxed) == class &&
+	       (atomic_load_explicit(&slab->extra, memory_order_relaxed) & SLAB_NO_PLACE) == place;
 }
 
 /* ---- what the pool asks ---- */
@@ -520,7 +744,8 @@ int slab_refill(struct participant *me, unsigned class)
 static int release_if_owned(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 {
 	uint64_t seen = atomic_load_explicit(&slab->ctl, memory_order_acquire);
-	if (ctl_state(seen) == CTL_OWNED && ctl_who(seen) == *(const uint32_t *)arg) slab_release(pool, slab, page, seen);
+	if (ctl_state(seen) == CTL_OWNED && ctl_who(seen) == *(const uint32_t *)arg)
+		slab_release(pool, slab, page, seen, false);
 	return 0;
 }
 
@@ -560,7 +785,8 @@ static void reread(struct participant *me, bool marked)
 static int finish_half(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 {
 	uint64_t seen = atomic_load_explicit(&slab->ctl, memory_order_acquire);
-	if (ctl_state(seen) == CTL_RECOVERING && ctl_who(seen) == *(const uint32_t *)arg) slab_end(pool, slab, page, seen);
+	if (ctl_state(seen) == CTL_RECOVERING && ctl_who(seen) == *(const uint32_t *)arg)
+		slab_end(pool, slab, page, seen, true);
 	return 0;
 }
 

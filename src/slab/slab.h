@@ -41,23 +41,29 @@ static inline bool slab_is_mine(const struct participant *me, const struct slab 
 	return ctl_who(atomic_load_explicit(&slab->ctl, memory_order_relaxed)) == me->who;
 }
 
-/* Which object of which slab an offset is: SLAB_NONE where the page is not a slab's, SLAB_WRONG where no object can
+/* Which object of which slab an offset is (skew: of object 0, in bytes beyond 16): SLAB_NONE where the page is not a slab's, SLAB_WRONG where no object can
  * begin. Believes nothing: whatever the map says, the descriptor lies in the control file, and index is below
  * SLAB_OBJECTS. */
 enum slab_found { SLAB_NONE, SLAB_WRONG, SLAB_OBJECT };
-static inline enum slab_found slab_find(const hp_pool *pool, hp_off off, struct slab **slab, unsigned *index,
-                                        unsigned *class)
+static inline enum slab_found slab_find_skewed(const hp_pool *pool, hp_off off, uint32_t skew, struct slab **slab,
+                                               unsigned *index, unsigned *class)
 {
 	uint64_t map = atomic_load_explicit(&pool->map[off >> 12], memory_order_relaxed);
 	uint32_t back1 = (uint8_t)map, reciprocal = (uint32_t)(map >> 32);
 	if (unlikely(!back1)) return SLAB_NONE;
-	uint32_t at = ((uint32_t)off & (HP_PAGE_SIZE - 1)) + (uint32_t)((int32_t)(int16_t)(map >> 16) * 16);
+	uint32_t at = ((uint32_t)off & (HP_PAGE_SIZE - 1)) + (uint32_t)((int32_t)(int16_t)(map >> 16) * 16) - skew;
 	/* exact for all sizes and slabs there are: the low half is below the reciprocal only for multiples of the size */
 	uint64_t product = (uint64_t)at * reciprocal;
 	*slab = pool->slabs + (int64_t)((off >> 12) + 1 - back1);
 	*index = (unsigned)(product >> 32);
 	*class = (uint8_t)(map >> 8);
 	return likely((uint32_t)product < reciprocal && product >> 32 < SLAB_OBJECTS) ? SLAB_OBJECT : SLAB_WRONG;
+}
+
+static inline enum slab_found slab_find(const hp_pool *pool, hp_off off, struct slab **slab, unsigned *index,
+                                        unsigned *class)
+{
+	return slab_find_skewed(pool, off, 0, slab, index, class);
 }
 
 static inline bool slab_live(const struct slab *slab, unsigned i)
@@ -105,8 +111,10 @@ static inline enum slab_gave slab_give(struct slab_mag *mag, struct slab *slab, 
 /* The slab has something free again, or perhaps nothing else: true when slab_tidy is to be called after the operation. */
 bool slab_given(struct participant *me, struct slab *slab, unsigned class);
 
-/* By anybody, outside of operations, with one compare-and-swap: false when the object is not live. */
-bool slab_free_remote(hp_pool *pool, struct slab *slab, unsigned index);
+/* By anybody, outside of operations, with one compare-and-swap: frees those objects of word w that are live, and says which. */
+uint64_t slab_free_remote(hp_pool *pool, struct slab *slab, unsigned w, uint64_t bits);
+/* Outside of operations: n contiguous objects, 1 to 64, as one. 0 or -errno. */
+int slab_take_run(struct participant *me, unsigned class, unsigned n, char **first);
 
 /* Inside an operation: fills the class' magazine, which is empty, from what the thread owns and knows of. */
 bool slab_refill_own(struct participant *me, unsigned class);
@@ -118,5 +126,18 @@ int slab_refill(struct participant *me, unsigned class);
 void slab_purge(struct participant *me, unsigned class);
 /* The same down to a few. */
 void slab_tidy(struct participant *me, unsigned class);
+/* For caches; outside of operations. */
+struct slab_census {
+	uint64_t slabs, live, free, unplaced;
+};
+void slab_census(hp_pool *pool, unsigned class, struct slab_census *sum);
+/* Ends all slabs of a class without live objects that are anybody's to be had: how many. */
+uint64_t slab_reclaim(struct participant *me, unsigned class);
+/* Makes slabs until so many objects are free. */
+int slab_prime(struct participant *me, unsigned class, uint64_t objects);
+bool slab_is_built(struct slab *slab, unsigned index);
+void slab_set_built(struct slab *slab, unsigned index); /* by who holds the object */
+/* Does a slab of that class begin there that has that place in the directory? */
+bool slab_at_place(hp_pool *pool, uint32_t page, unsigned class, unsigned place);
 
 #endif

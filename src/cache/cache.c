@@ -1,0 +1,307 @@
+/* Making, opening, ending caches; limits and numbers. What changes the table of caches does so under the growth lock, which
+ * is taken over from the dead: an entry found half made or half ended under the lock is one of a dead process. */
+#include "cache/cache.h"
+#include "pool/recover.h"
+#include "os/os.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define FLAGS (HP_CACHE_ZERO | HP_CACHE_LARGE_MAGAZINES | HP_CACHE_NO_MAGAZINES | HP_CACHE_PROCESS | HP_CACHE_ON_NODE)
+
+static size_t name_length(const char *name)
+{
+	size_t length = name ? strnlen(name, CACHE_NAME_MAX) : 0;
+	return length < CACHE_NAME_MAX ? length : 0;
+}
+
+static bool same_name(const struct pool_cache *shared, const char *name)
+{
+	return strncmp(shared->name, name, CACHE_NAME_MAX) == 0;
+}
+
+/* Checks the options, and says how objects of that cache lie. */
+static bool fit(struct slab_class *class, uint64_t size, uint32_t align, uint32_t offset, uint32_t flags, uint32_t node,
+                bool constructed)
+{
+	if (size == 0 || size > 255 * 4096 || flags & ~FLAGS || align & (align - 1) || align > 4096 || align < 8) return false;
+	if (offset >= align || (flags & HP_CACHE_ON_NODE && node >= HP_MAX_NODES)) return false;
+	if ((flags & HP_CACHE_LARGE_MAGAZINES && flags & HP_CACHE_NO_MAGAZINES)) return false;
+	uint64_t apart = (size + align - 1) / align * align;
+	if (apart < 16) apart = 16;
+	*class = (struct slab_class){0};
+	if (apart > 255 * 4096 || !slab_class_fit(class, (uint32_t)apart, align, offset, constructed)) return false;
+	class->process = flags & HP_CACHE_PROCESS;
+	class->on_node = flags & HP_CACHE_ON_NODE;
+	class->node = (uint8_t)node;
+	if (flags & HP_CACHE_LARGE_MAGAZINES) class->magazine = SLAB_MAGAZINE;
+	if (flags & HP_CACHE_NO_MAGAZINES) class->magazine = class->magazine_most = 1;
+	return true;
+}
+
+/* This process' view of a live entry. */
+static int handle_new(hp_pool *pool, unsigned i, const struct hp_cache_options *options, hp_cache **out)
+{
+	struct pool_cache *shared = &pool->caches[i];
+	struct slab_class class;
+	hp_cache *cache = calloc(1, sizeof *cache);
+	if (!cache) return -ENOMEM;
+	if (!fit(&class, shared->size, shared->align, shared->align_offset, shared->flags, shared->node, shared->constructed)) {
+		free(cache);
+		return -EBADMSG;
+	}
+	*cache = (struct hp_cache){.base = pool->base,
+	                           .capacity = pool->capacity,
+	                           .map = pool->map,
+	                           .slabs = pool->slabs,
+	                           .waiting = &shared->waiting,
+	                           .class = CACHE_FIRST_CLASS + i,
+	                           .skew = class.lead & 15,
+	                           .pool = pool,
+	                           .shared = shared,
+	                           .generation = cache_generation(atomic_load(&shared->word)),
+	                           .flags = shared->flags,
+	                           .size = shared->size};
+	cache->fast = cache;
+	class.cache = shared;
+	class.generation = cache->generation;
+	if (options) {
+		cache->ctor = options->ctor;
+		cache->arg = options->arg;
+		class.dtor = options->dtor;
+		class.arg = options->arg;
+	}
+	if (!cache->ctor && !(cache->flags & (HP_CACHE_ZERO | HP_CACHE_PROCESS))) cache->fast = pool;
+	pool->classes[cache->class] = class;
+	*out = cache;
+	return 0;
+}
+
+/* Under the lock: what the dead left half done is nothing. */
+static void settle(struct pool_cache *shared)
+{
+	uint64_t word = atomic_load(&shared->word);
+	if (cache_state(word) == CACHE_MAKING)
+		atomic_store(&shared->word, cache_word(CACHE_FREE, cache_generation(word) + 1));
+	if (cache_state(word) == CACHE_ENDING) atomic_store(&shared->word, cache_word(CACHE_LIVE, cache_generation(word)));
+}
+
+/* Under the lock: the entry of that name, or -1; a free one in *room, or -1. */
+static int find(hp_pool *pool, const char *name, int *room)
+{
+	int found = -1;
+	*room = -1;
+	for (unsigned i = 0; i < CACHES; i++) {
+		struct pool_cache *shared = &pool->caches[i];
+		settle(shared);
+		enum cache_state state = cache_state(atomic_load(&shared->word));
+		if (state == CACHE_LIVE && same_name(shared, name)) found = (int)i;
+		if (state == CACHE_FREE && *room < 0) *room = (int)i;
+	}
+	return found;
+}
+
+static int lock(hp_pool *pool)
+{
+	int error;
+	if (pool->observer) return -EROFS;
+	if (!participant_get(pool, &error)) return error;
+	if ((error = pool_control_populate_at(pool, pool->caches, CACHES * sizeof *pool->caches)) < 0) return error;
+	return growth_lock(pool) < 0 ? -ENOMEM : 0;
+}
+
+int hp_cache_create(hp_pool *pool, const char *name, const struct hp_cache_options *options, hp_cache **cache)
+{
+	struct slab_class class;
+	if (!pool || !cache || !options || !name_length(name) || options->struct_size < sizeof *options) return -EINVAL;
+	uint32_t align = options->align ? (uint32_t)options->align : options->size % 16 ? 8 : 16;
+	if (options->align > 4096 || options->align_offset > 4096 || (options->dtor && !options->ctor)) return -EINVAL;
+	if (options->flags & HP_CACHE_ON_NODE && (options->node < 0 || options->node >= HP_MAX_NODES)) return -EINVAL;
+	if (!fit(&class, options->size, align, (uint32_t)options->align_offset, options->flags, (uint32_t)options->node,
+	         options->ctor != NULL))
+		return -EINVAL;
+	int room, error = lock(pool);
+	if (error < 0) return error;
+	if (find(pool, name, &room) >= 0)
+		error = -EEXIST;
+	else if (room < 0)
+		error = -ENOSPC;
+	if (error == 0) {
+		struct pool_cache *shared = &pool->caches[room];
+		uint32_t generation = cache_generation(atomic_load(&shared->word));
+		atomic_store(&shared->word, cache_word(CACHE_MAKING, generation));
+		memset(shared->name, 0, sizeof shared->name);
+		memcpy(shared->name, name, name_length(name));
+		shared->size = options->size;
+		shared->align = align;
+		shared->align_offset = (uint32_t)options->align_offset;
+		shared->flags = options->flags;
+		shared->node = (uint32_t)options->node;
+		shared->constructed = options->ctor != NULL;
+		atomic_store(&shared->limit, 0);
+		atomic_store(&shared->fails, 0);
+		atomic_store(&shared->waits, 0);
+		atomic_store(&shared->wakes, 0);
+		atomic_store(&shared->waiting, 0);
+		shared->warning[0] = 0;
+		/* commit: the cache is there. A death before it leaves MAKING, which is nothing. */
+		atomic_store(&shared->word, cache_word(CACHE_LIVE, generation));
+		error = handle_new(pool, (unsigned)room, options, cache);
+		if (error < 0) atomic_store(&shared->word, cache_word(CACHE_FREE, generation + 1));
+	}
+	growth_unlock(pool);
+	return error;
+}
+
+int hp_cache_open(hp_pool *pool, const char *name, const struct hp_cache_options *options, hp_cache **cache)
+{
+	if (!pool || !cache || !name_length(name) || (options && options->struct_size < sizeof *options)) return -EINVAL;
+	int room, error = lock(pool);
+	if (error < 0) return error;
+	int i = find(pool, name, &room);
+	if (i < 0)
+		error = -ENOENT;
+	else if (options && options->size && options->size != pool->caches[i].size)
+		error = -EPROTO;
+	else if (!pool->caches[i].constructed != !(options && options->ctor))
+		error = -EINVAL;
+	else
+		error = handle_new(pool, (unsigned)i, options, cache);
+	growth_unlock(pool);
+	return error;
+}
+
+void hp_cache_close(hp_cache *cache)
+{
+	free(cache);
+}
+
+int hp_cache_destroy(hp_cache *cache)
+{
+	if (!cache) return -EINVAL;
+	hp_pool *pool = cache->pool;
+	int error = lock(pool);
+	struct slab_census sum;
+	if (error < 0) return error;
+	struct pool_cache *shared = cache->shared;
+	settle(shared);
+	if (cache_is_live(cache)) {
+		struct participant *me = participant_get(pool, &error);
+		/* From here on nobody makes a slab of it (cache_place_holds). Then what is empty ends, wherever it is; if anything
+		 * is left, it goes on living as if nothing had been. */
+		atomic_store(&shared->word, cache_word(CACHE_ENDING, cache->generation));
+		atomic_thread_fence(memory_order_seq_cst);
+		if (me && slab_state(me)) {
+			participant_hold(me);
+			slab_reclaim(me, cache->class);
+			participant_let_go(me);
+		}
+		slab_census(pool, cache->class, &sum);
+		if (sum.slabs == 0)
+			atomic_store(&shared->word, cache_word(CACHE_FREE, cache->generation + 1)); /* commit: it is gone */
+		else
+			atomic_store(&shared->word, cache_word(CACHE_LIVE, cache->generation));
+		error = sum.slabs == 0 ? 0 : -EBUSY;
+	}
+	growth_unlock(pool);
+	if (error == 0) hp_cache_close(cache);
+	return error;
+}
+
+int hp_cache_prime(hp_cache *cache, size_t n)
+{
+	int error;
+	if (!cache_is_live(cache)) return -ESTALE;
+	struct participant *me = participant_get(cache->pool, &error);
+	if (!me) return error;
+	participant_hold(me);
+	error = slab_prime(me, cache->class, n);
+	participant_let_go(me);
+	return error;
+}
+
+int64_t hp_cache_reclaim(hp_cache *cache)
+{
+	int error;
+	struct participant *me = participant_get(cache->pool, &error);
+	if (!me) return error;
+	if (!slab_state(me)) return -ENOMEM;
+	participant_hold(me);
+	recover_dead(cache->pool);
+	uint64_t slabs = slab_reclaim(me, cache->class);
+	participant_let_go(me);
+	return (int64_t)(slabs * cache->pool->classes[cache->class].pages * HP_PAGE_SIZE);
+}
+
+int hp_cache_set_hard_limit(hp_cache *cache, size_t n, const char *warning, unsigned seconds)
+{
+	hp_pool *pool = cache->pool;
+	struct pool_cache *shared = cache->shared;
+	uint64_t each = pool->classes[cache->class].objects, places = n / each + (n % each != 0);
+	struct slab_census sum;
+	if (places > CACHE_PLACES) return -ENOSPC;
+	int error = lock(pool);
+	if (error < 0) return error;
+	uint64_t was = atomic_load(&shared->limit);
+	if (!cache_is_live(cache)) error = -ESTALE;
+	if (error == 0 && n) error = cache_places_populate(pool, cache->class, places);
+	if (error == 0) {
+		atomic_store(&shared->limit, n);
+		atomic_thread_fence(memory_order_seq_cst); /* a slab made under the old one is seen here, or sees the new one */
+		if (n && (!was || n < was)) {
+			/* what is there was made for another limit: it has to go first */
+			struct participant *me = participant_get(pool, &error);
+			if (me && slab_state(me)) {
+				participant_hold(me);
+				slab_reclaim(me, cache->class);
+				participant_let_go(me);
+			}
+			slab_census(pool, cache->class, &sum);
+			if (sum.slabs) {
+				atomic_store(&shared->limit, was);
+				error = sum.live > n ? -EINVAL : -EBUSY;
+			}
+		} else if (n) {
+			cache_places_widen(pool, cache->class);
+		}
+	}
+	if (error == 0) {
+		strncpy(shared->warning, warning ? warning : "", sizeof shared->warning - 1);
+		atomic_store(&shared->every, (uint64_t)seconds * 1000000000u);
+		atomic_store(&shared->warned, 0);
+	}
+	growth_unlock(pool);
+	if (error == 0 && atomic_load(cache->waiting)) hp_cache_wake(cache);
+	return error;
+}
+
+int hp_cache_stats(hp_cache *cache, struct hp_cache_stats *stats)
+{
+	hp_pool *pool = cache->pool;
+	struct slab_census sum;
+	size_t size = stats ? stats->struct_size : 0;
+	if (size < sizeof *stats) return -EINVAL;
+	if (!cache_is_live(cache)) return -ESTALE;
+	slab_census(pool, cache->class, &sum);
+	const struct slab_class *class = &pool->classes[cache->class];
+	*stats = (struct hp_cache_stats){.struct_size = size,
+	                                 .size = cache->size,
+	                                 .stride = class->size,
+	                                 .in_use = sum.live,
+	                                 .cached = sum.free,
+	                                 .slabs = sum.slabs,
+	                                 .bytes = sum.slabs * class->pages * HP_PAGE_SIZE,
+	                                 .fails = atomic_load(&cache->shared->fails),
+	                                 .waits = atomic_load(&cache->shared->waits),
+	                                 .wakes = atomic_load(&cache->shared->wakes),
+	                                 .limit = atomic_load(&cache->shared->limit)};
+	uint32_t top = pool_slots_top(pool);
+	for (uint32_t i = 0; i < top; i++)
+		stats->waiting += atomic_load(&pool->waits[i].ticket) && atomic_load(&pool->waits[i].class) == cache->class;
+	return 0;
+}
+
+const char *hp_cache_name(const hp_cache *cache)
+{
+	return cache->shared->name;
+}

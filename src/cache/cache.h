@@ -1,0 +1,40 @@
+/* A process' handle of a cache. */
+#ifndef HUGEPOOL_CACHE_INTERNAL_H
+#define HUGEPOOL_CACHE_INTERNAL_H
+
+#include "cache/place.h"
+#include "slab/slab.h"
+#include <hugepool/cache.h>
+
+struct hp_cache {
+	/* struct hp_inline_cache of the public header */
+	const void *fast; /* the pool, or this handle itself where calls need more than the common case */
+	char *base;
+	uint64_t capacity;
+	pool_map *map;
+	struct slab *slabs;
+	_Atomic uint32_t *waiting;
+	uint32_t class, skew;
+
+	hp_pool *pool;
+	struct pool_cache *shared;
+	uint32_t generation, flags;
+	uint64_t size;
+	hp_ctor_fn *ctor;
+	void *arg;
+};
+
+/* An object without waiting and without the constructor: NULL and *error. Not inside an operation. */
+void *cache_take(hp_cache *cache, int *error);
+/* The same, in the order of those who wait, until the deadline (os_now_ns; UINT64_MAX: for ever). */
+void *cache_wait(hp_cache *cache, unsigned flags, uint64_t deadline, int *error);
+/* Which object it is; -errno where it is none of this cache. */
+int cache_find(const hp_cache *cache, const void *object, struct slab **slab, unsigned *index);
+
+static inline bool cache_is_live(const hp_cache *cache)
+{
+	uint64_t word = atomic_load_explicit(&cache->shared->word, memory_order_acquire);
+	return cache_state(word) == CACHE_LIVE && cache_generation(word) == cache->generation;
+}
+
+#endif

@@ -1,0 +1,325 @@
+/* Getting and putting: the exported twins of inline.h, and everything that those leave to them. */
+#include "cache/cache.h"
+#include "page/page.h"
+#include "os/os.h"
+#define hp_thread_current hp_inline_thread_current /* declared by the library as what it is */
+#include <hugepool/inline.h>
+#undef hp_thread_current
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The inline forms see the same structures, under names of their own. */
+#define SAME(inside, field, outside, name) \
+	_Static_assert(offsetof(struct inside, field) == offsetof(struct outside, name), #outside " is as inline.h says")
+SAME(participant, fast, hp_inline_thread, fast);
+SAME(participant, slot, hp_inline_thread, slot);
+SAME(participant, slabs, hp_inline_thread, magazines);
+SAME(participant, seen, hp_inline_thread, seen);
+SAME(participant, who, hp_inline_thread, who);
+SAME(pool_slot, in_op, hp_inline_slot, in_op);
+SAME(pool_slot, taker, hp_inline_slot, taker);
+SAME(slab_mag, top, hp_inline_magazine, top);
+SAME(slab_mag, limit, hp_inline_magazine, limit);
+SAME(slab_entry, where, hp_inline_entry, where);
+SAME(slab, a, hp_inline_slab, a);
+SAME(slab, r, hp_inline_slab, r);
+SAME(hp_cache, fast, hp_inline_cache, pool);
+SAME(hp_cache, map, hp_inline_cache, map);
+SAME(hp_cache, slabs, hp_inline_cache, slabs);
+SAME(hp_cache, waiting, hp_inline_cache, waiting);
+SAME(hp_cache, class, hp_inline_cache, class_);
+SAME(hp_cache, skew, hp_inline_cache, skew);
+_Static_assert(offsetof(struct slab_state, mag) == 0 && sizeof(struct slab_mag) == sizeof(struct hp_inline_magazine) &&
+                   sizeof(struct slab_entry) == sizeof(struct hp_inline_entry) && SLAB_OBJECTS == 384,
+               "magazines are as inline.h says");
+
+/* ---- getting ---- */
+
+void *cache_take(hp_cache *cache, int *error)
+{
+	struct participant *me = participant_get(cache->pool, error);
+	void *object = NULL;
+	if (!me) return NULL;
+	participant_hold(me);
+	do {
+		participant_begin(me);
+		struct slab_mag *mag = &me->slabs->mag[cache->class];
+		if (mag->top != mag->base) object = slab_take(mag);
+		participant_end(me);
+	} while (!object && (*error = slab_refill(me, cache->class)) == 0);
+	participant_let_go(me);
+	return object;
+}
+
+/* Constructed, zero: what the options promise. NULL: the constructor refused, and the object is back. */
+static void *finish(hp_cache *cache, void *object, unsigned flags, int *error)
+{
+	struct slab *slab;
+	unsigned index;
+	if (cache->flags & HP_CACHE_ZERO) memset(object, 0, cache->size);
+	if (!cache->ctor || cache_find(cache, object, &slab, &index) < 0 || slab_is_built(slab, index)) return object;
+	if (cache->ctor(cache->arg, object, flags) == 0) {
+		slab_set_built(slab, index);
+		return object;
+	}
+	hp_cache_put(cache, object);
+	*error = -ECANCELED;
+	return NULL;
+}
+
+/* What is said when there is none. */
+static void complain(hp_cache *cache, int error, unsigned flags)
+{
+	struct pool_cache *shared = cache->shared;
+	atomic_fetch_add_explicit(&shared->fails, 1, memory_order_relaxed);
+	if (error == -EAGAIN && shared->warning[0]) {
+		uint64_t last = atomic_load(&shared->warned), now = os_now_ns();
+		char text[CACHE_WARNING_MAX];
+		memcpy(text, shared->warning, sizeof text);
+		text[sizeof text - 1] = 0;
+		if ((!last || now - last >= atomic_load(&shared->every)) &&
+		    atomic_compare_exchange_strong(&shared->warned, &last, now))
+			pool_log(cache->pool, "hugepool: cache %s: %s", hp_cache_name(cache), text);
+	}
+	if (flags & HP_CACHE_URGENT) {
+		pool_log(cache->pool, "hugepool: cache %s: no object for a caller that cannot do without (%s)",
+		         hp_cache_name(cache), error == -EAGAIN ? "hard limit" : strerror(-error));
+		abort();
+	}
+}
+
+static __attribute__((noinline)) void *get_slow(hp_cache *cache, unsigned flags, uint64_t ns)
+{
+	int error = 0;
+	if (flags & ~(HP_CACHE_WAIT | HP_CACHE_LIMITFAIL | HP_CACHE_URGENT)) {
+		errno = EINVAL;
+		return NULL;
+	}
+	void *object = cache_is_live(cache) ? cache_take(cache, &error) : NULL;
+	if (!object && !error) error = -ESTALE;
+	bool may_wait = error == -ENOMEM || (error == -EAGAIN && !(flags & HP_CACHE_LIMITFAIL));
+	if (!object && (error == -EAGAIN || error == -ENOMEM)) {
+		bool waits = flags & HP_CACHE_WAIT && may_wait && ns;
+		complain(cache, error, waits ? 0 : flags);
+		if (waits) {
+			uint64_t now = os_now_ns();
+			object = cache_wait(cache, flags, ns > UINT64_MAX - now ? UINT64_MAX : now + ns, &error);
+		}
+	}
+	if (object) object = finish(cache, object, flags, &error);
+	if (!object) errno = -error;
+	return object;
+}
+
+static inline void *take_fast(hp_cache *cache)
+{
+	struct participant *me = hp_thread_current;
+	struct pool_slot *slot = me->slot;
+	if (likely(atomic_load_explicit(&me->fast, memory_order_relaxed) == cache->fast) &&
+	    likely(participant_try_begin(me, slot))) {
+		struct slab_mag *mag = &me->slabs->mag[cache->class];
+		char *object = likely(mag->top != mag->base) || slab_refill_own(me, cache->class) ? slab_take(mag) : NULL;
+		participant_end_fast(slot);
+		return object;
+	}
+	return NULL;
+}
+
+void *hp_cache_get(hp_cache *cache, unsigned flags)
+{
+	void *object = take_fast(cache);
+	return likely(object != NULL) ? object : get_slow(cache, flags, UINT64_MAX);
+}
+
+void *hp_cache_get_timed(hp_cache *cache, unsigned flags, uint64_t ns)
+{
+	void *object = take_fast(cache);
+	return likely(object != NULL) ? object : get_slow(cache, flags, ns);
+}
+
+int hp_cache_get_bulk(hp_cache *cache, unsigned flags, size_t n, void **objects)
+{
+	size_t have = 0;
+	struct participant *me = hp_thread_current;
+	struct pool_slot *slot = me->slot;
+	/* as many as the magazine and the thread's slabs give, in one operation */
+	if (likely(atomic_load_explicit(&me->fast, memory_order_relaxed) == cache->fast) &&
+	    likely(participant_try_begin(me, slot))) {
+		struct slab_mag *mag = &me->slabs->mag[cache->class];
+		while (have < n && (mag->top != mag->base || slab_refill_own(me, cache->class))) objects[have++] = slab_take(mag);
+		participant_end_fast(slot);
+	}
+	for (; have < n; have++) {
+		objects[have] = hp_cache_get(cache, flags);
+		if (objects[have]) continue;
+		int error = -errno;
+		hp_cache_put_bulk(cache, have, objects);
+		return error;
+	}
+	return 0;
+}
+
+/* ---- putting ---- */
+
+int cache_find(const hp_cache *cache, const void *object, struct slab **slab, unsigned *index)
+{
+	unsigned class;
+	hp_off off = (hp_off)((uintptr_t)object - (uintptr_t)cache->base);
+	if (off >= cache->capacity) return -EINVAL;
+	uint64_t map = atomic_load_explicit(&cache->map[off >> 12], memory_order_relaxed);
+	if (!(uint8_t)map || (uint8_t)(map >> 8) != cache->class) return -ENOENT;
+	/* what the map says of the first object is rounded down to 16 bytes */
+	enum slab_found found = slab_find_skewed(cache->pool, off, cache->skew, slab, index, &class);
+	return found == SLAB_OBJECT ? 0 : -EINVAL;
+}
+
+/* Those of a process are no other's to put back. */
+static bool not_ours(const hp_cache *cache, const struct slab *slab)
+{
+	const hp_pool *pool = cache->pool;
+	if (!(cache->flags & HP_CACHE_PROCESS)) return false;
+	uint64_t page = (uint64_t)(slab - pool->slabs);
+	return atomic_load_explicit(&pool->chunks[page >> pool->page_shift_chunk].tag, memory_order_acquire) != page_tag(pool);
+}
+
+static void served(hp_cache *cache)
+{
+	if (unlikely(atomic_load_explicit(cache->waiting, memory_order_relaxed))) hp_cache_wake(cache);
+}
+
+/* Puts back those objects of one word that `bits` says; which ones were not out is returned. */
+static uint64_t put_bits(hp_cache *cache, struct slab *slab, unsigned w, uint64_t bits)
+{
+	hp_pool *pool = cache->pool;
+	struct participant *me = participant_peek(pool);
+	uint64_t given = 0;
+	bool mine = false, untidy = false;
+	if (me && me->slabs != &slab_nothing) {
+		participant_begin(me);
+		mine = slab_is_mine(me, slab);
+		for (uint64_t rest = mine ? bits : 0; rest; rest &= rest - 1) {
+			unsigned index = w * 64 + (unsigned)__builtin_ctzll(rest);
+			char *object = pool->base + (uint64_t)(slab - pool->slabs) * HP_PAGE_SIZE +
+			               atomic_load_explicit(&slab->first, memory_order_relaxed) +
+			               (uint64_t)index * pool->classes[cache->class].size;
+			enum slab_gave gave = slab_give(&me->slabs->mag[cache->class], slab, index, object);
+			if (gave == SLAB_RARE) untidy |= slab_given(me, slab, cache->class);
+			if (gave != SLAB_NOT) given |= rest & -rest;
+		}
+		participant_end(me);
+		if (untidy) slab_tidy(me, cache->class);
+	}
+	if (!mine) given = slab_free_remote(pool, slab, w, bits);
+	if (given) served(cache);
+	return bits & ~given;
+}
+
+static __attribute__((noinline)) int put_slow(hp_cache *cache, void *object)
+{
+	struct slab *slab;
+	unsigned index;
+	if (!object) return 0;
+	if (cache->pool->observer) return -EROFS;
+	int error = cache_find(cache, object, &slab, &index);
+	if (error < 0) return error;
+	if (not_ours(cache, slab)) return -EPERM;
+	return put_bits(cache, slab, index >> 6, UINT64_C(1) << (index & 63)) ? -EALREADY : 0;
+}
+
+int hp_cache_put(hp_cache *cache, void *object)
+{
+	struct participant *me = hp_thread_current;
+	struct pool_slot *slot = me->slot;
+	hp_off off = (hp_off)((uintptr_t)object - (uintptr_t)cache->base);
+	if (likely(atomic_load_explicit(&me->fast, memory_order_relaxed) == cache->fast) && likely(off < cache->capacity) &&
+	    likely(participant_try_begin(me, slot))) {
+		struct slab *slab;
+		unsigned index, class;
+		enum slab_gave gave = SLAB_NOT;
+		if (slab_find_skewed(cache->pool, off, cache->skew, &slab, &index, &class) == SLAB_OBJECT &&
+		    likely(class == cache->class) && likely(slab_is_mine(me, slab)))
+			gave = slab_give(&me->slabs->mag[class], slab, index, object);
+		bool untidy = gave == SLAB_RARE && slab_given(me, slab, class);
+		participant_end_fast(slot);
+		if (likely(gave != SLAB_NOT)) {
+			if (unlikely(untidy)) slab_tidy(me, class);
+			served(cache);
+			return 0;
+		}
+	}
+	return put_slow(cache, object);
+}
+
+int hp_cache_put_bulk(hp_cache *cache, size_t n, void *const *objects)
+{
+	struct slab *pending = NULL;
+	unsigned word = 0;
+	uint64_t bits = 0;
+	int error = 0;
+	/* Neighbours that follow each other go back with one change of their word. Nothing is put off beyond this call, so
+	 * nothing has to be remembered for a caller that dies. */
+	for (size_t i = 0; i < n; i++) {
+		struct slab *slab;
+		unsigned index;
+		int one = objects[i] ? cache_find(cache, objects[i], &slab, &index) : 0;
+		if (one == 0 && objects[i] && not_ours(cache, slab)) one = -EPERM;
+		if (one < 0 || !objects[i]) {
+			if (error == 0) error = one;
+			continue;
+		}
+		uint64_t bit = UINT64_C(1) << (index & 63);
+		if (slab != pending || word != index >> 6 || bits & bit) {
+			if (bits && put_bits(cache, pending, word, bits) && error == 0) error = -EALREADY;
+			pending = slab;
+			word = index >> 6;
+			bits = 0;
+		}
+		bits |= bit;
+	}
+	if (bits && put_bits(cache, pending, word, bits) && error == 0) error = -EALREADY;
+	return error;
+}
+
+/* ---- arrays ---- */
+
+void *hp_cache_get_array(hp_cache *cache, unsigned flags, size_t n)
+{
+	int error;
+	char *first;
+	struct participant *me = NULL;
+	if (n == 0 || n > 64 || n > cache->pool->classes[cache->class].objects || cache->ctor ||
+	    flags & ~(HP_CACHE_WAIT | HP_CACHE_LIMITFAIL | HP_CACHE_URGENT))
+		error = -EINVAL;
+	else if (!cache_is_live(cache))
+		error = -ESTALE;
+	else
+		me = participant_get(cache->pool, &error);
+	if (me) {
+		participant_hold(me);
+		error = slab_take_run(me, cache->class, (unsigned)n, &first);
+		participant_let_go(me);
+		if (error == 0) {
+			if (cache->flags & HP_CACHE_ZERO) memset(first, 0, n * cache->pool->classes[cache->class].size);
+			return first;
+		}
+		complain(cache, error, flags);
+	}
+	errno = -error;
+	return NULL;
+}
+
+int hp_cache_put_array(hp_cache *cache, void *first, size_t n)
+{
+	struct slab *slab;
+	unsigned index;
+	if (n == 0 || n > 64) return -EINVAL;
+	int error = cache_find(cache, first, &slab, &index);
+	if (error < 0) return error;
+	if (not_ours(cache, slab)) return -EPERM;
+	if ((index & 63) + n > 64) return -EINVAL;
+	uint64_t bits = parity_mask(index & 63, (unsigned)n);
+	for (unsigned i = 0; i < n; i++)
+		if (!slab_live(slab, index + i)) return -EALREADY;
+	return put_bits(cache, slab, index >> 6, bits) ? -EALREADY : 0;
+}

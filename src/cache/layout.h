@@ -1,0 +1,53 @@
+/* What caches keep in shared memory: an entry each, a directory each (cache/place.h), and a cell for each slot that waits. */
+#ifndef HUGEPOOL_CACHE_LAYOUT_H
+#define HUGEPOOL_CACHE_LAYOUT_H
+
+#include "slab/layout.h"
+
+#define CACHE_FIRST_CLASS 72u /* SLAB_MALLOC_CLASSES */
+#define CACHES (SLAB_CLASSES - CACHE_FIRST_CLASS)
+#define CACHE_NAME_MAX 40
+#define CACHE_WARNING_MAX 96
+#define CACHE_PLACES 8064u
+
+/* word = {generation:24, record + 1:16, state:8}. Changed under the growth lock, so whoever finds MAKING or ENDING there under
+ * the lock knows that its process has died. */
+enum cache_state { CACHE_FREE = 0, CACHE_MAKING = 1, CACHE_LIVE = 2, CACHE_ENDING = 3 };
+
+struct pool_cache {
+	_Alignas(64) _Atomic uint64_t word;
+	/* written before LIVE, never after */
+	char name[CACHE_NAME_MAX];
+	uint64_t size;
+	uint32_t align, align_offset, flags, node, constructed;
+	/* the hard limit */
+	_Alignas(64) _Atomic uint64_t limit;
+	_Atomic uint64_t warned, every; /* nanoseconds: when last, and how often at most */
+	_Atomic uint64_t fails, waits, wakes;
+	char warning[CACHE_WARNING_MAX];
+	/* waiting; read by every put */
+	_Alignas(64) _Atomic uint32_t waiting;
+	_Alignas(64) _Atomic uint64_t tickets;
+};
+
+static inline enum cache_state cache_state(uint64_t word)
+{
+	return (enum cache_state)(word & 0xff);
+}
+static inline uint32_t cache_generation(uint64_t word)
+{
+	return (uint32_t)(word >> 32);
+}
+static inline uint64_t cache_word(enum cache_state state, uint32_t generation)
+{
+	return (uint64_t)(generation & 0xffffffu) << 32 | state;
+}
+
+/* Of a slot whose thread waits. */
+struct pool_wait {
+	_Alignas(64) _Atomic uint64_t ticket; /* 0: does not wait */
+	_Atomic uint32_t class;
+	_Atomic uint32_t futex; /* counts the wakes */
+};
+
+#endif

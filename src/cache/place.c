@@ -1,0 +1,139 @@
+/* See cache/place.h. A word of the directory: {claim:1, count:15, generation:7, record + 1:13, page + 1:28}. */
+#include "cache/place.h"
+#include "pool/participant.h"
+#include "pool/record.h"
+#include "slab/slab.h"
+#include <errno.h>
+
+#define CLAIM (UINT64_C(1) << 63)
+
+static _Atomic uint64_t *place_of(hp_pool *pool, unsigned class, unsigned place)
+{
+	return &pool->places[(uint64_t)(class - CACHE_FIRST_CLASS) * CACHE_PLACES + place];
+}
+
+static uint64_t word_make(const hp_pool *pool, uint64_t old, bool claim, uint64_t page1)
+{
+	uint64_t count = ((old >> 48) + 1) & 0x7fff, by = 0;
+	if (claim) by = CLAIM | (uint64_t)(pool->record_generation & 0x7f) << 41 | (uint64_t)(pool->record + 1) << 28;
+	return by | count << 48 | (page1 & 0xfffffff);
+}
+
+static uint32_t page1_of(uint64_t word)
+{
+	return (uint32_t)(word & 0xfffffff);
+}
+
+/* Nobody's claim any more, and no slab's place. */
+static bool is_over(hp_pool *pool, unsigned class, unsigned place, uint64_t word)
+{
+	if (word & CLAIM) {
+		uint32_t record = (uint32_t)(word >> 28 & 0x1fff) - 1;
+		uint64_t now = record < pool->record_count ? atomic_load(&pool->records[record].word) : 0;
+		bool same = record_state(now) == RECORD_LIVE && (record_generation(now) & 0x7f) == (word >> 41 & 0x7f);
+		if (same && record_alive(pool, record) != 0) return false;
+	}
+	return !page1_of(word) || !slab_at_place(pool, page1_of(word) - 1, class, place);
+}
+
+static uint64_t limit_of(const hp_pool *pool, unsigned class)
+{
+	const struct pool_cache *cache = pool->classes[class].cache;
+	return atomic_load_explicit(&cache->limit, memory_order_acquire);
+}
+
+static uint64_t places_for(const hp_pool *pool, unsigned class, uint64_t limit)
+{
+	uint64_t each = pool->classes[class].objects, places = limit / each + (limit % each != 0);
+	return places < CACHE_PLACES ? places : CACHE_PLACES;
+}
+
+static uint16_t objects_at(const hp_pool *pool, unsigned class, uint64_t limit, uint64_t place)
+{
+	uint64_t each = pool->classes[class].objects, left = limit - place * each;
+	return (uint16_t)(left < each ? left : each);
+}
+
+static bool is_live(const hp_pool *pool, unsigned class)
+{
+	const struct slab_class *known = &pool->classes[class];
+	uint64_t word = atomic_load(&known->cache->word);
+	return cache_state(word) == CACHE_LIVE && cache_generation(word) == known->generation;
+}
+
+int cache_place_claim(hp_pool *pool, unsigned class, unsigned *place, uint16_t *objects)
+{
+	if (!is_live(pool, class)) return -ESTALE;
+	uint64_t limit = limit_of(pool, class);
+	*place = SLAB_NO_PLACE;
+	*objects = pool->classes[class].objects;
+	if (!limit) return 0;
+	uint64_t places = places_for(pool, class, limit);
+	for (unsigned i = 0; i < places; i++) {
+		_Atomic uint64_t *word = place_of(pool, class, i);
+		uint64_t old = atomic_load_explicit(word, memory_order_acquire);
+		if (!is_over(pool, class, i, old)) continue;
+		/* commit: ours to make a slab for */
+		if (!atomic_compare_exchange_strong(word, &old, word_make(pool, old, true, 0))) continue;
+		*place = i;
+		*objects = objects_at(pool, class, limit, i);
+		return 0;
+	}
+	return -EAGAIN;
+}
+
+void cache_place_unclaim(hp_pool *pool, unsigned class, unsigned place)
+{
+	_Atomic uint64_t *word = place_of(pool, class, place);
+	uint64_t old = atomic_load_explicit(word, memory_order_relaxed);
+	atomic_compare_exchange_strong(word, &old, word_make(pool, old, false, 0));
+}
+
+void cache_place_set(hp_pool *pool, unsigned class, unsigned place, uint32_t page, bool claimed)
+{
+	_Atomic uint64_t *word = place_of(pool, class, place);
+	uint64_t old = atomic_load_explicit(word, memory_order_relaxed);
+	uint32_t record = (uint32_t)(old >> 28 & 0x1fff) - 1;
+	if (!(old & CLAIM) || record != pool->record) return; /* the slab has gone again, and its place with it */
+	if (!claimed && page1_of(old) != page + 1) return;
+	atomic_compare_exchange_strong(word, &old, word_make(pool, old, claimed, (uint64_t)page + 1));
+}
+
+bool cache_place_holds(hp_pool *pool, unsigned class, unsigned place)
+{
+	atomic_thread_fence(memory_order_seq_cst); /* after the slab's ctl; pairs with cache_end and set_hard_limit */
+	uint64_t limit = limit_of(pool, class);
+	if (!is_live(pool, class)) return false;
+	return limit ? place < places_for(pool, class, limit) : true;
+}
+
+uint64_t cache_place_read(hp_pool *pool, unsigned class, unsigned place)
+{
+	return class >= CACHE_FIRST_CLASS && place < CACHE_PLACES
+	           ? atomic_load_explicit(place_of(pool, class, place), memory_order_acquire)
+	           : 0;
+}
+
+void cache_place_free(hp_pool *pool, unsigned class, unsigned place, uint64_t read)
+{
+	if (class < CACHE_FIRST_CLASS || place >= CACHE_PLACES) return;
+	atomic_compare_exchange_strong(place_of(pool, class, place), &read, word_make(pool, read, false, 0));
+}
+
+void cache_places_widen(hp_pool *pool, unsigned class)
+{
+	uint64_t limit = limit_of(pool, class), places = places_for(pool, class, limit);
+	for (unsigned i = 0; i < places; i++) {
+		uint32_t page1 = page1_of(atomic_load_explicit(place_of(pool, class, i), memory_order_acquire));
+		if (!page1 || !slab_at_place(pool, page1 - 1, class, i)) continue;
+		_Atomic uint16_t *objects = &pool->slabs[page1 - 1].objects;
+		uint16_t may = objects_at(pool, class, limit, i);
+		if (atomic_load_explicit(objects, memory_order_relaxed) < may)
+			atomic_store_explicit(objects, may, memory_order_relaxed);
+	}
+}
+
+int cache_places_populate(hp_pool *pool, unsigned class, uint64_t places)
+{
+	return pool_control_populate_at(pool, (char *)place_of(pool, class, 0), places * sizeof(uint64_t));
+}

@@ -1,0 +1,28 @@
+/* The directory of a cache with a hard limit: a place for each slab it may have, so that the limit needs no counter that a
+ * death could falsify. The slab of the last place may hold fewer objects than it has room for.
+ *
+ * A place is 0, claimed by a record that makes a slab for it, or names a page. It is taken as long as a slab begins there
+ * that says it has that place; so a slab that goes, however it goes, frees its place. Each change counts up, so that a late
+ * one is noticed. */
+#ifndef HUGEPOOL_CACHE_PLACE_H
+#define HUGEPOOL_CACHE_PLACE_H
+
+#include "cache/layout.h"
+#include "pool/pool.h"
+
+/* For a new slab of the class: its place (SLAB_NO_PLACE: there is no limit) and how many objects it may hold. -EAGAIN: all are
+ * taken; -ESTALE: the cache is gone. */
+int cache_place_claim(hp_pool *pool, unsigned class, unsigned *place, uint16_t *objects);
+void cache_place_unclaim(hp_pool *pool, unsigned class, unsigned place);
+/* The claimed place names its page: `claimed` as long as the slab is being made. */
+void cache_place_set(hp_pool *pool, unsigned class, unsigned place, uint32_t page, bool claimed);
+/* Is a slab with that place still what the cache wants? Looked at after the slab can be seen by others. */
+bool cache_place_holds(hp_pool *pool, unsigned class, unsigned place);
+/* Around the end of a slab: what to hand to cache_place_free once its pages are free. */
+uint64_t cache_place_read(hp_pool *pool, unsigned class, unsigned place);
+void cache_place_free(hp_pool *pool, unsigned class, unsigned place, uint64_t read);
+/* After the limit was raised: the slab that was the last may hold more. */
+void cache_places_widen(hp_pool *pool, unsigned class);
+int cache_places_populate(hp_pool *pool, unsigned class, uint64_t places);
+
+#endif

@@ -1,0 +1,104 @@
+/* Waiting for objects. Model: tests/models/waiting_model.py.
+ *
+ * No object is ever on its way to a waiter: a put frees first, then, where the flag says that somebody waits, wakes the one
+ * with the lowest ticket, who looks for himself, in everything there is. A waiter has its ticket and the flag out before it
+ * looks. Whoever leaves, served or not, wakes the next; the last one takes the flag down, and looks at the tickets again.
+ * Sleep is in slices, at whose end everybody looks: that is how memory is noticed that another cache or the page layer has
+ * given back, and how a wake that went to one who died or was stopped is made good. */
+#include "cache/cache.h"
+#include "pool/record.h"
+#include "pool/layers.h"
+#include "os/os.h"
+#include <errno.h>
+
+#define SLICE_NS UINT64_C(5000000)
+
+/* Lives the process of the slot? */
+static bool is_alive(hp_pool *pool, uint32_t slot)
+{
+	uint64_t word = atomic_load_explicit(&pool->slots[slot].word, memory_order_acquire);
+	return slot_state(word) == SLOT_LIVE && record_alive(pool, slot_record(word)) != 0;
+}
+
+/* The slot that has waited longest, or -1. */
+static int64_t first_waiter(hp_pool *pool, unsigned class)
+{
+	uint32_t top = pool_slots_top(pool);
+	for (uint64_t behind = 0;;) { /* tickets up to this one are those of the dead */
+		uint64_t lowest = UINT64_MAX;
+		int64_t slot = -1;
+		for (uint32_t i = 0; i < top; i++) {
+			uint64_t ticket = atomic_load(&pool->waits[i].ticket);
+			if (ticket <= behind || ticket >= lowest || atomic_load(&pool->waits[i].class) != class) continue;
+			lowest = ticket;
+			slot = i;
+		}
+		if (slot < 0 || is_alive(pool, (uint32_t)slot)) return slot;
+		behind = lowest;
+	}
+}
+
+void hp_cache_wake(hp_cache *cache)
+{
+	hp_pool *pool = cache->pool;
+	int64_t slot = first_waiter(pool, cache->class);
+	if (slot < 0) return;
+	atomic_fetch_add_explicit(&cache->shared->wakes, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&pool->waits[slot].futex, 1, memory_order_release);
+	os_futex_wake(&pool->waits[slot].futex, 1);
+}
+
+static void leave(hp_cache *cache, struct pool_wait *wait)
+{
+	atomic_store(&wait->ticket, 0);
+	if (first_waiter(cache->pool, cache->class) >= 0) {
+		hp_cache_wake(cache);
+		return;
+	}
+	atomic_store(cache->waiting, 0);
+	atomic_thread_fence(memory_order_seq_cst);
+	if (first_waiter(cache->pool, cache->class) < 0) return;
+	atomic_store(cache->waiting, 1); /* somebody has come meanwhile, and may have put it up before we took it down */
+	hp_cache_wake(cache);
+}
+
+void *cache_wait(hp_cache *cache, unsigned flags, uint64_t deadline, int *error)
+{
+	hp_pool *pool = cache->pool;
+	struct participant *me = participant_get(pool, error);
+	if (!me) return NULL;
+	struct pool_wait *wait = &pool->waits[me->slot - pool->slots];
+	if ((*error = pool_control_populate_at(pool, wait, sizeof *wait)) < 0) return NULL;
+	void *object = NULL;
+	atomic_fetch_add_explicit(&cache->shared->waits, 1, memory_order_relaxed);
+	atomic_store(&wait->class, cache->class);
+	atomic_store(&wait->ticket, atomic_fetch_add(&cache->shared->tickets, 1) + 1);
+	for (;;) {
+		uint32_t turn = atomic_load_explicit(&wait->futex, memory_order_acquire);
+		atomic_store(cache->waiting, 1);
+		/* the flag before the look: for puts, which read it without a fence, all processors pass one here */
+		if (pool->fenced || os_membarrier() < 0) atomic_thread_fence(memory_order_seq_cst);
+		*error = cache_is_live(cache) ? 0 : -ESTALE;
+		if (*error == 0) object = cache_take(cache, error);
+		if (object || (*error != -ENOMEM && *error != -EAGAIN)) break;
+		if (*error == -EAGAIN && flags & HP_CACHE_LIMITFAIL) break;
+		uint64_t now = os_now_ns();
+		if (now >= deadline) {
+			*error = -ETIMEDOUT;
+			break;
+		}
+		os_futex_wait(&wait->futex, turn, deadline - now < SLICE_NS ? deadline - now : SLICE_NS);
+	}
+	leave(cache, wait);
+	return object;
+}
+
+/* ---- what the pool asks ---- */
+
+static void forget_waiter(hp_pool *pool, uint32_t who)
+{
+	struct pool_wait *wait = &pool->waits[(who >> 16) - 1];
+	if (atomic_load(&wait->ticket)) atomic_store(&wait->ticket, 0);
+}
+
+const struct pool_layer cache_layer = {.recover_slot = forget_waiter};
