@@ -2,10 +2,12 @@
  *
  * The fast path is a handful of plain loads and stores between participant_try_begin and participant_end_fast. When the active
  * chunk does not serve, the slow path tries in this order: what else the thread owns (noticing remote frees), chunks that
- * the hints name, all chunks there are, recovery of the dead, growth, taking from owners that do not use what they own.
+ * the hints name, all chunks there are, recovery of the dead, growth, taking from owners that do not use what they own,
+ * what the layers above keep without using it.
  * Only when a pass over everything found nothing, skipped nothing and nothing changed hands meanwhile is it -ENOMEM. */
 #include "page/page.h"
 #include "pool/create.h"
+#include "pool/layers.h"
 #include "pool/recover.h"
 #include "os/os.h"
 #include "backing/backing.h"
@@ -140,6 +142,15 @@ static int grow_here(hp_pool *pool, const struct page_want *want)
 	return grow_for(pool, want->pages * HP_PAGE_SIZE, strict && !pool->single_node ? &here : NULL);
 }
 
+/* What the layers above keep without using it. */
+static bool reclaim(struct participant *me, unsigned *skipped)
+{
+	bool some = false;
+	for (const struct pool_layer *const *layer = pool_layers; *layer; layer++)
+		if ((*layer)->reclaim) some |= (*layer)->reclaim(me, skipped);
+	return some;
+}
+
 int page_search(struct participant *me, struct page_want *want, int64_t *page)
 {
 	hp_pool *pool = me->pool;
@@ -155,6 +166,7 @@ int page_search(struct participant *me, struct page_want *want, int64_t *page)
 		struct page_want any = *want;
 		if (!want->strict) any.node = -1;
 		if ((*page = page_survey(me, &any, true, &skipped, &versions)) >= 0) return 0;
+		if (reclaim(me, &skipped) && (*page = from_near(me, want)) >= 0) return 0;
 		bool waiting = skipped || recover_pending(pool);
 		if (!waiting && round > 0 && versions == last) break;
 		last = versions;

@@ -350,7 +350,8 @@ void slab_purge(struct participant *me, unsigned class)
 {
 	if (me->slabs == &slab_nothing) return;
 	for (unsigned c = class < SLAB_CLASSES ? class : 0; c < (class < SLAB_CLASSES ? class + 1 : SLAB_CLASSES); c++)
-		if (me->slabs->list[c] || me->slabs->mag[c].slab1) purge(me, c, 0);
+		if (me->slabs->list[c] || me->slabs->mag[c].slab1 || me->slabs->mag[c].top != me->slabs->mag[c].base)
+			purge(me, c, 0);
 }
 
 void slab_tidy(struct participant *me, unsigned class)
@@ -640,11 +641,16 @@ struct census {
 	unsigned count;
 };
 
+static bool is_of(const struct slab *slab, unsigned class)
+{
+	return class == SLAB_CLASSES || atomic_load_explicit(&slab->class, memory_order_relaxed) == class;
+}
+
 static int count_slab(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 {
 	struct census *census = arg;
 	unsigned objects = objects_of(slab), live = 0;
-	if (atomic_load_explicit(&slab->class, memory_order_relaxed) != census->class) return 0;
+	if (!is_of(slab, census->class)) return 0;
 	for (unsigned w = 0; w * 64 < objects; w++)
 		live += (objects - w * 64 < 64 ? objects - w * 64 : 64) - (unsigned)__builtin_popcountll(free_in(slab, w, objects));
 	unsigned state = ctl_state(atomic_load_explicit(&slab->ctl, memory_order_acquire));
@@ -669,7 +675,7 @@ void slab_census(hp_pool *pool, unsigned class, struct slab_census *sum)
 static int end_empty(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 {
 	struct census *census = arg;
-	if (atomic_load_explicit(&slab->class, memory_order_relaxed) != census->class || !is_empty(slab)) return 0;
+	if (!is_of(slab, census->class) || !is_empty(slab)) return 0;
 	uint64_t seen = atomic_load_explicit(&slab->ctl, memory_order_acquire);
 	if (ctl_state(seen) == CTL_UNOWNED && slab_end(pool, slab, page, seen, true)) census->sum->slabs++;
 	if (ctl_state(seen) == CTL_OWNED && ctl_who(seen) != census->me->who && census->count < TAKE_SLABS) {
@@ -679,7 +685,36 @@ static int end_empty(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 	return census->count == TAKE_SLABS;
 }
 
-uint64_t slab_reclaim(struct participant *me, unsigned class)
+/* Into the list, whatever the notes say. */
+static int relist(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
+{
+	struct participant *me = arg;
+	unsigned class = atomic_load_explicit(&slab->class, memory_order_relaxed);
+	(void)pool;
+	(void)page;
+	if (!slab_is_mine(me, slab) || !has_free(slab)) return 0;
+	atomic_store_explicit(&slab->noted, SLAB_UNKNOWN, memory_order_relaxed);
+	list_slab(me, slab, class);
+	return 0;
+}
+
+/* The thread's own slabs without live objects, also those that others have emptied behind its back. */
+static void purge_thoroughly(struct participant *me, unsigned class)
+{
+	struct slab_state *state = me->slabs;
+	if (state == &slab_nothing) return;
+	participant_begin(me);
+	for (unsigned c = 0; c < SLAB_CLASSES; c++) {
+		state->mag[c].top = state->mag[c].base;
+		state->mag[c].slab1 = state->list[c] = 0;
+		state->empties[c] = 0;
+	}
+	visit_slabs(me->pool, 0, pool_top(me->pool), relist, me);
+	participant_end(me);
+	slab_purge(me, class);
+}
+
+static uint64_t reclaim_class(struct participant *me, unsigned class, unsigned *skipped)
 {
 	hp_pool *pool = me->pool;
 	struct take_want list[TAKE_SLABS];
@@ -688,14 +723,13 @@ uint64_t slab_reclaim(struct participant *me, unsigned class)
 	struct slab_census sum, before;
 	unsigned moved = 1;
 	slab_census(pool, class, &before);
-	slab_purge(me, class);
+	purge_thoroughly(me, class);
 	while (moved) { /* until a pass finds nothing that could be had */
 		struct census census = {.class = class, .me = me, .sum = &sum, .list = list, .page = page};
-		unsigned skipped = 0;
 		moved = 0;
 		visit_slabs(pool, 0, pool_top(pool), end_empty, &census);
 		if (!census.count) break;
-		take_units(me, list, census.count, mine, &skipped);
+		take_units(me, list, census.count, mine, skipped);
 		for (unsigned k = 0; k < census.count; k++) {
 			if (!mine[k]) continue;
 			moved++;
@@ -705,6 +739,12 @@ uint64_t slab_reclaim(struct participant *me, unsigned class)
 	}
 	slab_census(pool, class, &sum);
 	return before.slabs > sum.slabs ? before.slabs - sum.slabs : 0;
+}
+
+uint64_t slab_reclaim(struct participant *me, unsigned class)
+{
+	unsigned skipped = 0;
+	return reclaim_class(me, class, &skipped);
 }
 
 int slab_prime(struct participant *me, unsigned class, uint64_t objects)
@@ -796,5 +836,11 @@ static void recover_record_slabs(hp_pool *pool, uint32_t record, uint32_t genera
 	visit_slabs(pool, 0, pool_top(pool), finish_half, &who);
 }
 
+/* For pages. */
+static bool reclaim(struct participant *me, unsigned *skipped)
+{
+	return reclaim_class(me, SLAB_CLASSES, skipped) > 0;
+}
+
 const struct pool_layer slab_layer = {
-	.reread = reread, .recover_slot = release_all, .recover_record = recover_record_slabs};
+	.reread = reread, .recover_slot = release_all, .recover_record = recover_record_slabs, .reclaim = reclaim};

@@ -113,6 +113,12 @@ bool slab_given(struct participant *me, struct slab *slab, unsigned class);
 
 /* By anybody, outside of operations, with one compare-and-swap: frees those objects of word w that are live, and says which. */
 uint64_t slab_free_remote(hp_pool *pool, struct slab *slab, unsigned w, uint64_t bits);
+/* Inside an operation (slab/bulk.c): up to n objects of the magazine, and how many. */
+unsigned slab_take_bulk(struct slab_mag *mag, unsigned n, void **objects);
+/* Inside an operation: gives the first ones that are out and lie in slabs the thread owns, and says how many. *untidy is set
+ * when slab_tidy is to be called after the operation. */
+size_t slab_give_bulk(struct participant *me, unsigned class, uint32_t skew, size_t n, void *const *objects, bool *untidy);
+
 /* Outside of operations: n contiguous objects, 1 to 64, as one. 0 or -errno. */
 int slab_take_run(struct participant *me, unsigned class, unsigned n, char **first);
 
@@ -131,7 +137,7 @@ struct slab_census {
 	uint64_t slabs, live, free, unplaced;
 };
 void slab_census(hp_pool *pool, unsigned class, struct slab_census *sum);
-/* Ends all slabs of a class without live objects that are anybody's to be had: how many. */
+/* Ends all slabs of a class (SLAB_CLASSES: of all) without live objects that are anybody's to be had: how many. */
 uint64_t slab_reclaim(struct participant *me, unsigned class);
 /* Makes slabs until so many objects are free. */
 int slab_prime(struct participant *me, unsigned class, uint64_t objects);
