@@ -147,7 +147,8 @@ int hp_cache_get_bulk(hp_cache *cache, unsigned flags, size_t n, void **objects)
 	if (likely(atomic_load_explicit(&me->fast, memory_order_relaxed) == cache->fast) &&
 	    likely(participant_try_begin(me, slot))) {
 		struct slab_mag *mag = &me->slabs->mag[cache->class];
-		while (have < n && (mag->top != mag->base || slab_refill_own(me, cache->class))) objects[have++] = slab_take(mag);
+		while (have < n && (mag->top != mag->base || slab_refill_own(me, cache->class)))
+			have += slab_take_bulk(mag, n - have < SLAB_MAGAZINE ? (unsigned)(n - have) : SLAB_MAGAZINE, objects + have);
 		participant_end_fast(slot);
 	}
 	for (; have < n; have++) {
@@ -251,6 +252,22 @@ int hp_cache_put(hp_cache *cache, void *object)
 	return put_slow(cache, object);
 }
 
+/* How many of the first objects are of slabs that the thread owns: those are back, in one operation. */
+static size_t put_own(hp_cache *cache, size_t n, void *const *objects)
+{
+	struct participant *me = hp_thread_current;
+	struct pool_slot *slot = me->slot;
+	bool untidy = false;
+	if (unlikely(atomic_load_explicit(&me->fast, memory_order_relaxed) != cache->fast) ||
+	    unlikely(!participant_try_begin(me, slot)))
+		return 0;
+	size_t i = me->slabs != &slab_nothing ? slab_give_bulk(me, cache->class, cache->skew, n, objects, &untidy) : 0;
+	participant_end_fast(slot);
+	if (untidy) slab_tidy(me, cache->class);
+	if (i) served(cache);
+	return i;
+}
+
 int hp_cache_put_bulk(hp_cache *cache, size_t n, void *const *objects)
 {
 	struct slab *pending = NULL;
@@ -259,7 +276,7 @@ int hp_cache_put_bulk(hp_cache *cache, size_t n, void *const *objects)
 	int error = 0;
 	/* Neighbours that follow each other go back with one change of their word. Nothing is put off beyond this call, so
 	 * nothing has to be remembered for a caller that dies. */
-	for (size_t i = 0; i < n; i++) {
+	for (size_t i = put_own(cache, n, objects); i < n; i++) {
 		struct slab *slab;
 		unsigned index;
 		int one = objects[i] ? cache_find(cache, objects[i], &slab, &index) : 0;

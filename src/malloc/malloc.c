@@ -119,8 +119,9 @@ int hp_malloc_bulk(hp_pool *pool, size_t size, size_t count, void **blocks)
 
 /* ---- freeing ---- */
 
-static int not_an_object(const struct slab *slab)
+static int not_an_object(const struct slab *slab, unsigned index)
 {
+	if (index >= atomic_load_explicit(&slab->objects, memory_order_relaxed)) return -EINVAL; /* what is left over */
 	unsigned state = ctl_state(atomic_load_explicit(&slab->ctl, memory_order_relaxed));
 	return state == CTL_OWNED || state == CTL_UNOWNED ? -EALREADY : -ENOENT;
 }
@@ -147,9 +148,9 @@ static __attribute__((noinline)) int free_slow(hp_pool *pool, void *block)
 		if (gave == SLAB_RARE) untidy = slab_given(me, slab, class);
 		participant_end(me);
 		if (untidy) slab_tidy(me, class);
-		if (mine) return gave != SLAB_NOT ? 0 : not_an_object(slab);
+		if (mine) return gave != SLAB_NOT ? 0 : not_an_object(slab, index);
 	}
-	return slab_free_remote(pool, slab, index >> 6, UINT64_C(1) << (index & 63)) ? 0 : not_an_object(slab);
+	return slab_free_remote(pool, slab, index >> 6, UINT64_C(1) << (index & 63)) ? 0 : not_an_object(slab, index);
 }
 
 /* Goes on inside an operation, where the slab has to be listed, or may be empty. */
@@ -187,8 +188,33 @@ int hp_free(hp_pool *pool, void *block)
 int hp_free_bulk(hp_pool *pool, size_t count, void *const *blocks)
 {
 	int error = 0;
+	if (!pool && !(pool = hp_pool_default())) return -errno;
 	for (size_t i = 0; i < count; i++) {
-		int one = hp_free(pool, blocks[i]);
+		struct slab *slab;
+		unsigned index, class;
+		hp_off off = (hp_off)((uintptr_t)blocks[i] - (uintptr_t)pool->base);
+		struct participant *me = hp_thread_current;
+		bool others = off < pool->capacity && !pool->observer &&
+		              slab_find(pool, off, &slab, &index, &class) == SLAB_OBJECT && class < SLAB_MALLOC_CLASSES &&
+		              (me->pool != pool || !slab_is_mine(me, slab));
+		int one = 0;
+		if (others) {
+			/* with those that follow and lie in the same word, by one change of it. Nothing is put off beyond this call,
+			 * so nothing has to be remembered for a caller that dies. */
+			uint64_t bits = UINT64_C(1) << (index & 63);
+			unsigned word = index >> 6;
+			for (; i + 1 < count; i++) {
+				struct slab *next;
+				hp_off at = (hp_off)((uintptr_t)blocks[i + 1] - (uintptr_t)pool->base);
+				if (at >= pool->capacity || slab_find(pool, at, &next, &index, &class) != SLAB_OBJECT || next != slab ||
+				    index >> 6 != word || bits >> (index & 63) & 1)
+					break;
+				bits |= UINT64_C(1) << (index & 63);
+			}
+			if (slab_free_remote(pool, slab, word, bits) != bits) one = not_an_object(slab, index);
+		} else {
+			one = hp_free(pool, blocks[i]);
+		}
 		if (error == 0) error = one;
 	}
 	return error;
