@@ -100,6 +100,26 @@ HP_API int hp_cache_prime(hp_cache *cache, size_t n);
  * `seconds`; NULL: no warning. */
 HP_API int hp_cache_set_hard_limit(hp_cache *cache, size_t n, const char *warning, unsigned seconds);
 
+/* Marks, in objects, of all processes together. Low: memory for so many free objects is kept; it is made when it is not
+ * there (-ENOMEM: as much as could be had is), by this call, and not again after gets. High: of more free objects than that
+ * the memory is given back, as far as whole slabs are free, when puts empty slabs; without it (HP_CACHE_NO_MARK, the
+ * default) a thread keeps up to 256 KiB a cache. Neither changes what can be got. -EINVAL: low above high. */
+#define HP_CACHE_NO_MARK SIZE_MAX
+HP_API int hp_cache_set_low_watermark(hp_cache *cache, size_t n);
+HP_API int hp_cache_set_high_watermark(hp_cache *cache, size_t n);
+
+/* Called, with nothing held, in this process: when hp_cache_get finds nothing, before it fails or waits, and when
+ * hp_cache_reclaim begins. May put objects back; what was wanted is then tried again. NULL: none. */
+typedef void hp_drain_fn(void *arg, unsigned flags);
+HP_API int hp_cache_set_drain_hook(hp_cache *cache, hp_drain_fn *hook, void *arg);
+
+/* Destroys an object that is out, instead of putting it back constructed: it goes back raw. Errors as hp_cache_put. */
+HP_API int hp_cache_destruct_object(hp_cache *cache, void *object);
+
+/* From now on no object is given out that was constructed before. What is cached and can be had at once is destroyed now, in
+ * other processes' magazines too; the rest by whoever gets it next. Waits for nobody. -EINVAL: no constructor. */
+HP_API int hp_cache_invalidate(hp_cache *cache);
+
 /* Gives back all memory in which no object is out, of this thread, of sleeping and of dead ones: bytes, or -errno. */
 HP_API int64_t hp_cache_reclaim(hp_cache *cache);
 
@@ -111,7 +131,7 @@ struct hp_cache_stats {
 	uint64_t slabs, bytes;         /* memory held */
 	uint64_t fails, waits, wakes;  /* since it was made */
 	uint64_t waiting;              /* threads right now */
-	uint64_t limit;
+	uint64_t limit, low, high;
 };
 HP_API int hp_cache_stats(hp_cache *cache, struct hp_cache_stats *stats);
 

@@ -67,6 +67,7 @@ static int handle_new(hp_pool *pool, unsigned i, const struct hp_cache_options *
 	class.generation = cache->generation;
 	if (options) {
 		cache->ctor = options->ctor;
+		cache->dtor = options->dtor;
 		cache->arg = options->arg;
 		class.dtor = options->dtor;
 		class.arg = options->arg;
@@ -139,6 +140,9 @@ int hp_cache_create(hp_pool *pool, const char *name, const struct hp_cache_optio
 		shared->node = (uint32_t)options->node;
 		shared->constructed = options->ctor != NULL;
 		atomic_store(&shared->limit, 0);
+		atomic_store(&shared->low, 0);
+		atomic_store(&shared->high, UINT64_MAX);
+		atomic_store(&shared->epoch, 1);
 		atomic_store(&shared->fails, 0);
 		atomic_store(&shared->waits, 0);
 		atomic_store(&shared->wakes, 0);
@@ -226,11 +230,50 @@ int64_t hp_cache_reclaim(hp_cache *cache)
 	struct participant *me = participant_get(cache->pool, &error);
 	if (!me) return error;
 	if (!slab_state(me)) return -ENOMEM;
+	if (cache->drain) cache->drain(cache->drain_arg, 0);
 	participant_hold(me);
 	recover_dead(cache->pool);
 	uint64_t slabs = slab_reclaim(me, cache->class);
 	participant_let_go(me);
 	return (int64_t)(slabs * cache->pool->classes[cache->class].pages * HP_PAGE_SIZE);
+}
+
+int hp_cache_set_low_watermark(hp_cache *cache, size_t n)
+{
+	if (n > atomic_load(&cache->shared->high)) return -EINVAL;
+	atomic_store(&cache->shared->low, n);
+	return n ? hp_cache_prime(cache, n) : 0;
+}
+
+int hp_cache_set_high_watermark(hp_cache *cache, size_t n)
+{
+	if (n < atomic_load(&cache->shared->low)) return -EINVAL;
+	atomic_store(&cache->shared->high, n);
+	return 0;
+}
+
+int hp_cache_set_drain_hook(hp_cache *cache, hp_drain_fn *hook, void *arg)
+{
+	cache->drain = hook;
+	cache->drain_arg = arg;
+	return 0;
+}
+
+int hp_cache_invalidate(hp_cache *cache)
+{
+	int error;
+	struct pool_cache *shared = cache->shared;
+	if (!cache->ctor) return -EINVAL;
+	struct participant *me = participant_get(cache->pool, &error);
+	if (!me) return error;
+	if (!slab_state(me)) return -ENOMEM;
+	/* commit: what was constructed before is nothing to be given out */
+	uint32_t epoch = atomic_load(&shared->epoch);
+	while (!atomic_compare_exchange_weak(&shared->epoch, &epoch, epoch % 255 + 1)) {}
+	participant_hold(me);
+	slab_raze(me, cache->class);
+	participant_let_go(me);
+	return 0;
 }
 
 int hp_cache_set_hard_limit(hp_cache *cache, size_t n, const char *warning, unsigned seconds)
@@ -294,7 +337,9 @@ int hp_cache_stats(hp_cache *cache, struct hp_cache_stats *stats)
 	                                 .fails = atomic_load(&cache->shared->fails),
 	                                 .waits = atomic_load(&cache->shared->waits),
 	                                 .wakes = atomic_load(&cache->shared->wakes),
-	                                 .limit = atomic_load(&cache->shared->limit)};
+	                                 .limit = atomic_load(&cache->shared->limit),
+	                                 .low = atomic_load(&cache->shared->low),
+	                                 .high = atomic_load(&cache->shared->high)};
 	uint32_t top = pool_slots_top(pool);
 	for (uint32_t i = 0; i < top; i++)
 		stats->waiting += atomic_load(&pool->waits[i].ticket) && atomic_load(&pool->waits[i].class) == cache->class;

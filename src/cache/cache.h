@@ -21,8 +21,17 @@ struct hp_cache {
 	uint32_t generation, flags;
 	uint64_t size;
 	hp_ctor_fn *ctor;
+	hp_dtor_fn *dtor;
 	void *arg;
+	hp_drain_fn *drain;
+	void *drain_arg;
 };
+
+static inline uint8_t cache_epoch(const hp_cache *cache)
+{
+	uint8_t epoch = (uint8_t)atomic_load_explicit(&cache->shared->epoch, memory_order_acquire);
+	return epoch ? epoch : 1;
+}
 
 /* An object without waiting and without the constructor: NULL and *error. Not inside an operation. */
 void *cache_take(hp_cache *cache, int *error);

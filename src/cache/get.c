@@ -58,9 +58,15 @@ static void *finish(hp_cache *cache, void *object, unsigned flags, int *error)
 	struct slab *slab;
 	unsigned index;
 	if (cache->flags & HP_CACHE_ZERO) memset(object, 0, cache->size);
-	if (!cache->ctor || cache_find(cache, object, &slab, &index) < 0 || slab_is_built(slab, index)) return object;
+	if (!cache->ctor || cache_find(cache, object, &slab, &index) < 0) return object;
+	uint8_t epoch = cache_epoch(cache), built = slab_built(slab, index);
+	if (built == epoch) return object;
+	if (built) { /* from before an invalidation */
+		slab_set_built(slab, index, 0);
+		if (cache->dtor) cache->dtor(cache->arg, object);
+	}
 	if (cache->ctor(cache->arg, object, flags) == 0) {
-		slab_set_built(slab, index);
+		slab_set_built(slab, index, epoch);
 		return object;
 	}
 	hp_cache_put(cache, object);
@@ -98,6 +104,10 @@ static __attribute__((noinline)) void *get_slow(hp_cache *cache, unsigned flags,
 	}
 	void *object = cache_is_live(cache) ? cache_take(cache, &error) : NULL;
 	if (!object && !error) error = -ESTALE;
+	if ((error == -ENOMEM || error == -EAGAIN) && cache->drain) {
+		cache->drain(cache->drain_arg, flags);
+		object = cache_take(cache, &error);
+	}
 	bool may_wait = error == -ENOMEM || (error == -EAGAIN && !(flags & HP_CACHE_LIMITFAIL));
 	if (!object && (error == -EAGAIN || error == -ENOMEM)) {
 		bool waits = flags & HP_CACHE_WAIT && may_wait && ns;
@@ -266,6 +276,20 @@ static size_t put_own(hp_cache *cache, size_t n, void *const *objects)
 	if (untidy) slab_tidy(me, cache->class);
 	if (i) served(cache);
 	return i;
+}
+
+int hp_cache_destruct_object(hp_cache *cache, void *object)
+{
+	struct slab *slab;
+	unsigned index;
+	int error = cache_find(cache, object, &slab, &index);
+	if (error < 0) return error;
+	if (!slab_live(slab, index)) return -EALREADY;
+	if (cache->ctor && slab_built(slab, index)) {
+		slab_set_built(slab, index, 0); /* before the destructor: at most once, whenever we die */
+		if (cache->dtor) cache->dtor(cache->arg, object);
+	}
+	return hp_cache_put(cache, object);
 }
 
 int hp_cache_put_bulk(hp_cache *cache, size_t n, void *const *objects)

@@ -23,7 +23,9 @@ struct pool_cache {
 	/* the hard limit */
 	_Alignas(64) _Atomic uint64_t limit;
 	_Atomic uint64_t warned, every; /* nanoseconds: when last, and how often at most */
+	_Atomic uint64_t low, high; /* marks, in objects; high: UINT64_MAX is none */
 	_Atomic uint64_t fails, waits, wakes;
+	_Atomic uint32_t epoch; /* 1 to 255: objects constructed before the last invalidation have another */
 	char warning[CACHE_WARNING_MAX];
 	/* waiting; read by every put */
 	_Alignas(64) _Atomic uint32_t waiting;

@@ -290,6 +290,8 @@ bool slab_given(struct participant *me, struct slab *slab, unsigned class)
 	list_slab(me, slab, class);
 	if (is_empty(slab) && state->empties[class] < UINT16_MAX - SLAB_PAGES)
 		state->empties[class] = (uint16_t)(state->empties[class] + me->pool->classes[class].pages);
+	const struct pool_cache *cache = me->pool->classes[class].cache;
+	if (cache && atomic_load_explicit(&cache->high, memory_order_relaxed) != UINT64_MAX) return state->empties[class] > 0;
 	return state->empties[class] >= UNTIDY_PAGES;
 }
 
@@ -303,10 +305,13 @@ static void empty_magazine(struct participant *me, unsigned class)
 	}
 }
 
+static uint64_t may_go(hp_pool *pool, unsigned class, bool asked);
+
 /* Takes the empty slabs, but for `keep` pages of them, out of the list, and ends them. */
 static void purge(struct participant *me, unsigned class, unsigned keep)
 {
 	hp_pool *pool = me->pool;
+	uint64_t budget = may_go(pool, class, keep == 0);
 	struct slab_state *state = me->slabs;
 	struct slab_mag *mag = &state->mag[class];
 	uint32_t ending = 0, staying = 0, at, next, pages = pool->classes[class].pages;
@@ -326,8 +331,11 @@ static void purge(struct participant *me, unsigned class, unsigned keep)
 		if (!slab_is_mine(me, slab) || slab->class != class) break;
 		next = next_of(pool, slab);
 		bool empty = is_empty(slab);
-		uint32_t *list = empty && keep < pages ? &ending : &staying;
-		if (empty && keep >= pages) {
+		bool ends = empty && keep < pages && budget;
+		uint32_t *list = ends ? &ending : &staying;
+		if (ends)
+			budget--;
+		else if (empty && keep >= pages) {
 			keep -= pages;
 			state->empties[class] = (uint16_t)(state->empties[class] + pages);
 		}
@@ -357,7 +365,9 @@ void slab_purge(struct participant *me, unsigned class)
 void slab_tidy(struct participant *me, unsigned class)
 {
 	participant_hold(me);
-	if (me->slabs->empties[class] >= UNTIDY_PAGES) purge(me, class, KEEP_PAGES);
+	const struct pool_cache *cache = me->pool->classes[class].cache;
+	bool marked = cache && atomic_load(&cache->high) != UINT64_MAX;
+	if (me->slabs->empties[class] >= UNTIDY_PAGES || marked) purge(me, class, marked ? 1 : KEEP_PAGES);
 	participant_let_go(me);
 }
 
@@ -380,7 +390,8 @@ uint64_t slab_free_remote(hp_pool *pool, struct slab *slab, unsigned w, uint64_t
 	if (atomic_load_explicit(&slab->noted, memory_order_relaxed) == SLAB_UNKNOWN) note_in_summary(pool, slab, page);
 	if (unlikely(((a ^ r) & ~bits) == 0)) {
 		uint64_t seen = atomic_load_explicit(&slab->ctl, memory_order_acquire);
-		if (ctl_state(seen) == CTL_UNOWNED && pool->joined == participant_fork_generation() && is_empty(slab))
+		if (ctl_state(seen) == CTL_UNOWNED && pool->joined == participant_fork_generation() && is_empty(slab) &&
+		    may_go(pool, atomic_load_explicit(&slab->class, memory_order_relaxed), false))
 			slab_end(pool, slab, page, seen, false);
 	}
 	return bits;
@@ -639,6 +650,7 @@ struct census {
 	struct take_want *list;
 	uint32_t *page;
 	unsigned count;
+	uint64_t budget; /* slabs that may go */
 };
 
 static bool is_of(const struct slab *slab, unsigned class)
@@ -677,8 +689,8 @@ static int end_empty(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 	struct census *census = arg;
 	if (!is_of(slab, census->class) || !is_empty(slab)) return 0;
 	uint64_t seen = atomic_load_explicit(&slab->ctl, memory_order_acquire);
-	if (ctl_state(seen) == CTL_UNOWNED && slab_end(pool, slab, page, seen, true)) census->sum->slabs++;
-	if (ctl_state(seen) == CTL_OWNED && ctl_who(seen) != census->me->who && census->count < TAKE_SLABS) {
+	if (ctl_state(seen) == CTL_UNOWNED && census->budget && slab_end(pool, slab, page, seen, true)) census->budget--;
+	if (ctl_state(seen) == CTL_OWNED && census->count < census->budget && ctl_who(seen) != census->me->who && census->count < TAKE_SLABS) {
 		census->page[census->count] = page;
 		census->list[census->count++] = (struct take_want){.ctl = &slab->ctl, .seen = seen};
 	}
@@ -762,14 +774,70 @@ int slab_prime(struct participant *me, unsigned class, uint64_t objects)
 	}
 }
 
-bool slab_is_built(struct slab *slab, unsigned index)
+uint8_t slab_built(struct slab *slab, unsigned index)
 {
 	return atomic_load_explicit(&built_of(slab)[index], memory_order_acquire);
 }
 
-void slab_set_built(struct slab *slab, unsigned index)
+void slab_set_built(struct slab *slab, unsigned index, uint8_t built)
 {
-	atomic_store_explicit(&built_of(slab)[index], 1, memory_order_release);
+	atomic_store_explicit(&built_of(slab)[index], built, memory_order_release);
+}
+
+/* What is free in a slab of ours is nobody else's to get; no handler of this thread gets it either, since it is held. */
+static void raze_free(hp_pool *pool, struct slab *slab, uint32_t page)
+{
+	unsigned objects = objects_of(slab);
+	const struct slab_class *known = &pool->classes[atomic_load_explicit(&slab->class, memory_order_relaxed)];
+	char *object = pool->base + (uint64_t)page * HP_PAGE_SIZE + atomic_load_explicit(&slab->first, memory_order_relaxed);
+	for (unsigned i = 0; i < objects; i++, object += known->size) {
+		if (slab_live(slab, i) || !slab_built(slab, i)) continue;
+		slab_set_built(slab, i, 0);
+		if (known->dtor) known->dtor(known->arg, object);
+	}
+}
+
+static int raze_slab(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
+{
+	struct census *census = arg;
+	struct participant *me = census->me;
+	if (atomic_load_explicit(&slab->class, memory_order_relaxed) != census->class || !has_built(slab)) return 0;
+	uint64_t seen = atomic_load_explicit(&slab->ctl, memory_order_acquire);
+	bool was_mine = ctl_state(seen) == CTL_OWNED && ctl_who(seen) == me->who, mine = was_mine;
+	uint64_t ours = was_mine ? seen : ctl_make(CTL_OWNED, me->who >> 16, me->who & 0xffff, seen);
+	if (ctl_state(seen) == CTL_UNOWNED) {
+		mine = atomic_compare_exchange_strong(&slab->ctl, &seen, ours);
+	} else if (ctl_state(seen) == CTL_OWNED && !was_mine) {
+		struct take_want want = {.ctl = &slab->ctl, .seen = seen};
+		unsigned skipped = 0;
+		take_units(me, &want, 1, &mine, &skipped);
+	}
+	if (!mine) return 0;
+	raze_free(pool, slab, page);
+	if (!was_mine) slab_release(pool, slab, page, ours, true);
+	return 0;
+}
+
+void slab_raze(struct participant *me, unsigned class)
+{
+	struct census census = {.class = class, .me = me};
+	participant_begin(me);
+	empty_magazine(me, class); /* handlers of this thread find nothing of it at hand */
+	participant_end(me);
+	visit_slabs(me->pool, 0, pool_top(me->pool), raze_slab, &census);
+}
+
+/* Slabs of a cache that may go without its free objects becoming fewer than a mark. */
+static uint64_t may_go(hp_pool *pool, unsigned class, bool asked)
+{
+	const struct slab_class *known = &pool->classes[class];
+	if (!known->cache) return UINT64_MAX;
+	uint64_t low = atomic_load(&known->cache->low), high = atomic_load(&known->cache->high);
+	uint64_t keep = asked || high == UINT64_MAX ? low : high;
+	struct slab_census sum;
+	if (keep == 0) return UINT64_MAX;
+	slab_census(pool, class, &sum);
+	return sum.free > keep ? (sum.free - keep) / known->objects : 0;
 }
 
 bool slab_at_place(hp_pool *pool, uint32_t page, unsigned class, unsigned place)

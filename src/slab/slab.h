@@ -141,8 +141,10 @@ void slab_census(hp_pool *pool, unsigned class, struct slab_census *sum);
 uint64_t slab_reclaim(struct participant *me, unsigned class);
 /* Makes slabs until so many objects are free. */
 int slab_prime(struct participant *me, unsigned class, uint64_t objects);
-bool slab_is_built(struct slab *slab, unsigned index);
-void slab_set_built(struct slab *slab, unsigned index); /* by who holds the object */
+uint8_t slab_built(struct slab *slab, unsigned index); /* what is noted of its construction; 0: raw */
+void slab_set_built(struct slab *slab, unsigned index, uint8_t built); /* by who holds the object */
+/* Destroys the constructed objects that are free, in all slabs that can be had. */
+void slab_raze(struct participant *me, unsigned class);
 /* Does a slab of that class begin there that has that place in the directory? */
 bool slab_at_place(hp_pool *pool, uint32_t page, unsigned class, unsigned place);
 
