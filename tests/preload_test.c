@@ -129,6 +129,13 @@ static void blocks_are_aligned(void **state)
 			}
 		}
 	}
+	for (size_t align = 2 * MIB; align <= 64 * MIB; align *= 2) { /* over any number of chunks, at any of their borders */
+		char *block[3] = {aligned_alloc(align, 1), aligned_alloc(align, 10 * MIB), aligned_alloc(8192, align + 1)};
+		for (unsigned i = 0; i < 3; i++) assert_non_null(block[i]);
+		assert_int_equal((uintptr_t)block[0] % align | (uintptr_t)block[1] % align | (uintptr_t)block[2] % 8192, 0);
+		block[0][0] = block[1][0] = block[1][10 * MIB - 1] = block[2][0] = block[2][align] = 1;
+		for (unsigned i = 0; i < 3; i++) give(block[i]);
+	}
 	void *page = valloc(1), *pages = pvalloc(4097);
 	assert_int_equal((uintptr_t)page % 4096, 0);
 	assert_int_equal((uintptr_t)pages % 4096, 0);

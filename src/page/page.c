@@ -38,7 +38,7 @@ static int64_t from_own(struct participant *me, const struct page_want *want)
 	hp_pool *pool = me->pool;
 	struct page_state *state = page_state(me);
 	int64_t page = -1;
-	if (want->pages > pool->chunk_pages) return -1;
+	if (want->pages > pool->chunk_pages || want->align > pool->chunk_pages) return -1;
 	participant_begin(me);
 	for (unsigned k = want->process ? PAGE_PROCESS : PAGE_ACTIVE; k <= (want->process ? PAGE_PROCESS : PAGE_SPARE);
 	     k++) {
@@ -67,7 +67,7 @@ static int64_t from_hints(struct participant *me, const struct page_want *want)
 {
 	hp_pool *pool = me->pool;
 	uint32_t top = pool_top(pool);
-	if (want->pages > pool->chunk_pages || top == 0) return -1;
+	if (want->pages > pool->chunk_pages || want->align > pool->chunk_pages || top == 0) return -1;
 	uint8_t least = page_hint((unsigned)want->pages);
 	for (unsigned tries = 0; tries < 8; tries++) {
 		uint32_t best = UINT32_MAX, after = 0, at = me->cursor % top;
@@ -139,7 +139,8 @@ static int grow_here(hp_pool *pool, const struct page_want *want)
 {
 	bool strict = want->strict;
 	struct hp_numa here = {.policy = HP_NUMA_BIND, .strict = 1, .nodes = strict ? UINT64_C(1) << want->node : 0};
-	return grow_for(pool, want->pages * HP_PAGE_SIZE, strict && !pool->single_node ? &here : NULL);
+	uint64_t slack = want->align > 1 && !page_in_one_chunk(pool, want) ? want->align : 0;
+	return grow_for(pool, (want->pages + slack) * HP_PAGE_SIZE, strict && !pool->single_node ? &here : NULL);
 }
 
 /* What the layers above keep without using it. */
@@ -155,7 +156,7 @@ int page_search(struct participant *me, struct page_want *want, int64_t *page)
 {
 	hp_pool *pool = me->pool;
 	uint64_t last = 0;
-	if (page_in_one_chunk(want) && (want->pages > pool->chunk_pages || want->align > pool->chunk_pages)) return -ENOMEM;
+	if (want->type && (want->pages > pool->chunk_pages || want->align > pool->chunk_pages)) return -ENOMEM;
 	for (unsigned round = 0; round < ROUNDS; round++) {
 		if ((*page = from_near(me, want)) >= 0) return 0;
 		if (round % 16 == 0 && recover_dead(pool) > 0 && (*page = from_near(me, want)) >= 0) return 0;

@@ -39,7 +39,7 @@ struct page_want {
 	bool process;
 	bool strict;    /* that node or none */
 	uint16_t type;  /* into the length word: whose run it is, of the layers above; those of type 0 are the application's */
-	uint16_t align; /* in pages, a power of two; 0 or 1: none. Runs of one chunk only */
+	uint16_t align; /* in pages, a power of two; 0 or 1: none */
 	/* Called inside the operation, right before a run of one chunk becomes live. */
 	void (*prepare)(struct participant *me, const struct page_want *want, uint64_t page);
 	const void *arg;
@@ -110,10 +110,10 @@ int64_t page_survey(struct participant *me, const struct page_want *want, bool t
                     uint64_t *versions);
 int64_t page_from_chunk(struct participant *me, uint32_t chunk, const struct page_want *want); /* outside, too */
 
-/* Runs of the layers above, and aligned ones, never go over the end of a chunk. */
-static inline bool page_in_one_chunk(const struct page_want *want)
+/* Runs of the layers above, and aligned ones that fit, never go over the end of a chunk. */
+static inline bool page_in_one_chunk(const hp_pool *pool, const struct page_want *want)
 {
-	return want->type || want->align > 1;
+	return want->type || (want->align > 1 && want->align <= pool->chunk_pages && want->pages <= pool->chunk_pages);
 }
 
 static inline bool page_node_fits(const hp_pool *pool, uint32_t chunk, int node)

@@ -194,6 +194,14 @@ static bool usable(struct participant *me, const struct page_want *want, uint32_
 	return tag == (want->process ? page_tag(pool) : 0) || parity_no_heads(&pool->units[chunk], pool->chunk_pages);
 }
 
+/* The first page from there on whose address is aligned. */
+static uint64_t aligned_up(const hp_pool *pool, uint64_t page, uint64_t align)
+{
+	if (align <= 1) return page;
+	uint64_t base = (uintptr_t)pool->base / HP_PAGE_SIZE;
+	return ((base + page + align - 1) & ~(align - 1)) - base;
+}
+
 int64_t page_survey(struct participant *me, const struct page_want *want, bool take, unsigned *skipped,
                     uint64_t *versions)
 {
@@ -222,9 +230,10 @@ int64_t page_survey(struct participant *me, const struct page_want *want, bool t
 			atomic_store_explicit(&pool->hints[i], page_hint(parity_view_longest(&view)), memory_order_relaxed);
 		uint64_t start;
 		int at;
-		if (carry + parity_view_prefix(&view) >= want->pages && !page_in_one_chunk(want))
-			start = (uint64_t)i * cp - carry;
-		else if (want->pages <= cp && (at = page_place(want, &view)) >= 0)
+		uint64_t room = aligned_up(pool, (uint64_t)i * cp - carry, want->align);
+		if (room + want->pages <= (uint64_t)i * cp + parity_view_prefix(&view) && !page_in_one_chunk(pool, want))
+			start = room;
+		else if (want->pages <= cp && want->align <= cp && (at = page_place(want, &view)) >= 0)
 			start = (uint64_t)i * cp + (unsigned)at;
 		else {
 			unsigned suffix = parity_view_suffix(&view);
