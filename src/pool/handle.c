@@ -223,8 +223,9 @@ int hp_pool_detach(hp_pool *pool)
 	if (!pool->observer) {
 		/* no memory even for that, in a forked child: better left than freed while the fork handlers know it */
 		if (participant_lock(&guard) < 0) return 0;
-		if (pool->joined && pool->joined == participant_fork_generation()) record_leave(pool);
+		/* first: what recovery gives back is not to be freed by what our threads believed to own */
 		participant_forget(pool);
+		if (pool->joined && pool->joined == participant_fork_generation()) record_leave(pool);
 		participant_remove_pool(pool);
 		participant_unlock(&guard);
 	}

@@ -195,17 +195,16 @@ static void participant_leave(struct participant *me)
 {
 	hp_pool *pool = me->pool;
 	struct pool_slot *slot = me->slot;
-	if (pool && pool->joined == participant_fork_generation()) {
-		uint64_t word = atomic_load_explicit(&slot->word, memory_order_acquire);
-		uint64_t claim = slot_make(SLOT_RECOVERING, slot_generation(word), slot_record(word),
-		                           slot_record_generation(word));
-		uint32_t index = (uint32_t)(slot - pool->slots);
-		if (slot_state(word) == SLOT_LIVE && who_make(index, slot_generation(word)) == me->who &&
-		    atomic_compare_exchange_strong_explicit(&slot->word, &word, claim, memory_order_acq_rel,
-		                                            memory_order_relaxed))
-			recover_slot(pool, index, claim);
-	}
+	uint32_t who = me->who;
+	/* first: what recovery gives back is not to be freed by what this thread believed to own */
 	participant_drop(me);
+	if (!pool || pool->joined != participant_fork_generation()) return;
+	uint64_t word = atomic_load_explicit(&slot->word, memory_order_acquire);
+	uint64_t claim = slot_make(SLOT_RECOVERING, slot_generation(word), slot_record(word), slot_record_generation(word));
+	uint32_t index = (uint32_t)(slot - pool->slots);
+	if (slot_state(word) == SLOT_LIVE && who_make(index, slot_generation(word)) == who &&
+	    atomic_compare_exchange_strong_explicit(&slot->word, &word, claim, memory_order_acq_rel, memory_order_relaxed))
+		recover_slot(pool, index, claim);
 }
 
 static void thread_exit(void *unused)
