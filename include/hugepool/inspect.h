@@ -23,7 +23,7 @@ struct hp_pool_stats {
 	uint64_t committed;
 	uint64_t free;
 	uint64_t largest;                     /* longest contiguous free run */
-	uint64_t live_blocks;                 /* allocated runs */
+	uint64_t live_blocks;                 /* allocated runs, slabs not counted */
 	uint64_t allocs, frees, remote_frees; /* since the pool was made; a death may lose one of each */
 	uint64_t taken;                       /* chunks taken from owners that did not use them */
 	uint64_t recovered;                   /* participants recovered after their death */
@@ -33,9 +33,22 @@ struct hp_pool_stats {
 	unsigned processes, threads;
 	unsigned nodes; /* entries of node[] */
 	struct hp_node_stats node[HP_MAX_NODES + 1];
+	uint64_t slabs, slab_bytes;     /* of hp_malloc and of caches */
+	uint64_t objects, object_bytes; /* live in them */
 };
 
 HP_API int hp_pool_stats(hp_pool *pool, struct hp_pool_stats *stats);
+
+/* The slabs of one class: of a size of hp_malloc's, or of a cache. */
+struct hp_class_stats {
+	uint64_t size; /* from one object to the next; 0: just being made */
+	uint64_t slabs, bytes;
+	uint64_t objects, live; /* that the slabs have room for, and that are allocated */
+	int cache;              /* not 0: a cache's */
+};
+
+/* The classes that have slabs: fills in up to `room`, and returns how many there are, or -EINVAL. */
+HP_API int hp_pool_class_stats(hp_pool *pool, struct hp_class_stats *classes, unsigned room);
 
 /* Receives text; `length` bytes, without a closing 0. Not 0 ends the dump, which then returns that value. */
 typedef int hp_write_fn(void *arg, const char *text, size_t length);
@@ -43,7 +56,7 @@ typedef int hp_write_fn(void *arg, const char *text, size_t length);
 /* Everything allocated, chunk by chunk, and who takes part, as text for people. */
 HP_API int hp_pool_dump(hp_pool *pool, hp_write_fn *write, void *arg);
 
-/* Verifies every invariant of the pool and page layers, on a live pool too; findings go to `finding`, one line each
+/* Verifies every invariant of the pool, page and slab layers, on a live pool too; findings go to `finding`, one line each
  * (may be NULL). Returns how many there are, or -errno. What is in motion while it looks is looked at again before it
  * is called a finding. */
 HP_API int hp_pool_check(hp_pool *pool, hp_log_fn *finding, void *arg);

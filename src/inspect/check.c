@@ -1,4 +1,4 @@
-/* The checker: every invariant of the pool and page layers, on live pools and on those that nobody uses any more.
+/* The checker: every invariant of the pool, page and slab layers, on live pools and on those that nobody uses any more.
  *
  * A live pool moves while it is looked at, so each part is looked at again when something seems wrong, and is a finding
  * only when it stays wrong. Nothing read here is trusted: indexes are checked before they are used, loops are bounded. */
@@ -17,6 +17,7 @@ struct check {
 	char line[256]; /* the latest finding of the part being looked at */
 	bool wrong;
 	unsigned end; /* first page behind the last run seen */
+	unsigned outside; /* first page of the chunk that may lie in no slab */
 };
 
 __attribute__((format(printf, 2, 3))) static void wrong(struct check *check, const char *format, ...)
@@ -50,6 +51,81 @@ static void check_span(struct check *check, uint32_t chunk, unsigned page, uint6
 	}
 }
 
+/* Slot or record of a control word: not gone. */
+static bool slot_stands(const hp_pool *pool, uint64_t ctl)
+{
+	uint32_t slot = ctl_owner(ctl) - 1;
+	uint64_t word = slot < pool->slot_count ? atomic_load_explicit(&pool->slots[slot].word, memory_order_acquire) : 0;
+	return slot_state(word) != SLOT_FREE && slot_generation(word) == ctl_generation(ctl);
+}
+
+static bool record_stands(const hp_pool *pool, uint32_t record, uint32_t generation)
+{
+	uint64_t word = record < pool->record_count
+	                    ? atomic_load_explicit(&pool->records[record].word, memory_order_acquire)
+	                    : 0;
+	return record_state(word) != RECORD_FREE && (record_generation(word) & 0xffff) == generation;
+}
+
+/* What the map says of the slab's pages: every word right; of one that is being made or ended some may be 0. */
+static void check_map(struct check *check, const struct inspect_slab *slab)
+{
+	const hp_pool *pool = check->pool;
+	const struct slab_class *known = slab->class < SLAB_MALLOC_CLASSES ? &pool->classes[slab->class] : NULL;
+	bool whole = ctl_state(slab->ctl) != CTL_RECOVERING;
+	uint32_t reciprocal = known ? known->reciprocal : 0;
+	for (unsigned i = 0; i < slab->pages && !check->wrong; i++) {
+		uint64_t map = atomic_load_explicit(&pool->map[slab->page + i], memory_order_acquire);
+		if (!map && !whole) continue;
+		if (!reciprocal) reciprocal = (uint32_t)(map >> 32);
+		if (!reciprocal || map != map_make(reciprocal, ((int)(i * HP_PAGE_SIZE) - (int)slab->first) / 16, slab->class, i))
+			wrong(check, "slab at page %llu: the map says something else of its page %u", (unsigned long long)slab->page, i);
+	}
+}
+
+static void check_slab(struct check *check, uint32_t chunk, unsigned page, unsigned len)
+{
+	const hp_pool *pool = check->pool;
+	struct inspect_slab slab;
+	inspect_slab(pool, chunk, page, len, &slab);
+	unsigned long long at = slab.page;
+	switch (ctl_state(slab.ctl)) {
+	case CTL_OWNED:
+		if (!slot_stands(pool, slab.ctl))
+			wrong(check, "slab at page %llu: lost, its owner slot %u generation %u is gone", at, ctl_owner(slab.ctl) - 1,
+			      ctl_generation(slab.ctl));
+		break;
+	case CTL_UNOWNED: break;
+	case CTL_RECOVERING:
+		if (!(ctl_owner(slab.ctl) & 0x8000) ||
+		    !record_stands(pool, (ctl_owner(slab.ctl) & 0x7fff) - 1, ctl_generation(slab.ctl)))
+			wrong(check, "slab at page %llu: lost, half made or half ended by a process that is gone", at);
+		break;
+	default: wrong(check, "slab at page %llu: in no known state", at);
+	}
+	if (slab.class < SLAB_MALLOC_CLASSES) {
+		const struct slab_class *known = &pool->classes[slab.class];
+		if (slab.objects != known->objects || slab.pages != known->pages ||
+		    slab.first + (uint64_t)slab.objects * known->size > slab.pages * (uint64_t)HP_PAGE_SIZE)
+			wrong(check, "slab at page %llu: not cut as its class %u is", at, slab.class);
+	}
+	if (slab.objects > SLAB_OBJECTS || slab.first % 16)
+		wrong(check, "slab at page %llu: %u objects from byte %u on", at, slab.objects, slab.first);
+	if (slab.beyond) wrong(check, "slab at page %llu: a live object behind its last one", at);
+	check_map(check, &slab);
+}
+
+/* Pages outside of slabs: the map names none. */
+static void check_outside(struct check *check, uint32_t chunk, unsigned to)
+{
+	const hp_pool *pool = check->pool;
+	for (unsigned i = check->outside; i < to; i++) {
+		uint64_t page = (uint64_t)chunk * pool->chunk_pages + i;
+		if (atomic_load_explicit(&pool->map[page], memory_order_acquire))
+			wrong(check, "page %llu: the map says that a slab is there", (unsigned long long)page);
+	}
+}
+
 static int check_run(void *arg, uint32_t chunk, unsigned page, unsigned len, uint64_t pages)
 {
 	struct check *check = arg;
@@ -58,6 +134,13 @@ static int check_run(void *arg, uint32_t chunk, unsigned page, unsigned len, uin
 		wrong(check, "chunk %u: the run at page %u has length %u", chunk, page, n);
 	if (page < check->end) wrong(check, "chunk %u: the run at page %u lies in another", chunk, page);
 	check->end = page + (n ? n : 1);
+	if (inspect_is_slab(len)) {
+		if (!check->wrong) check_slab(check, chunk, page, len);
+		check_outside(check, chunk, page);
+		check->outside = check->end;
+	} else if (len & PARITY_TYPE_MASK) {
+		wrong(check, "chunk %u: the run at page %u is of no known type", chunk, page);
+	}
 	if (len & PARITY_LEN_SPANS && !check->wrong) check_span(check, chunk, page, pages);
 	return check->wrong;
 }
@@ -86,26 +169,17 @@ static void check_chunk(struct check *check, uint32_t i)
 		return;
 	}
 	if (ctl_state(ctl) > CTL_QUARANTINED) wrong(check, "chunk %u: in no known state", i);
-	if (ctl_state(ctl) == CTL_OWNED) {
-		uint32_t slot = ctl_owner(ctl) - 1;
-		uint64_t word = slot < pool->slot_count ? atomic_load_explicit(&pool->slots[slot].word, memory_order_acquire)
-		                                        : 0;
-		if (slot_state(word) == SLOT_FREE || slot_generation(word) != ctl_generation(ctl))
-			wrong(check, "chunk %u: lost, its owner slot %u generation %u is gone", i, slot, ctl_generation(ctl));
-	}
-	if (ctl_state(ctl) == CTL_RECOVERING) {
-		uint32_t record = ctl_owner(ctl) - 1;
-		uint64_t word = record < pool->record_count
-		                    ? atomic_load_explicit(&pool->records[record].word, memory_order_acquire)
-		                    : 0;
-		if (record_state(word) == RECORD_FREE || (record_generation(word) & 0xffff) != ctl_generation(ctl))
-			wrong(check, "chunk %u: lost, its recoverer is gone", i);
-	}
+	if (ctl_state(ctl) == CTL_OWNED && !slot_stands(pool, ctl))
+		wrong(check, "chunk %u: lost, its owner slot %u generation %u is gone", i, ctl_owner(ctl) - 1,
+		      ctl_generation(ctl));
+	if (ctl_state(ctl) == CTL_RECOVERING && !record_stands(pool, ctl_owner(ctl) - 1, ctl_generation(ctl)))
+		wrong(check, "chunk %u: lost, its recoverer is gone", i);
 	if (tag && heads && record_is_over(pool, (uint32_t)(tag >> 32) - 1, (uint32_t)tag))
 		wrong(check, "chunk %u: blocks of class PROCESS of a process that is gone", i);
 	if (ctl_state(ctl) == CTL_QUARANTINED) return;
 	check->end = page_prefix(pool, i);
 	inspect_runs(pool, i, check_run, check);
+	check_outside(check, i, pool->chunk_pages);
 }
 
 static void check_slot(struct check *check, uint32_t i)
@@ -196,7 +270,7 @@ static int check_parts(const hp_pool *pool, check_part_fn *part, uint32_t count,
 		struct check check = {.pool = pool};
 		for (unsigned look = 0; look < LOOKS; look++) {
 			check.wrong = false;
-			check.end = 0;
+			check.end = check.outside = 0;
 			part(&check, i);
 			if (!check.wrong) break;
 			os_yield();

@@ -22,15 +22,32 @@ __attribute__((format(printf, 2, 3))) static int put(const struct dump *dump, co
 	return length > 0 ? dump->write(dump->arg, line, (size_t)length) : 0;
 }
 
+static const char *const state_names[] = {"uncommitted", "unowned", "owned", "recovering", "quarantined"};
+
+static const char *state_name(uint64_t ctl)
+{
+	return ctl_state(ctl) <= CTL_QUARANTINED ? state_names[ctl_state(ctl)] : "in no known state";
+}
+
+static int put_slab(const struct dump *dump, uint32_t chunk, unsigned page, unsigned len)
+{
+	struct inspect_slab slab;
+	char owner[32] = "";
+	inspect_slab(dump->pool, chunk, page, len, &slab);
+	if (ctl_state(slab.ctl) == CTL_OWNED) snprintf(owner, sizeof owner, " by slot %u", ctl_owner(slab.ctl) - 1);
+	return put(dump, "  0x%llx: %llu bytes, slab of %s, %u of %u objects of %u bytes live, %s%s\n",
+	           (unsigned long long)slab.page * HP_PAGE_SIZE, (unsigned long long)slab.pages * HP_PAGE_SIZE,
+	           slab.class < SLAB_MALLOC_CLASSES ? "malloc" : "a cache", slab.live, slab.objects, slab.size,
+	           state_name(slab.ctl), owner);
+}
+
 static int put_run(void *arg, uint32_t chunk, unsigned page, unsigned len, uint64_t pages)
 {
 	const struct dump *dump = arg;
-	(void)len;
+	if (inspect_is_slab(len)) return put_slab(dump, chunk, page, len);
 	uint64_t at = ((uint64_t)chunk * dump->pool->chunk_pages + page) * HP_PAGE_SIZE;
 	return put(dump, "  0x%llx: %llu bytes\n", (unsigned long long)at, (unsigned long long)(pages * HP_PAGE_SIZE));
 }
-
-static const char *const state_names[] = {"uncommitted", "unowned", "owned", "recovering", "quarantined"};
 
 static int put_chunk(const struct dump *dump, uint32_t i)
 {
@@ -47,8 +64,7 @@ static int put_chunk(const struct dump *dump, uint32_t i)
 	if (tag) snprintf(process, sizeof process, ", of process record %u", (unsigned)(tag >> 32) - 1);
 	stop = put(dump, "chunk %u at 0x%llx: %s%s%s, %u of %u pages free\n", i,
 	           (unsigned long long)(i * pool_chunk_bytes(pool)),
-	           ctl_state(ctl) <= CTL_QUARANTINED ? state_names[ctl_state(ctl)] : "in no known state", owner, process,
-	           free, pool->chunk_pages);
+	           state_name(ctl), owner, process, free, pool->chunk_pages);
 	return stop ? stop : inspect_runs(pool, i, put_run, (void *)dump);
 }
 
@@ -62,6 +78,13 @@ int hp_pool_dump(hp_pool *pool, hp_write_fn *write, void *arg)
 	               pool->geometry.name, hp_rung_name((hp_rung)pool->geometry.rung), (unsigned long long)stats.capacity,
 	               (unsigned long long)stats.committed, (unsigned long long)stats.free,
 	               (unsigned long long)stats.largest, (unsigned long long)stats.live_blocks);
+	struct hp_class_stats class[SLAB_CLASSES];
+	int classes = hp_pool_class_stats(pool, class, SLAB_CLASSES);
+	for (int i = 0; i < classes && !stop; i++)
+		stop = put(&dump, "%s %llu bytes: %llu slabs, %llu bytes, %llu of %llu objects live\n",
+		           class[i].cache ? "cache objects of" : "malloc's objects of", (unsigned long long)class[i].size,
+		           (unsigned long long)class[i].slabs, (unsigned long long)class[i].bytes,
+		           (unsigned long long)class[i].live, (unsigned long long)class[i].objects);
 	for (uint32_t i = 0; i < pool->record_count && !stop; i++) {
 		const struct pool_record *record = &pool->records[i];
 		uint64_t word = atomic_load_explicit(&record->word, memory_order_acquire);

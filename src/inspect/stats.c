@@ -27,6 +27,35 @@ int inspect_runs(const hp_pool *pool, uint32_t chunk, inspect_run_fn *each, void
 	return 0;
 }
 
+void inspect_slab(const hp_pool *pool, uint32_t chunk, unsigned page, unsigned len, struct inspect_slab *out)
+{
+	uint64_t at = (uint64_t)chunk * pool->chunk_pages + page;
+	const struct slab *slab = &pool->slabs[at];
+	*out = (struct inspect_slab){
+		.page = at,
+		.ctl = atomic_load_explicit(&slab->ctl, memory_order_acquire),
+		.pages = parity_len(len & PARITY_LEN_MASK, page, pool->chunk_pages),
+		.class = atomic_load_explicit(&slab->class, memory_order_relaxed),
+		.objects = atomic_load_explicit(&slab->objects, memory_order_relaxed),
+		.first = atomic_load_explicit(&slab->first, memory_order_relaxed),
+	};
+	for (unsigned w = 0; w < SLAB_WORDS; w++) {
+		uint64_t a = atomic_load_explicit(&slab->a[w], memory_order_acquire);
+		uint64_t live = a ^ atomic_load_explicit(&slab->r[w], memory_order_acquire);
+		unsigned in = out->objects <= w * 64 ? 0 : out->objects - w * 64;
+		uint64_t mask = in >= 64 ? ~UINT64_C(0) : (UINT64_C(1) << in) - 1;
+		out->beyond |= (live & ~mask) != 0;
+		out->bits[w] = live & mask;
+		out->live += (unsigned)__builtin_popcountll(live & mask);
+	}
+	/* caches' classes need not be known here: the map has 2^32 divided by the size, rounded up */
+	uint32_t reciprocal = (uint32_t)(atomic_load_explicit(&pool->map[at], memory_order_relaxed) >> 32);
+	if (out->class < SLAB_MALLOC_CLASSES)
+		out->size = pool->classes[out->class].size;
+	else if (reciprocal)
+		out->size = (uint32_t)(((UINT64_C(1) << 32) + reciprocal - 1) / reciprocal);
+}
+
 static struct hp_node_stats *node_entry(struct hp_pool_stats *stats, int node)
 {
 	for (unsigned i = 0; i < stats->nodes; i++)
@@ -64,6 +93,66 @@ static void count_chunks(const hp_pool *pool, struct hp_pool_stats *stats)
 	stats->largest = largest * HP_PAGE_SIZE;
 }
 
+struct class_sums {
+	const hp_pool *pool;
+	struct hp_class_stats of[SLAB_CLASSES];
+};
+
+static int count_slab(void *arg, uint32_t chunk, unsigned page, unsigned len, uint64_t pages)
+{
+	struct class_sums *sums = arg;
+	struct inspect_slab slab;
+	if (!inspect_is_slab(len)) return 0;
+	inspect_slab(sums->pool, chunk, page, len, &slab);
+	struct hp_class_stats *of = &sums->of[slab.class % SLAB_CLASSES];
+	of->cache = slab.class >= SLAB_MALLOC_CLASSES;
+	if (slab.size) of->size = slab.size;
+	of->slabs++;
+	of->bytes += pages * HP_PAGE_SIZE;
+	of->objects += slab.objects;
+	of->live += slab.live;
+	return 0;
+}
+
+static void count_classes(const hp_pool *pool, struct class_sums *sums)
+{
+	*sums = (struct class_sums){.pool = pool};
+	uint32_t top = pool_top(pool);
+	for (uint32_t i = 0; i < top; i++) {
+		uint64_t ctl;
+		if (inspect_committed(pool, i, &ctl) && ctl_state(ctl) != CTL_QUARANTINED)
+			inspect_runs(pool, i, count_slab, sums);
+	}
+}
+
+int hp_pool_class_stats(hp_pool *pool, struct hp_class_stats *of, unsigned room)
+{
+	struct class_sums sums;
+	if (!pool || (!of && room)) return -EINVAL;
+	count_classes(pool, &sums);
+	int count = 0;
+	for (unsigned c = 0; c < SLAB_CLASSES; c++) {
+		if (!sums.of[c].slabs) continue;
+		if ((unsigned)count < room) of[count] = sums.of[c];
+		count++;
+	}
+	return count;
+}
+
+static void count_objects(const hp_pool *pool, struct hp_pool_stats *stats)
+{
+	struct class_sums sums;
+	count_classes(pool, &sums);
+	for (unsigned c = 0; c < SLAB_CLASSES; c++) {
+		stats->slabs += sums.of[c].slabs;
+		stats->slab_bytes += sums.of[c].bytes;
+		stats->objects += sums.of[c].live;
+		stats->object_bytes += sums.of[c].live * sums.of[c].size;
+	}
+	/* slabs are no blocks of the application's */
+	stats->live_blocks -= stats->slabs < stats->live_blocks ? stats->slabs : stats->live_blocks;
+}
+
 int hp_pool_stats(hp_pool *pool, struct hp_pool_stats *out)
 {
 	if (!pool || !out) return -EINVAL;
@@ -74,6 +163,7 @@ int hp_pool_stats(hp_pool *pool, struct hp_pool_stats *out)
 	                              .page_size = pool->geometry.page_size,
 	                              .unit_size = pool_chunk_bytes(pool)};
 	count_chunks(pool, &stats);
+	count_objects(pool, &stats);
 	uint32_t top = pool_slots_top(pool);
 	for (uint32_t i = 0; i < top; i++) {
 		const struct pool_slot *slot = &pool->slots[i];
