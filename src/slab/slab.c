@@ -650,7 +650,6 @@ struct census {
 	struct take_want *list;
 	uint32_t *page;
 	unsigned count;
-	uint64_t budget; /* slabs that may go */
 };
 
 static bool is_of(const struct slab *slab, unsigned class)
@@ -689,11 +688,17 @@ static int end_empty(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 	struct census *census = arg;
 	if (!is_of(slab, census->class) || !is_empty(slab)) return 0;
 	uint64_t seen = atomic_load_explicit(&slab->ctl, memory_order_acquire);
-	if (ctl_state(seen) == CTL_UNOWNED && census->budget && slab_end(pool, slab, page, seen, true)) census->budget--;
-	if (ctl_state(seen) == CTL_OWNED && census->count < census->budget && ctl_who(seen) != census->me->who && census->count < TAKE_SLABS) {
+	unsigned class = atomic_load_explicit(&slab->class, memory_order_relaxed);
+	uint64_t budget = may_go(pool, class, true);
+	for (unsigned k = 0; k < census->count && budget; k++) budget -= is_of(&pool->slabs[census->page[k]], class);
+	if (!budget) return 0;
+	if (ctl_state(seen) == CTL_UNOWNED) slab_end(pool, slab, page, seen, true);
+	if (ctl_state(seen) == CTL_OWNED && ctl_who(seen) != census->me->who && census->count < TAKE_SLABS) {
 		census->page[census->count] = page;
 		census->list[census->count++] = (struct take_want){.ctl = &slab->ctl, .seen = seen};
 	}
+	return census->count == TAKE_SLABS;
+}
 	return census->count == TAKE_SLABS;
 }
 
