@@ -699,8 +699,6 @@ static int end_empty(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 	}
 	return census->count == TAKE_SLABS;
 }
-	return census->count == TAKE_SLABS;
-}
 
 /* Into the list, whatever the notes say. */
 static int relist(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
