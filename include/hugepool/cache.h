@@ -41,7 +41,7 @@ typedef void hp_dtor_fn(void *arg, void *object);
 
 struct hp_cache_options {
 	size_t struct_size;  /* sizeof this struct */
-	size_t size;         /* of an object, in bytes, 1 to 1,044,480 */
+	size_t size;         /* of an object, in bytes, 1 to 1,044,480, and in small pools to the size of a chunk */
 	size_t align;        /* a power of two up to 4096; 0: 16, or 8 where the size is no multiple of 16 */
 	size_t align_offset; /* the byte of an object that is aligned; below align */
 	int node;            /* with HP_CACHE_ON_NODE */

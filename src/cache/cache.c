@@ -119,7 +119,8 @@ int hp_cache_create(hp_pool *pool, const char *name, const struct hp_cache_optio
 	if (options->align > 4096 || options->align_offset > 4096 || (options->dtor && !options->ctor)) return -EINVAL;
 	if (options->flags & HP_CACHE_ON_NODE && (options->node < 0 || options->node >= HP_MAX_NODES)) return -EINVAL;
 	if (!fit(&class, options->size, align, (uint32_t)options->align_offset, options->flags, (uint32_t)options->node,
-	         options->ctor != NULL))
+	         options->ctor != NULL) ||
+	    class.pages > pool->chunk_pages) /* a slab lies in one chunk */
 		return -EINVAL;
 	int room, error = lock(pool);
 	if (error < 0) return error;
