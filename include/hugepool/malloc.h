@@ -55,6 +55,22 @@ HP_API int hp_malloc_bulk(hp_pool *pool, size_t size, size_t count, void **block
  * 0, or the first error, with all the others freed. */
 HP_API int hp_free_bulk(hp_pool *pool, size_t count, void *const *blocks);
 
+/* Allocation and publication in one step: `dst`, 8 bytes in this pool that are 0, comes to name a new block of `size` bytes,
+ * up to 32 KiB. Whenever the caller dies, either both has happened or neither. -EBUSY: the word was not empty. -EINVAL:
+ * size, or not a word of this pool. -ENOMEM. Others read the word with hp_published only. */
+HP_API int hp_alloc_into(hp_pool *pool, size_t size, uint64_t *dst);
+
+/* The reverse: the word becomes empty and the block that it named is free. Of several who try one succeeds. -ENOENT: it was
+ * empty. -EAGAIN: somebody is doing the same in that slab, and does not come to an end. */
+HP_API int hp_free_from(hp_pool *pool, uint64_t *dst);
+
+/* The block that a word names, as an offset, or HP_OFF_NONE: empty, or about to be. */
+static inline hp_off hp_published(const uint64_t *word)
+{
+	uint64_t value = __atomic_load_n(word, __ATOMIC_ACQUIRE);
+	return (value & 15) == 8 ? value & ~(uint64_t)15 : HP_OFF_NONE;
+}
+
 /* The default pool, made when it is not there yet; NULL with errno when it cannot be made: EINVAL when the environment asks
  * for what makes no sense, else as hp_pool_create. */
 HP_API hp_pool *hp_pool_default(void);

@@ -45,11 +45,13 @@ static inline uint64_t cache_word(enum cache_state state, uint32_t generation)
 	return (uint64_t)(generation & 0xffffffu) << 32 | state;
 }
 
-/* Of a slot whose thread waits. */
+/* A slot's cell: what its thread waits for, and what it is about to do to a shared word (malloc/publish.c). */
 struct pool_wait {
 	_Alignas(64) _Atomic uint64_t ticket; /* 0: does not wait */
 	_Atomic uint32_t class;
 	_Atomic uint32_t futex; /* counts the wakes */
+	_Atomic uint64_t object, dst; /* offsets */
+	_Atomic uint32_t intent;
 };
 
 #endif

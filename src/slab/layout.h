@@ -52,7 +52,8 @@ struct slab {
 	_Atomic uint64_t a[SLAB_WORDS];
 	/* by all others */
 	_Alignas(64) _Atomic uint64_t r[SLAB_WORDS];
-	_Atomic uint32_t next; /* the owner's list: page of the next slab with free objects + 1 */
+	_Atomic uint32_t next;     /* the owner's list: page of the next slab with free objects + 1 */
+	_Atomic uint32_t announce; /* slot + 1 of who frees here from a shared word (malloc/publish.c): nothing is reused */
 };
 
 _Static_assert(sizeof(struct slab) == 128, "a slab is two cache lines");

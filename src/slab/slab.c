@@ -31,6 +31,8 @@ static uint64_t free_in(const struct slab *slab, unsigned w, unsigned objects)
 	if (objects <= w * 64) return 0;
 	uint64_t a = atomic_load_explicit(&slab->a[w], memory_order_acquire);
 	uint64_t live = a ^ atomic_load_explicit(&slab->r[w], memory_order_acquire);
+	/* after R: who sees what was freed under an announcement sees that too, or that it is over */
+	if (unlikely(atomic_load_explicit(&slab->announce, memory_order_acquire))) return 0;
 	return ~live & (objects - w * 64 >= 64 ? ~UINT64_C(0) : (UINT64_C(1) << (objects - w * 64)) - 1);
 }
 
@@ -49,7 +51,7 @@ static bool is_empty(const struct slab *slab)
 		uint64_t a = atomic_load_explicit(&slab->a[w], memory_order_acquire);
 		live |= a ^ atomic_load_explicit(&slab->r[w], memory_order_acquire);
 	}
-	return !live;
+	return !live && !atomic_load_explicit(&slab->announce, memory_order_acquire); /* as in free_in */
 }
 
 /* Hint: somebody who looks for objects of that class may look into that chunk. */
@@ -374,6 +376,15 @@ void slab_tidy(struct participant *me, unsigned class)
 static int make_slab(struct participant *me, unsigned class, bool keep);
 
 /* ---- freeing by others ---- */
+
+void slab_flip_remote(hp_pool *pool, struct slab *slab, unsigned index)
+{
+	_Atomic uint64_t *word = &slab->r[index >> 6];
+	/* commit of the free, as in parity_free_remote; that the object is live, and stays so but for us, is the caller's */
+	atomic_fetch_xor_explicit(word, UINT64_C(1) << (index & 63), memory_order_release);
+	if (atomic_load_explicit(&slab->noted, memory_order_relaxed) == SLAB_UNKNOWN)
+		note_in_summary(pool, slab, (uint32_t)(slab - pool->slabs));
+}
 
 uint64_t slab_free_remote(hp_pool *pool, struct slab *slab, unsigned w, uint64_t bits)
 {

@@ -119,6 +119,8 @@ unsigned slab_take_bulk(struct slab_mag *mag, unsigned n, void **objects);
  * when slab_tidy is to be called after the operation. */
 size_t slab_give_bulk(struct participant *me, unsigned class, uint32_t skew, size_t n, void *const *objects, bool *untidy);
 
+/* Frees one that is live, by one who is not the owner. */
+void slab_flip_remote(hp_pool *pool, struct slab *slab, unsigned index);
 /* Outside of operations: n contiguous objects, 1 to 64, as one. 0 or -errno. */
 int slab_take_run(struct participant *me, unsigned class, unsigned n, char **first);
 
