@@ -18,22 +18,18 @@ static inline uint64_t hp_stamp_word(uint64_t stamp, size_t i)
 
 static inline void hp_fill(void *block, size_t bytes, uint64_t stamp)
 {
-	char *at = block;
-	for (size_t i = 0; i * 8 < bytes; i++) {
-		uint64_t word = hp_stamp_word(stamp, i);
-		memcpy(at + i * 8, &word, bytes - i * 8 < 8 ? bytes - i * 8 : 8);
-	}
+	uint64_t *word = block, last = hp_stamp_word(stamp, bytes / 8);
+	for (size_t i = 0; i < bytes / 8; i++) word[i] = hp_stamp_word(stamp, i);
+	memcpy(word + bytes / 8, &last, bytes % 8);
 }
 
 /* The first `bytes` bytes are as hp_fill left them. */
 static inline bool hp_filled(const void *block, size_t bytes, uint64_t stamp)
 {
-	const char *at = block;
-	for (size_t i = 0; i * 8 < bytes; i++) {
-		uint64_t word = hp_stamp_word(stamp, i);
-		if (memcmp(at + i * 8, &word, bytes - i * 8 < 8 ? bytes - i * 8 : 8)) return false;
-	}
-	return true;
+	const uint64_t *word = block;
+	uint64_t last = hp_stamp_word(stamp, bytes / 8), wrong = 0;
+	for (size_t i = 0; i < bytes / 8; i++) wrong |= word[i] ^ hp_stamp_word(stamp, i);
+	return !wrong && memcmp(word + bytes / 8, &last, bytes % 8) == 0;
 }
 
 /* The calling thread gives back slabs without live objects. */
