@@ -776,10 +776,14 @@ uint64_t slab_reclaim(struct participant *me, unsigned class)
 int slab_prime(struct participant *me, unsigned class, uint64_t objects)
 {
 	struct slab_census sum;
-	if (!slab_state(me)) return -ENOMEM;
-	for (;;) {
+	uint64_t last = 0;
+	if (!slab_state(me) || objects > me->pool->capacity / me->pool->classes[class].size) return -ENOMEM;
+	for (bool again = false;; again = true) {
 		slab_census(me->pool, class, &sum);
 		if (sum.free >= objects) return 0;
+		/* near exhaustion the page layer takes slabs without objects back to make new ones of */
+		if (again && sum.free <= last) return -ENOMEM;
+		last = sum.free;
 		uint64_t slabs = (objects - sum.free + me->pool->classes[class].objects - 1) / me->pool->classes[class].objects;
 		for (; slabs; slabs--) {
 			int error = make_slab(me, class, true);
