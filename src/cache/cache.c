@@ -39,6 +39,33 @@ static bool fit(struct slab_class *class, uint64_t size, uint32_t align, uint32_
 	return true;
 }
 
+static hp_cache *handles; /* of this process; looked at inside participant_lock */
+
+/* Handles of what was in this place before are stale: what is in magazines from now on is not theirs to take. */
+static void enlist(hp_cache *cache)
+{
+	struct participant_guard guard;
+	if (participant_lock(&guard) < 0) return;
+	for (hp_cache *other = handles; other; other = other->next)
+		if (other->pool == cache->pool && other->class == cache->class && other->generation != cache->generation)
+			__atomic_store_n(&other->fast, other, __ATOMIC_RELAXED);
+	cache->next = handles;
+	handles = cache;
+	participant_unlock(&guard);
+}
+
+static void delist(hp_cache *cache)
+{
+	struct participant_guard guard;
+	if (participant_lock(&guard) < 0) return;
+	for (hp_cache **link = &handles; *link; link = &(*link)->next)
+		if (*link == cache) {
+			*link = cache->next;
+			break;
+		}
+	participant_unlock(&guard);
+}
+
 /* This process' view of a live entry. */
 static int handle_new(hp_pool *pool, unsigned i, const struct hp_cache_options *options, hp_cache **out)
 {
@@ -73,7 +100,15 @@ static int handle_new(hp_pool *pool, unsigned i, const struct hp_cache_options *
 		class.arg = options->arg;
 	}
 	if (!cache->ctor && !(cache->flags & (HP_CACHE_ZERO | HP_CACHE_PROCESS))) cache->fast = pool;
-	pool->classes[cache->class] = class;
+	enlist(cache);
+	/* threads may be using the cache through another handle: what they know is not written again */
+	struct slab_class *known = &pool->classes[cache->class];
+	if (known->cache != shared || known->generation != class.generation)
+		*known = class;
+	else if (class.dtor != known->dtor || class.arg != known->arg) {
+		known->dtor = class.dtor;
+		known->arg = class.arg;
+	}
 	*out = cache;
 	return 0;
 }
@@ -178,6 +213,8 @@ int hp_cache_open(hp_pool *pool, const char *name, const struct hp_cache_options
 
 void hp_cache_close(hp_cache *cache)
 {
+	if (!cache) return;
+	delist(cache);
 	free(cache);
 }
 

@@ -25,6 +25,7 @@ struct hp_cache {
 	void *arg;
 	hp_drain_fn *drain;
 	void *drain_arg;
+	hp_cache *next; /* of the process' handles */
 };
 
 static inline uint8_t cache_epoch(const hp_cache *cache)

@@ -232,6 +232,7 @@ static __attribute__((noinline)) int put_slow(hp_cache *cache, void *object)
 	unsigned index;
 	if (!object) return 0;
 	if (cache->pool->observer) return -EROFS;
+	if (!cache_is_live(cache)) return -ESTALE;
 	int error = cache_find(cache, object, &slab, &index);
 	if (error < 0) return error;
 	if (not_ours(cache, slab)) return -EPERM;
