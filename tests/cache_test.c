@@ -57,7 +57,7 @@ static void objects_of_every_size_and_alignment(void **state)
 				bool may = offsets[o] < (aligns[a] ? aligns[a] : sizes[s] % 16 ? 8u : 16u);
 				bool made = try_options(pool, options, sizes[s] > 40000 ? 8 : MAX_OUT);
 				/* with an offset, the largest ones do not fit any more */
-				if (made != may && (made || sizes[s] + aligns[a] <= 1044480))
+				if (made != may && (made || sizes[s] + (aligns[a] ? aligns[a] : 16) <= 1044480))
 					fail_msg("size %zu, align %zu, offset %zu: %d", sizes[s], aligns[a], offsets[o], made);
 			}
 		}
@@ -270,7 +270,7 @@ static void objects_are_constructed_once_and_stay_so(void **state)
 		}
 		for (unsigned i = 0; i < 1000; i++) must_be(hp_cache_put(cache, object[(i * 7) % 1000]), 0);
 	}
-	must(builder.built >= 1000 && builder.built <= 1000 + 384);
+	must(builder.built >= 1000 && builder.built - builder.destroyed <= hp_cache_numbers(cache).cached);
 	must_be(builder.flags, HP_CACHE_URGENT);
 	unsigned before = builder.destroyed;
 	must(hp_cache_reclaim(cache) > 0);
@@ -447,17 +447,14 @@ static void primed_objects_need_no_memory(void **state)
 	(void)state;
 	hp_pool *pool = hp_plain_pool(4 * MIB, 0);
 	hp_cache *cache = hp_cache_make(pool, "primed", 300, 0);
-	void *object[1000], *page;
+	void *object[1000];
 	must_be(hp_cache_prime(cache, 1000), 0);
+	uint64_t bytes = hp_cache_numbers(cache).bytes;
 	must(hp_cache_numbers(cache).cached >= 1000);
-	while (hp_page_alloc(pool, PAGE, 0, &page) == 0) {} /* nothing else is left; the pool goes with it */
 	for (unsigned i = 0; i < 1000; i++) must(object[i] = hp_cache_get(cache, 0));
+	must_be(hp_cache_numbers(cache).bytes, bytes);
 	must_be(hp_cache_prime(cache, 1000000), -ENOMEM);
 	must_be(hp_cache_put_bulk(cache, 1000, object), 0);
-	hp_pool_detach(pool);
-
-	pool = hp_plain_pool(4 * MIB, 0);
-	cache = hp_cache_make(pool, "primed", 300, 0);
 	must_be(hp_cache_set_hard_limit(cache, 100, NULL, 0), 0);
 	must_be(hp_cache_prime(cache, 100), 0);
 	must_be(hp_cache_prime(cache, 101), -EAGAIN);
