@@ -19,7 +19,7 @@ struct hp_inline_entry {
 
 struct hp_inline_magazine {
 	struct hp_inline_entry *top, *base, *limit;
-	uint64_t current;
+	void *current;
 };
 
 struct hp_inline_slot {
@@ -110,7 +110,8 @@ static inline int hp_cache_put_inline(hp_cache *cache, void *object)
 				uint64_t live = old ^ __atomic_load_n(&slab->r[index >> 6], __ATOMIC_RELAXED);
 				struct hp_inline_magazine *mag = &me->magazines[c->class_];
 				struct hp_inline_entry *top = mag->top;
-				if (HP_INLINE_LIKELY(live & bit) && HP_INLINE_LIKELY(top != mag->limit)) {
+				if (HP_INLINE_LIKELY(live & bit) && HP_INLINE_LIKELY(top != mag->limit) &&
+				    HP_INLINE_LIKELY(live != bit || mag->current == slab)) {
 					__atomic_store_n(a, old ^ bit, __ATOMIC_RELEASE);
 					top->object = (char *)object;
 					top->where = (uint64_t)(uintptr_t)a << 6 | (index & 63);

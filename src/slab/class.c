@@ -6,19 +6,20 @@ bool slab_class_fit(struct slab_class *class, uint32_t size, uint32_t align, uin
 	uint32_t lead = (align - offset % align) % align, best = 0, best_objects = 0;
 	uint64_t best_waste = UINT64_MAX;
 	/* at most 16 pages, or 32 where those hold fewer than 8; above 32 KiB a slab is one object */
-	uint32_t most = size > 32768 ? SLAB_PAGES : size > 8192 ? 32 : 16;
-	for (uint32_t pages = built ? 2 : 1; pages <= most; pages++) {
+	uint32_t most = size > 32768 ? (size + lead + HP_PAGE_SIZE - 1) / HP_PAGE_SIZE : size > 8192 ? 32 : 16;
+	if (built && most < 2) most = 2;
+	for (uint32_t pages = most < SLAB_PAGES ? most : SLAB_PAGES; pages >= (built ? 2 : 1); pages--) {
 		uint32_t bytes = pages * HP_PAGE_SIZE, objects = bytes > lead ? (bytes - lead) / size : 0;
 		uint32_t limit = built && (pages - 1) * sizeof(struct slab) < SLAB_OBJECTS ? (pages - 1) * sizeof(struct slab)
 		                                                                           : SLAB_OBJECTS;
 		if (size > 32768) limit = 1;
-		if (!objects) continue;
 		if (objects > limit) objects = limit;
 		uint64_t waste = (uint64_t)(bytes - objects * size) * 1024 / bytes;
-		if (best && waste > best_waste && (waste > 16 || objects == best_objects)) continue; /* under 1.6 % counts as none */
+		if (!objects || waste >= best_waste) continue;
 		best = pages;
 		best_waste = waste;
 		best_objects = objects;
+		if (waste <= 16) break; /* under 1.6 % counts as none */
 	}
 	if (!best) return false;
 	class->size = size;
@@ -41,5 +42,7 @@ void slab_classes_init(hp_pool *pool)
 	for (unsigned c = 0; c < SLAB_MALLOC_CLASSES; c++) {
 		uint32_t size = slab_malloc_size(c);
 		slab_class_fit(&pool->classes[c], size, size & (~size + 1), 0, false);
+		uint32_t few = size <= 2048 ? 8 : size <= 8192 ? 4 : 2, least = (few * size + HP_PAGE_SIZE - 1) / HP_PAGE_SIZE;
+		pool->classes[c].least = (uint16_t)(least < pool->classes[c].pages ? least : pool->classes[c].pages);
 	}
 }

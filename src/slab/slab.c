@@ -13,8 +13,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define KEEP_PAGES 16u   /* in slabs without objects that a thread keeps of a class, */
-#define UNTIDY_PAGES 64u /* once it has had so many */
+#define KEEP_PAGES 32u /* in slabs without objects a thread keeps, and an eighth of what it owns */
 #define ROUNDS 64        /* before giving up on owners that are always busy */
 
 /* ---- one slab ---- */
@@ -103,6 +102,8 @@ static uint64_t by_record(const hp_pool *pool, uint64_t old)
 	return ctl_make(CTL_RECOVERING, (pool->record + 1) | NOT_A_SLOT, pool->record_generation, old);
 }
 
+static uint32_t pages_of(const hp_pool *pool, const struct slab *slab);
+
 static _Atomic uint8_t *built_of(struct slab *slab)
 {
 	return (_Atomic uint8_t *)(void *)(slab + 1);
@@ -139,9 +140,7 @@ static bool slab_end(hp_pool *pool, struct slab *slab, uint32_t page, uint64_t s
 	/* commit: nobody's to allocate from any more. The word was read before we looked, so nobody has since. */
 	if (!is_empty(slab) || !atomic_compare_exchange_strong(&slab->ctl, &seen, by_record(pool, seen))) return false;
 	if (built) destroy_objects(pool, slab, page);
-	unsigned len = atomic_load_explicit(&pool->units[page >> pool->page_shift_chunk].len[page & (pool->chunk_pages - 1)],
-	                                    memory_order_relaxed);
-	unsigned pages = parity_len(len & PARITY_LEN_MASK, (unsigned)page & (pool->chunk_pages - 1), pool->chunk_pages);
+	unsigned pages = pages_of(pool, slab);
 	for (unsigned i = 0; i < pages; i++) atomic_store_explicit(&pool->map[page + i], 0, memory_order_relaxed);
 	uint64_t place = cache_place_read(pool, class, extra & SLAB_NO_PLACE);
 	bool freed = page_free_typed(pool, page) == 0;
@@ -171,10 +170,11 @@ static struct slab_state *state_begin(const hp_pool *pool, struct slab_state *st
 		struct slab_mag *mag = &state->mag[c];
 		mag->top = mag->base = state->entry[c];
 		mag->limit = mag->base + pool->classes[c].magazine;
-		mag->slab1 = 0;
+		mag->current = NULL;
 		state->list[c] = 0;
-		state->empties[c] = 0;
+		state->slabs[c] = 0;
 	}
+	state->owned = state->empty = 0;
 	return state;
 }
 
@@ -207,7 +207,7 @@ static bool load_slab(struct participant *me, struct slab_mag *mag, struct slab 
 	char *base = me->pool->base + (uint64_t)page * HP_PAGE_SIZE +
 	             atomic_load_explicit(&slab->first, memory_order_relaxed);
 	mag->top = at;
-	mag->slab1 = page + 1;
+	mag->current = slab;
 	atomic_store_explicit(&slab->noted, SLAB_LISTED, memory_order_relaxed); /* the current one needs no list */
 	for (unsigned w = 0; w < words; w++) {
 		uint64_t where = (uint64_t)(uintptr_t)&slab->a[w] << 6;
@@ -224,9 +224,9 @@ static bool load_slab(struct participant *me, struct slab_mag *mag, struct slab 
 /* Inside an operation: forgets the current slab, which has nothing left. */
 static void drop_current(struct participant *me, struct slab_mag *mag)
 {
-	uint32_t page = mag->slab1 - 1;
-	struct slab *slab = &me->pool->slabs[page];
-	mag->slab1 = 0;
+	struct slab *slab = mag->current;
+	uint32_t page = (uint32_t)(slab - me->pool->slabs);
+	mag->current = NULL;
 	atomic_store_explicit(&slab->noted, SLAB_UNKNOWN, memory_order_relaxed);
 	/* what was freed remotely right before that store has told nobody */
 	if (has_free(slab)) note_in_summary(me->pool, slab, page);
@@ -243,6 +243,30 @@ static uint32_t next_of(const hp_pool *pool, const struct slab *slab)
 	return next <= page_limit(pool) ? next : 0;
 }
 
+static uint32_t pages_of(const hp_pool *pool, const struct slab *slab)
+{
+	uint32_t page = (uint32_t)(slab - pool->slabs), i = page & (pool->chunk_pages - 1);
+	unsigned len = atomic_load_explicit(&pool->units[page >> pool->page_shift_chunk].len[i], memory_order_relaxed);
+	return parity_len(len & PARITY_LEN_MASK, i, pool->chunk_pages);
+}
+
+static void count(uint32_t *counter, int32_t more)
+{
+	*counter = more < 0 && *counter < (uint32_t)-more ? 0 : *counter + (uint32_t)more;
+}
+
+static void count_empty(const hp_pool *pool, struct slab_state *state, const struct slab *slab, int sign)
+{
+	count(&state->empty, sign * (int32_t)pages_of(pool, slab));
+}
+
+static void count_owned(const hp_pool *pool, struct slab_state *state, unsigned class, const struct slab *slab, int sign)
+{
+	count(&state->owned, sign * (int32_t)pages_of(pool, slab));
+	if (sign > 0 ? state->slabs[class] < UINT16_MAX : state->slabs[class] > 0)
+		state->slabs[class] = (uint16_t)(state->slabs[class] + sign);
+}
+
 bool slab_refill_own(struct participant *me, unsigned class)
 {
 	hp_pool *pool = me->pool;
@@ -252,8 +276,8 @@ bool slab_refill_own(struct participant *me, unsigned class)
 	if (state == &slab_nothing) return false;
 	size_t room = (size_t)(mag->limit - mag->base) * 2, most = pool->classes[class].magazine_most;
 	mag->limit = mag->base + (room == 0 ? pool->classes[class].magazine : room < most ? room : most); /* it is used up */
-	if (mag->slab1) {
-		if (load_slab(me, mag, &pool->slabs[mag->slab1 - 1], mag->slab1 - 1, size)) return true;
+	if (mag->current) {
+		if (load_slab(me, mag, mag->current, (uint32_t)(mag->current - pool->slabs), size)) return true;
 		drop_current(me, mag);
 	}
 	while (state->list[class]) {
@@ -266,9 +290,7 @@ bool slab_refill_own(struct participant *me, unsigned class)
 		}
 		state->list[class] = next_of(pool, slab);
 		atomic_store_explicit(&slab->next, 0, memory_order_relaxed); /* no loop can be followed for ever */
-		if (state->empties[class] && is_empty(slab))
-			state->empties[class] -= pool->classes[class].pages < state->empties[class] ? pool->classes[class].pages
-			                                                                            : state->empties[class];
+		if (state->empty && is_empty(slab)) count_empty(pool, state, slab, -1);
 		if (load_slab(me, mag, slab, page, size)) return true;
 		drop_current(me, mag);
 	}
@@ -280,7 +302,7 @@ static void list_slab(struct participant *me, struct slab *slab, unsigned class)
 {
 	struct slab_state *state = me->slabs;
 	uint32_t page1 = (uint32_t)(slab - me->pool->slabs) + 1;
-	if (state->mag[class].slab1 == page1 || atomic_load_explicit(&slab->noted, memory_order_relaxed) == SLAB_LISTED) return;
+	if (state->mag[class].current == slab || atomic_load_explicit(&slab->noted, memory_order_relaxed) == SLAB_LISTED) return;
 	atomic_store_explicit(&slab->next, state->list[class], memory_order_relaxed);
 	atomic_store_explicit(&slab->noted, SLAB_LISTED, memory_order_relaxed);
 	state->list[class] = page1;
@@ -290,11 +312,11 @@ bool slab_given(struct participant *me, struct slab *slab, unsigned class)
 {
 	struct slab_state *state = me->slabs;
 	list_slab(me, slab, class);
-	if (is_empty(slab) && state->empties[class] < UINT16_MAX - SLAB_PAGES)
-		state->empties[class] = (uint16_t)(state->empties[class] + me->pool->classes[class].pages);
+	if (!is_empty(slab)) return false;
+	count_empty(me->pool, state, slab, 1);
 	const struct pool_cache *cache = me->pool->classes[class].cache;
-	if (cache && atomic_load_explicit(&cache->high, memory_order_relaxed) != UINT64_MAX) return state->empties[class] > 0;
-	return state->empties[class] >= UNTIDY_PAGES;
+	if (cache && atomic_load_explicit(&cache->high, memory_order_relaxed) != UINT64_MAX) return true;
+	return state->empty > KEEP_PAGES + state->owned / 8;
 }
 
 /* Inside an operation: the objects of a magazine are left to their slabs. */
@@ -309,37 +331,32 @@ static void empty_magazine(struct participant *me, unsigned class)
 
 static uint64_t may_go(hp_pool *pool, unsigned class, bool asked);
 
-/* Takes the empty slabs, but for `keep` pages of them, out of the list, and ends them. */
-static void purge(struct participant *me, unsigned class, unsigned keep)
+/* Takes the empty slabs out of the list, and ends them, as far as a cache's marks allow. `asked`: also the current one. */
+static void purge(struct participant *me, unsigned class, bool asked)
 {
 	hp_pool *pool = me->pool;
-	uint64_t budget = may_go(pool, class, keep == 0);
+	uint64_t budget = may_go(pool, class, asked);
 	struct slab_state *state = me->slabs;
 	struct slab_mag *mag = &state->mag[class];
-	uint32_t ending = 0, staying = 0, at, next, pages = pool->classes[class].pages;
+	uint32_t ending = 0, staying = 0, at, next;
 	participant_begin(me);
 	/* what ends must have nothing in the magazine */
-	if (mag->slab1 && !keep) {
-		uint32_t page = mag->slab1 - 1;
-		mag->slab1 = 0;
-		atomic_store_explicit(&pool->slabs[page].next, state->list[class], memory_order_relaxed);
-		state->list[class] = page + 1;
-	}
 	empty_magazine(me, class);
-	at = state->list[class];
-	state->empties[class] = 0;
-	for (; at; at = next) {
+	if (mag->current && asked) {
+		atomic_store_explicit(&mag->current->next, state->list[class], memory_order_relaxed);
+		state->list[class] = (uint32_t)(mag->current - pool->slabs) + 1;
+		mag->current = NULL;
+	}
+	for (at = state->list[class]; at; at = next) {
 		struct slab *slab = &pool->slabs[at - 1];
 		if (!slab_is_mine(me, slab) || slab->class != class) break;
 		next = next_of(pool, slab);
-		bool empty = is_empty(slab);
-		bool ends = empty && keep < pages && budget;
+		bool ends = budget && is_empty(slab);
 		uint32_t *list = ends ? &ending : &staying;
-		if (ends)
+		if (ends) {
 			budget--;
-		else if (empty && keep >= pages) {
-			keep -= pages;
-			state->empties[class] = (uint16_t)(state->empties[class] + pages);
+			count_empty(pool, state, slab, -1);
+			count_owned(pool, state, class, slab, -1);
 		}
 		atomic_store_explicit(&slab->next, *list, memory_order_relaxed);
 		*list = at;
@@ -360,16 +377,18 @@ void slab_purge(struct participant *me, unsigned class)
 {
 	if (me->slabs == &slab_nothing) return;
 	for (unsigned c = class < SLAB_CLASSES ? class : 0; c < (class < SLAB_CLASSES ? class + 1 : SLAB_CLASSES); c++)
-		if (me->slabs->list[c] || me->slabs->mag[c].slab1 || me->slabs->mag[c].top != me->slabs->mag[c].base)
-			purge(me, c, 0);
+		if (me->slabs->list[c] || me->slabs->mag[c].current) purge(me, c, true);
+	if (class == SLAB_CLASSES) me->slabs->empty = 0;
 }
 
 void slab_tidy(struct participant *me, unsigned class)
 {
-	participant_hold(me);
 	const struct pool_cache *cache = me->pool->classes[class].cache;
-	bool marked = cache && atomic_load(&cache->high) != UINT64_MAX;
-	if (me->slabs->empties[class] >= UNTIDY_PAGES || marked) purge(me, class, marked ? 1 : KEEP_PAGES);
+	participant_hold(me);
+	if (cache && atomic_load(&cache->high) != UINT64_MAX)
+		purge(me, class, false);
+	else
+		slab_purge(me, SLAB_CLASSES);
 	participant_let_go(me);
 }
 
@@ -434,7 +453,7 @@ int slab_take_run(struct participant *me, unsigned class, unsigned n, char **fir
 		struct slab_mag *mag = &me->slabs->mag[class];
 		participant_begin(me);
 		empty_magazine(me, class); /* a run must have no object in it */
-		*first = mag->slab1 ? take_run(me, &pool->slabs[mag->slab1 - 1], class, n) : NULL;
+		*first = mag->current ? take_run(me, mag->current, class, n) : NULL;
 		for (uint32_t at = me->slabs->list[class], steps = 0; at && !*first && steps < page_limit(pool); steps++) {
 			struct slab *slab = &pool->slabs[at - 1];
 			if (!slab_is_mine(me, slab) || slab->class != class) break;
@@ -491,6 +510,7 @@ static int try_slab(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 		/* commit: the slab is ours */
 		mine = atomic_compare_exchange_strong_explicit(&slab->ctl, &seen, ours, memory_order_acq_rel,
 		                                               memory_order_relaxed);
+		if (mine) count_owned(pool, me->slabs, want->class, slab, 1);
 	}
 	if (mine) {
 		/* a signal handler may have filled the magazine meanwhile, perhaps from this very slab */
@@ -563,7 +583,7 @@ static int populate(hp_pool *pool, uint32_t page)
 
 struct making {
 	unsigned class, place;
-	uint16_t objects;
+	uint16_t objects, pages;
 };
 
 /* Right before the run becomes live, inside an operation of the page layer. */
@@ -578,7 +598,7 @@ static void prepare(struct participant *me, const struct page_want *want, uint64
 	uint64_t old = atomic_load_explicit(&slab->ctl, memory_order_relaxed);
 	atomic_store_explicit(&slab->ctl, by_record(pool, old), memory_order_relaxed);
 	atomic_store_explicit(&slab->class, (uint8_t)class, memory_order_relaxed);
-	atomic_store_explicit(&slab->first, (uint16_t)(known->lead + (old >> 4) % known->colours * known->step), memory_order_relaxed);
+	atomic_store_explicit(&slab->first, (uint16_t)(known->lead + (making->pages == known->pages ? (old >> 4) % known->colours * known->step : 0)), memory_order_relaxed);
 	atomic_store_explicit(&slab->objects, making->objects, memory_order_relaxed);
 	atomic_store_explicit(&slab->extra, (uint16_t)(making->place | (known->built ? SLAB_BUILT : 0)), memory_order_relaxed);
 	for (unsigned i = 0; known->built && i < known->objects; i++)
@@ -594,8 +614,17 @@ static int make_slab(struct participant *me, unsigned class, bool keep)
 {
 	hp_pool *pool = me->pool;
 	const struct slab_class *known = &pool->classes[class];
-	struct making making = {.class = class, .place = SLAB_NO_PLACE, .objects = known->objects};
-	struct page_want want = {.pages = known->pages,
+	struct making making = {.class = class, .place = SLAB_NO_PLACE, .objects = known->objects, .pages = known->pages};
+	unsigned have = me->slabs->slabs[class];
+	if (!known->cache && have < 2) { /* what is little used is to hold little memory */
+		unsigned pages = (unsigned)known->least << (2 * have);
+		if (pages < known->pages) {
+			making.pages = (uint16_t)pages;
+			unsigned objects = pages * HP_PAGE_SIZE / known->size;
+			making.objects = (uint16_t)(objects < SLAB_OBJECTS ? objects : SLAB_OBJECTS);
+		}
+	}
+	struct page_want want = {.pages = making.pages,
 	                         .node = known->on_node ? known->node : -1,
 	                         .strict = known->on_node,
 	                         .process = known->process,
@@ -612,7 +641,7 @@ static int make_slab(struct participant *me, unsigned class, bool keep)
 	}
 	struct slab *slab = &pool->slabs[page];
 	int first = atomic_load_explicit(&slab->first, memory_order_relaxed);
-	for (unsigned i = 0; i < known->pages; i++)
+	for (unsigned i = 0; i < making.pages; i++)
 		atomic_store_explicit(&pool->map[(uint64_t)page + i],
 		                      map_make(known->reciprocal, (int)(i * HP_PAGE_SIZE / 16) - first / 16, class, i),
 		                      memory_order_relaxed);
@@ -622,6 +651,7 @@ static int make_slab(struct participant *me, unsigned class, bool keep)
 	atomic_store_explicit(&slab->ctl, ctl_make(CTL_OWNED, me->who >> 16, me->who & 0xffff, old), memory_order_release);
 	struct slab_mag *mag = &me->slabs->mag[class];
 	/* a cache that has been given a limit, or ended, since we looked: whoever did that sees the slab, or we see it */
+	count_owned(pool, me->slabs, class, slab, 1);
 	bool wanted = !known->cache || cache_place_holds(pool, class, making.place);
 	if (wanted && (keep || mag->top != mag->base || !load_slab(me, mag, slab, (uint32_t)page, known->size)))
 		list_slab(me, slab, class); /* or a signal handler was here */
@@ -732,9 +762,11 @@ static void purge_thoroughly(struct participant *me, unsigned class)
 	participant_begin(me);
 	for (unsigned c = 0; c < SLAB_CLASSES; c++) {
 		state->mag[c].top = state->mag[c].base;
-		state->mag[c].slab1 = state->list[c] = 0;
-		state->empties[c] = 0;
+		state->mag[c].current = NULL;
+		state->list[c] = 0;
+		state->slabs[c] = 0;
 	}
+	state->owned = state->empty = 0;
 	visit_slabs(me->pool, 0, pool_top(me->pool), relist, me);
 	participant_end(me);
 	slab_purge(me, class);
@@ -901,10 +933,11 @@ static void reread(struct participant *me, bool marked)
 	if (state == &slab_nothing) return;
 	for (unsigned c = 0; c < SLAB_CLASSES; c++) {
 		state->mag[c].top = state->mag[c].base;
-		state->mag[c].slab1 = 0;
+		state->mag[c].current = NULL;
 		state->list[c] = 0;
-		state->empties[c] = 0;
+		state->slabs[c] = 0;
 	}
+	state->owned = state->empty = 0;
 	visit_slabs(me->pool, 0, pool_top(me->pool), forget_if_owned, &me->who);
 }
 

@@ -21,14 +21,15 @@ struct slab_mag {
 	struct slab_entry *top;   /* above the last one */
 	struct slab_entry *base;  /* empty: top == base */
 	struct slab_entry *limit; /* full: top == limit */
-	uint32_t slab1;           /* page of the current slab + 1, which is in no list; 0: none */
+	struct slab *current;     /* the slab it was filled from last, which is in no list; or NULL */
 };
 
 struct slab_state {
 	struct slab_mag mag[SLAB_CLASSES];
 	uint32_t list[SLAB_CLASSES];   /* page + 1 of the first slab with free objects, linked by `next` */
-	uint16_t empties[SLAB_CLASSES]; /* pages of those in the list that had no live object when last seen */
+	uint16_t slabs[SLAB_CLASSES];  /* owned, about */
 	uint32_t cursor[SLAB_CLASSES]; /* chunk where the summary was looked at last */
+	uint32_t owned, empty;         /* pages of all, and of those without live objects, about */
 	struct slab_entry entry[SLAB_CLASSES][SLAB_MAGAZINE + 1];
 };
 
@@ -102,7 +103,7 @@ static inline enum slab_gave slab_give(struct slab_mag *mag, struct slab *slab, 
 		top->object = object;
 		top->where = (uint64_t)(uintptr_t)a << 6 | (index & 63);
 		mag->top = top + 1;
-		return SLAB_GAVE;
+		return likely(live != bit || mag->current == slab) ? SLAB_GAVE : SLAB_RARE;
 	}
 	bool listed = atomic_load_explicit(&slab->noted, memory_order_relaxed) == SLAB_LISTED;
 	return likely(live != bit && listed) ? SLAB_GAVE : SLAB_RARE;
