@@ -3,16 +3,16 @@
  * high rate. Would catch an operation that looks at something, is interrupted, and acts on what it saw: a page handed out
  * twice, a free that hits another chunk, a slot that is entered twice. */
 #include "hp_process.h"
+#include "hp_trap.h"
 
 #include <pthread.h>
 #include <sys/time.h>
-#include <ucontext.h>
 
 #define BLOCKS 4096
 
 static hp_pool *pool;
 
-#if defined(__x86_64__) && !HP_TEST_SANITIZER
+#if HP_TRAP
 
 /* What should be live; the handler's changes are part of it. Nothing here is touched by both sides at once: an
  * operation's own block is added after it, and a victim removed before it. */
@@ -62,37 +62,6 @@ static void allocate(size_t pages, unsigned flags)
 }
 
 /* ---- at every instruction ---- */
-
-static void (*interruption)(void);
-static unsigned long steps, interrupt_at;
-static bool interrupted;
-
-static void on_trap(int signal, siginfo_t *info, void *context)
-{
-	(void)signal;
-	(void)info;
-	ucontext_t *at = context;
-	if (++steps < interrupt_at) return;
-	at->uc_mcontext.gregs[REG_EFL] &= ~0x100ll; /* no further steps */
-	interrupted = true;
-	interruption();
-}
-
-#define TRAP_FLAG(change) \
-	__asm__ volatile("lea -128(%%rsp), %%rsp\n\tpushfq\n\t" change "\n\tpopfq\n\tlea 128(%%rsp), %%rsp" :: \
-	                     : "memory", "cc")
-
-/* Runs the operation with an interruption after its n-th instruction; false: it has fewer. */
-static bool interrupted_at(unsigned long n, void (*operation)(void))
-{
-	steps = 0;
-	interrupt_at = n;
-	interrupted = false;
-	TRAP_FLAG("orq $0x100, (%%rsp)");
-	operation();
-	TRAP_FLAG("andq $~0x100, (%%rsp)");
-	return interrupted;
-}
 
 /* Each scene starts from the same state: a pool in which the thread's active chunk is nearly full. */
 struct scene {
