@@ -82,6 +82,16 @@ int cache_place_claim(hp_pool *pool, unsigned class, unsigned *place, uint16_t *
 	return -EAGAIN;
 }
 
+bool cache_place_moving(hp_pool *pool, unsigned class)
+{
+	uint64_t places = places_for(pool, class, limit_of(pool, class));
+	for (unsigned i = 0; i < places; i++) {
+		uint64_t word = atomic_load_explicit(place_of(pool, class, i), memory_order_acquire);
+		if (word & CLAIM || is_over(pool, class, i, word)) return true;
+	}
+	return false;
+}
+
 void cache_place_unclaim(hp_pool *pool, unsigned class, unsigned place)
 {
 	_Atomic uint64_t *word = place_of(pool, class, place);

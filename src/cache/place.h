@@ -13,6 +13,8 @@
 /* For a new slab of the class: its place (SLAB_NO_PLACE: there is no limit) and how many objects it may hold. -EAGAIN: all are
  * taken; -ESTALE: the cache is gone. */
 int cache_place_claim(hp_pool *pool, unsigned class, unsigned *place, uint16_t *objects);
+/* Is a slab being made, or has one ended since? Then -EAGAIN may be too early. */
+bool cache_place_moving(hp_pool *pool, unsigned class);
 void cache_place_unclaim(hp_pool *pool, unsigned class, unsigned place);
 /* The claimed place names its page: `claimed` as long as the slab is being made. */
 void cache_place_set(hp_pool *pool, unsigned class, unsigned place, uint32_t page, bool claimed);

@@ -475,7 +475,7 @@ struct wanted {
 	unsigned class;
 	uint32_t size;
 	bool take, others, found;
-	unsigned skipped;
+	unsigned skipped, moved;
 	struct take_want *list;
 	uint32_t *page;
 	unsigned count;
@@ -502,7 +502,10 @@ static int try_slab(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 		}
 		return 0;
 	}
-	if (ctl_state(seen) != CTL_OWNED && ctl_state(seen) != CTL_UNOWNED) return 0;
+	if (ctl_state(seen) != CTL_OWNED && ctl_state(seen) != CTL_UNOWNED) {
+		want->skipped++; /* being made, or ended */
+		return 0;
+	}
 	participant_begin(me);
 	bool mine = slab_is_mine(me, slab);
 	if (!mine && ctl_state(seen) == CTL_UNOWNED) {
@@ -554,7 +557,7 @@ static bool from_anywhere(struct wanted *want, bool take)
 	uint32_t page[TAKE_SLABS];
 	bool mine[TAKE_SLABS];
 	want->take = take;
-	want->skipped = 0;
+	want->skipped = want->moved = 0;
 	want->list = list;
 	want->page = page;
 	want->count = 0;
@@ -563,6 +566,7 @@ static bool from_anywhere(struct wanted *want, bool take)
 	take_units(want->me, list, want->count, mine, &want->skipped);
 	for (unsigned k = 0; k < want->count; k++) {
 		if (!mine[k]) continue;
+		want->moved++;
 		uint64_t ours = ctl_make(CTL_OWNED, want->me->who >> 16, want->me->who & 0xffff, list[k].seen);
 		slab_release(pool, &pool->slabs[page[k]], page[k], ours, true);
 	}
@@ -675,9 +679,15 @@ int slab_refill(struct participant *me, unsigned class)
 	/* empty slabs of other classes are pages, too */
 	if (error == -ENOMEM) slab_purge(me, SLAB_CLASSES);
 	for (unsigned round = 0; round < ROUNDS; round++) {
-		if (from_anywhere(&want, false) || (error = make_slab(me, class, false)) == 0 || from_anywhere(&want, true)) return 0;
-		if (!want.skipped) break;
-		os_yield(); /* owners in the middle of an operation */
+		/* at the limit: nobody takes from the dead, and they may have died inside an operation (page_search knows) */
+		if (error == -EAGAIN && round % 16 == 0) recover_dead(pool);
+		if (from_anywhere(&want, false) || (error = make_slab(me, class, false)) == 0) return 0;
+		if (error != -ENOMEM && error != -EAGAIN) return error;
+		bool moving = error == -EAGAIN && cache_place_moving(pool, class);
+		if (from_anywhere(&want, true)) return 0;
+		/* what was moved without an object in it has ended, so that there is room for another */
+		if (!want.skipped && !want.moved && !moving) break;
+		if (!want.moved) os_yield(); /* owners in the middle of an operation */
 	}
 	return error;
 }
