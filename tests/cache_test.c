@@ -509,7 +509,8 @@ static void no_magazines_and_large_ones(void **state)
 			for (unsigned i = 0; i < 500; i++) {
 				must(hp_cache_filled(object[i], 48, i));
 				must_be(hp_cache_put(cache, object[i]), 0);
-				must_be(hp_cache_put(cache, object[i]), -EALREADY);
+				int again = hp_cache_put(cache, object[i]);
+				must(again == -EALREADY || again == -ENOENT); /* its slab may have gone back */
 			}
 		}
 		must_be(hp_cache_numbers(cache).in_use, 0);
@@ -543,7 +544,11 @@ static void a_wrong_put_harms_nothing(void **state)
 	for (unsigned long n = 0; n < (HP_TEST_SANITIZER ? 100000 : 1000000); n++) {
 		unsigned i = (unsigned)hp_below(&seed, 100);
 		switch (n % 8) {
-		case 0: must_be(hp_cache_put(cache, freed[i]), -EALREADY); break;
+		case 0: {
+			int again = hp_cache_put(cache, freed[i]);
+			must(again == -EALREADY || again == -ENOENT); /* its slab may have gone back */
+			break;
+		}
 		case 1: must_be(hp_cache_put(cache, (char *)mine[i * 5] + 1 + hp_below(&seed, 71)), -EINVAL); break;
 		case 2: must_be(hp_cache_put(cache, theirs[i]), -ENOENT); break;
 		case 3: must_be(hp_cache_put(cache, (char *)block[i % 20] + (i < 40 ? 0 : i)), -ENOENT); break;
