@@ -61,9 +61,33 @@ HP_API int hp_pool_dump(hp_pool *pool, hp_write_fn *write, void *arg);
  * is called a finding. */
 HP_API int hp_pool_check(hp_pool *pool, hp_log_fn *finding, void *arg);
 
+/* What is seen of a cache from outside; the names of hp_cache_stats. */
+struct hp_cache_seen {
+	size_t struct_size; /* set by the library: the size that it knows */
+	char name[40];
+	uint64_t size; /* of an object, in bytes */
+	uint64_t in_use, cached, slabs, bytes, limit;
+	uint64_t fails, waits; /* since it was made */
+	uint64_t waiting;      /* threads right now */
+};
+
+/* Calls `each` for every cache of the pool. Not 0 ends it, and is returned. Exact on a pool at rest. */
+typedef int hp_cache_seen_fn(void *arg, const struct hp_cache_seen *cache);
+HP_API int hp_pool_caches(hp_pool *pool, hp_cache_seen_fn *each, void *arg);
+
+/* A thread that waits for an object. The process may see itself under another pid (as it is in its own pid namespace). */
+struct hp_waiter_seen {
+	size_t struct_size;
+	char cache[40]; /* for whose objects */
+	int pid, tid;
+};
+
+typedef int hp_waiter_seen_fn(void *arg, const struct hp_waiter_seen *waiter);
+HP_API int hp_pool_waiters(hp_pool *pool, hp_waiter_seen_fn *each, void *arg);
+
 /* Opens a pool for looking only, by its descriptors (lives may be -1): the control file is mapped read-only, the data not at all,
- * and no process record is taken. Only hp_pool_stats, _dump, _check, _name, _capacity, _page_size and _detach work with such a handle; the others
- * return -EROFS. Errors as hp_pool_attach. */
+ * and no process record is taken. Only hp_pool_stats, _caches, _waiters, _dump, _check, _name, _capacity, _page_size and _detach work with such a
+ * handle; the others return -EROFS. Errors as hp_pool_attach. */
 HP_API int hp_pool_observe(const int fds[3], hp_pool **pool);
 
 #ifdef __cplusplus

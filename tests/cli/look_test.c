@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -90,6 +91,54 @@ static void shows_all_of_several_pools(void **state)
 	assert_non_null(strstr(first + 1, "pool second")); /* two of one name are two */
 	hp_pool_detach(second);
 	hp_pool_detach(twin);
+}
+
+static void *wait_for_one(void *cache)
+{
+	void *object = hp_cache_get(cache, HP_CACHE_WAIT);
+	if (object) hp_cache_put(cache, object);
+	return NULL;
+}
+
+/* Caches, and who waits for what; and the same through an observer's handle. */
+static void shows_caches_and_who_waits(void **state)
+{
+	const struct hp_cache_options options = {.struct_size = sizeof(options), .size = 300};
+	struct hp_cache_stats stats = {.struct_size = sizeof(stats)};
+	char expected[128];
+	hp_cache *cache;
+	void *object[4];
+	pthread_t thread;
+	assert_int_equal(run("show %d", (int)getpid()), 0);
+	assert_null(strstr(output, "cache "));
+	assert_int_equal(hp_cache_create(*state, "packets", &options, &cache), 0);
+	assert_int_equal(hp_cache_set_hard_limit(cache, 4, NULL, 0), 0);
+	assert_int_equal(hp_cache_get_bulk(cache, 0, 3, object), 0);
+	assert_int_equal(run("show %d", (int)getpid()), 0);
+	assert_says("cache packets: objects of 300 bytes, 3 in use, 1 cached, 1 slabs");
+	assert_says("limit 4, 0 fails, 0 waits, 0 waiting");
+	object[3] = hp_cache_get(cache, 0);
+	assert_non_null(object[3]);
+	assert_int_equal(pthread_create(&thread, NULL, wait_for_one, cache), 0);
+	do assert_int_equal(hp_cache_stats(cache, &stats), 0);
+	while (stats.waiting != 1);
+	assert_int_equal(run("show %d", (int)getpid()), 0);
+	assert_says("limit 4, 1 fails, 1 waits, 1 waiting");
+	snprintf(expected, sizeof(expected), "process %d, thread ", (int)getpid());
+	assert_says(expected);
+	assert_says("waits for an object of cache packets");
+	assert_int_equal(run("show --json %d", (int)getpid()), 0);
+	assert_says("\"name\": \"packets\"");
+	assert_says("\"in_use\": 4");
+	assert_says("\"waiting\": 1");
+	snprintf(expected, sizeof(expected), "\"pid\": %d", (int)getpid());
+	assert_says(expected);
+	assert_int_equal(run("check %d", (int)getpid()), 0);
+	assert_int_equal(hp_cache_put_bulk(cache, 4, object), 0);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	assert_int_equal(hp_cache_destroy(cache), 0);
+	assert_int_equal(run("show %d", (int)getpid()), 0);
+	assert_null(strstr(output, "cache "));
 }
 
 /* Inherited descriptors: one of the pool's three names it, if the others are there, too. */
@@ -189,6 +238,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(shows_the_pools_of_a_process, setup, teardown),
 		cmocka_unit_test_setup_teardown(shows_all_of_several_pools, setup, teardown),
+		cmocka_unit_test_setup_teardown(shows_caches_and_who_waits, setup, teardown),
 		cmocka_unit_test_setup_teardown(finds_a_pool_by_descriptor, setup, teardown),
 		cmocka_unit_test_setup_teardown(finds_a_pool_through_the_environment, setup, teardown),
 		cmocka_unit_test_setup_teardown(says_when_there_is_nothing_to_look_at, setup, teardown),

@@ -51,9 +51,32 @@ static json_t *number(uint64_t value)
 	return json_integer((json_int_t)value);
 }
 
+static int cache_json(void *arg, const struct hp_cache_seen *cache)
+{
+	json_t *object = json_object();
+	const struct {
+		const char *key;
+		uint64_t value;
+	} numbers[] = {
+		{"size", cache->size},   {"in_use", cache->in_use}, {"cached", cache->cached},
+		{"slabs", cache->slabs}, {"bytes", cache->bytes},   {"limit", cache->limit},
+		{"fails", cache->fails}, {"waits", cache->waits},   {"waiting", cache->waiting},
+	};
+	json_object_set_new(object, "name", json_string(cache->name));
+	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
+		json_object_set_new(object, numbers[i].key, number(numbers[i].value));
+	return json_array_append_new(arg, object);
+}
+
+static int waiter_json(void *arg, const struct hp_waiter_seen *waiter)
+{
+	return json_array_append_new(
+		arg, json_pack("{s:s, s:i, s:i}", "cache", waiter->cache, "pid", waiter->pid, "tid", waiter->tid));
+}
+
 static json_t *as_json(hp_pool *pool, const struct hp_pool_stats *stats)
 {
-	json_t *object = json_object(), *nodes = json_array();
+	json_t *object = json_object(), *nodes = json_array(), *caches = json_array(), *waiters = json_array();
 	const struct {
 		const char *key;
 		uint64_t value;
@@ -71,7 +94,33 @@ static json_t *as_json(hp_pool *pool, const struct hp_pool_stats *stats)
 		json_array_append_new(nodes, json_pack("{s:i, s:o, s:o}", "node", stats->node[i].node, "committed",
 		                                       number(stats->node[i].committed), "free", number(stats->node[i].free)));
 	json_object_set_new(object, "nodes", nodes);
+	hp_pool_caches(pool, cache_json, caches);
+	json_object_set_new(object, "caches", caches);
+	hp_pool_waiters(pool, waiter_json, waiters);
+	json_object_set_new(object, "waiters", waiters);
 	return object;
+}
+
+static int cache_text(void *arg, const struct hp_cache_seen *cache)
+{
+	(void)arg;
+	printf("  cache %s: objects of %" PRIu64 " bytes, %" PRIu64 " in use, %" PRIu64 " cached, %" PRIu64 " slabs of %s in all\n",
+	       cache->name, cache->size, cache->in_use, cache->cached, cache->slabs, cli_size(cache->bytes));
+	if (cache->limit || cache->fails || cache->waits) {
+		if (cache->limit)
+			printf("    limit %" PRIu64 ", ", cache->limit);
+		else
+			printf("    no limit, ");
+		printf("%" PRIu64 " fails, %" PRIu64 " waits, %" PRIu64 " waiting\n", cache->fails, cache->waits, cache->waiting);
+	}
+	return 0;
+}
+
+static int waiter_text(void *arg, const struct hp_waiter_seen *waiter)
+{
+	(void)arg;
+	printf("  process %d, thread %d, waits for an object of cache %s\n", waiter->pid, waiter->tid, waiter->cache);
+	return 0;
 }
 
 static void as_text(hp_pool *pool, const struct hp_pool_stats *stats)
@@ -98,6 +147,8 @@ static void as_text(hp_pool *pool, const struct hp_pool_stats *stats)
 	if (stats->quarantined)
 		printf("  QUARANTINED    %s, whose bookkeeping made no sense: see hugepool check\n",
 		       cli_size(stats->quarantined));
+	hp_pool_caches(pool, cache_text, NULL);
+	hp_pool_waiters(pool, waiter_text, NULL);
 }
 
 static int write_out(void *arg, const char *text, size_t length)
