@@ -314,6 +314,7 @@ bool slab_given(struct participant *me, struct slab *slab, unsigned class)
 	list_slab(me, slab, class);
 	if (!is_empty(slab)) return false;
 	count_empty(me->pool, state, slab, 1);
+	state->untidy[class / 64] |= UINT64_C(1) << (class % 64);
 	const struct pool_cache *cache = me->pool->classes[class].cache;
 	if (cache && atomic_load_explicit(&cache->high, memory_order_relaxed) != UINT64_MAX) return true;
 	return state->empty > KEEP_PAGES + state->owned / 8;
@@ -387,8 +388,14 @@ void slab_tidy(struct participant *me, unsigned class)
 	participant_hold(me);
 	if (cache && atomic_load(&cache->high) != UINT64_MAX)
 		purge(me, class, false);
+	else if (me->slabs->owned < 4 * KEEP_PAGES)
+		slab_purge(me, SLAB_CLASSES); /* little is left: all of it */
 	else
-		slab_purge(me, SLAB_CLASSES);
+		for (unsigned w = 0; w < SLAB_CLASSES / 64; w++)
+			for (uint64_t rest = me->slabs->untidy[w]; rest; rest &= rest - 1)
+				purge(me, w * 64 + (unsigned)__builtin_ctzll(rest), true);
+	me->slabs->empty = 0;
+	memset(me->slabs->untidy, 0, sizeof me->slabs->untidy);
 	participant_let_go(me);
 }
 
@@ -534,6 +541,9 @@ static bool from_summary(struct wanted *want)
 	hp_pool *pool = me->pool;
 	uint32_t top = pool_top(pool), *cursor = &me->slabs->cursor[want->class];
 	uint64_t bit = UINT64_C(1) << (want->class & 63);
+	bool others = false;
+	uint8_t *wait = &me->slabs->wait[want->class], *waited = &me->slabs->waited[want->class];
+	if (*wait && --*wait) return false;
 	for (uint32_t k = 0, at = *cursor < top ? *cursor : 0; k < top; k++, at = at + 1 < top ? at + 1 : 0) {
 		if (!(atomic_load_explicit(&pool->summary[at], memory_order_relaxed) & bit)) continue;
 		/* cleared before looking: what is noted meanwhile stays noted */
@@ -543,9 +553,13 @@ static bool from_summary(struct wanted *want)
 		if (found || want->others) atomic_fetch_or_explicit(&pool->summary[at], bit, memory_order_relaxed);
 		if (found) {
 			*cursor = at;
+			*wait = *waited = 0;
 			return true;
 		}
+		others |= want->others;
 	}
+	/* what is there is others': each search that finds nothing else makes the next one rarer */
+	*wait = *waited = others ? (*waited < 16 ? (uint8_t)(*waited * 2 + 1) : 31) : 0;
 	return false;
 }
 
@@ -590,6 +604,12 @@ struct making {
 	uint16_t objects, pages;
 };
 
+/* Where object 0 lies: moved from slab to slab, so that not all of them use the same cache sets. */
+static uint16_t colour(const struct slab_class *known, unsigned pages, uint64_t any)
+{
+	return (uint16_t)(known->lead + (pages == known->pages ? (any >> 4) % known->colours * known->step : 0));
+}
+
 /* Right before the run becomes live, inside an operation of the page layer. */
 static void prepare(struct participant *me, const struct page_want *want, uint64_t page)
 {
@@ -602,13 +622,16 @@ static void prepare(struct participant *me, const struct page_want *want, uint64
 	uint64_t old = atomic_load_explicit(&slab->ctl, memory_order_relaxed);
 	atomic_store_explicit(&slab->ctl, by_record(pool, old), memory_order_relaxed);
 	atomic_store_explicit(&slab->class, (uint8_t)class, memory_order_relaxed);
-	atomic_store_explicit(&slab->first, (uint16_t)(known->lead + (making->pages == known->pages ? (old >> 4) % known->colours * known->step : 0)), memory_order_relaxed);
+	atomic_store_explicit(&slab->first, colour(known, making->pages, old), memory_order_relaxed);
 	atomic_store_explicit(&slab->objects, making->objects, memory_order_relaxed);
 	atomic_store_explicit(&slab->extra, (uint16_t)(making->place | (known->built ? SLAB_BUILT : 0)), memory_order_relaxed);
 	for (unsigned i = 0; known->built && i < known->objects; i++)
 		atomic_store_explicit(&built_of(slab)[i], 0, memory_order_relaxed);
 	if (making->place != SLAB_NO_PLACE) cache_place_set(pool, class, making->place, (uint32_t)page, true);
 	atomic_store_explicit(&slab->noted, SLAB_UNKNOWN, memory_order_relaxed);
+	/* the place may have held the bytes of another slab's objects (built_of) */
+	atomic_store_explicit(&slab->next, 0, memory_order_relaxed);
+	atomic_store_explicit(&slab->announce, 0, memory_order_relaxed);
 	for (unsigned w = 0; w < SLAB_WORDS; w++) /* nothing lives, whatever R has come to */
 		atomic_store_explicit(&slab->a[w], atomic_load_explicit(&slab->r[w], memory_order_relaxed), memory_order_relaxed);
 }

@@ -30,6 +30,9 @@ struct slab_state {
 	uint16_t slabs[SLAB_CLASSES];  /* owned, about */
 	uint32_t cursor[SLAB_CLASSES]; /* chunk where the summary was looked at last */
 	uint32_t owned, empty;         /* pages of all, and of those without live objects, about */
+	uint64_t untidy[SLAB_CLASSES / 64]; /* classes with such */
+	uint8_t wait[SLAB_CLASSES];         /* how often the summary is not looked at any more, since it held nothing for us, */
+	uint8_t waited[SLAB_CLASSES];       /* and how often it was not last time */
 	struct slab_entry entry[SLAB_CLASSES][SLAB_MAGAZINE + 1];
 };
 
