@@ -71,6 +71,13 @@ static inline hp_off hp_published(const uint64_t *word)
 	return (value & 15) == 8 ? value & ~(uint64_t)15 : HP_OFF_NONE;
 }
 
+/* From now on a shortage in hp_malloc, hp_calloc, hp_realloc, hp_aligned_alloc and hp_malloc_bulk through this handle (ENOMEM)
+ * is the end of the process: a message to the log, or to standard error without one, and abort(). For programs that could
+ * do nothing else. Off by default. Products that overflow, and what hp_realloc can serve in place, are no shortage. -EROFS: an
+ * observer.
+ * Origin: TSLoad's mempool, which did nothing else. */
+HP_API int hp_malloc_abort_on_shortage(hp_pool *pool, bool aborts);
+
 /* The default pool, made when it is not there yet; NULL with errno when it cannot be made: EINVAL when the environment asks
  * for what makes no sense, else as hp_pool_create. */
 HP_API hp_pool *hp_pool_default(void);

@@ -2,12 +2,13 @@
  * is taken over from the dead: an entry found half made or half ended under the lock is one of a dead process. */
 #include "cache/cache.h"
 #include "pool/recover.h"
+#include "debug/debug.h"
 #include "os/os.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define FLAGS (HP_CACHE_ZERO | HP_CACHE_LARGE_MAGAZINES | HP_CACHE_NO_MAGAZINES | HP_CACHE_PROCESS | HP_CACHE_ON_NODE)
+#define FLAGS (HP_CACHE_ZERO | HP_CACHE_LARGE_MAGAZINES | HP_CACHE_NO_MAGAZINES | HP_CACHE_PROCESS | HP_CACHE_ON_NODE | CACHE_ROOM)
 
 static size_t name_length(const char *name)
 {
@@ -27,6 +28,7 @@ static bool fit(struct slab_class *class, uint64_t size, uint32_t align, uint32_
 	if (size == 0 || size > 255 * 4096 || flags & ~FLAGS || align & (align - 1) || align > 4096 || align < 8) return false;
 	if (offset >= align || (flags & HP_CACHE_ON_NODE && node >= HP_MAX_NODES)) return false;
 	if ((flags & HP_CACHE_LARGE_MAGAZINES && flags & HP_CACHE_NO_MAGAZINES)) return false;
+	if (flags & CACHE_ROOM) size += DEBUG_ROOM;
 	uint64_t apart = (size + align - 1) / align * align;
 	if (apart < 16) apart = 16;
 	*class = (struct slab_class){0};
@@ -146,17 +148,23 @@ static int lock(hp_pool *pool)
 	return growth_lock(pool) < 0 ? -ENOMEM : 0;
 }
 
-int hp_cache_create(hp_pool *pool, const char *name, const struct hp_cache_options *options, hp_cache **cache)
+static bool fits(const hp_pool *pool, const struct hp_cache_options *options, uint32_t align, uint32_t flags)
 {
 	struct slab_class class;
+	return fit(&class, options->size, align, (uint32_t)options->align_offset, flags, (uint32_t)options->node,
+	           options->ctor != NULL) &&
+	       class.pages <= pool->chunk_pages; /* a slab lies in one chunk */
+}
+
+int hp_cache_create(hp_pool *pool, const char *name, const struct hp_cache_options *options, hp_cache **cache)
+{
 	if (!pool || !cache || !options || !name_length(name) || options->struct_size < sizeof *options) return -EINVAL;
 	uint32_t align = options->align ? (uint32_t)options->align : options->size % 16 ? 8 : 16;
 	if (options->align > 4096 || options->align_offset > 4096 || (options->dtor && !options->ctor)) return -EINVAL;
 	if (options->flags & HP_CACHE_ON_NODE && (options->node < 0 || options->node >= HP_MAX_NODES)) return -EINVAL;
-	if (!fit(&class, options->size, align, (uint32_t)options->align_offset, options->flags, (uint32_t)options->node,
-	         options->ctor != NULL) ||
-	    class.pages > pool->chunk_pages) /* a slab lies in one chunk */
-		return -EINVAL;
+	if (options->flags & CACHE_ROOM || !fits(pool, options, align, options->flags)) return -EINVAL;
+	bool roomy = debug_wants_tag(pool) && fits(pool, options, align, options->flags | CACHE_ROOM);
+	uint32_t flags = options->flags | (roomy ? CACHE_ROOM : 0);
 	int room, error = lock(pool);
 	if (error < 0) return error;
 	if (find(pool, name, &room) >= 0)
@@ -172,7 +180,7 @@ int hp_cache_create(hp_pool *pool, const char *name, const struct hp_cache_optio
 		shared->size = options->size;
 		shared->align = align;
 		shared->align_offset = (uint32_t)options->align_offset;
-		shared->flags = options->flags;
+		shared->flags = flags;
 		shared->node = (uint32_t)options->node;
 		shared->constructed = options->ctor != NULL;
 		atomic_store(&shared->limit, 0);

@@ -1,5 +1,6 @@
 /* Getting and putting: the exported twins of inline.h, and everything that those leave to them. */
 #include "cache/cache.h"
+#include "debug/debug.h"
 #include "page/page.h"
 #include "os/os.h"
 #define hp_thread_current hp_inline_thread_current /* declared by the library as what it is */
@@ -95,11 +96,15 @@ static void complain(hp_cache *cache, int error, unsigned flags)
 	}
 }
 
-static __attribute__((noinline)) void *get_slow(hp_cache *cache, unsigned flags, uint64_t ns)
+static __attribute__((noinline)) void *get_slow(hp_cache *cache, unsigned flags, uint64_t ns, const void *caller)
 {
 	int error = 0;
 	if (flags & ~(HP_CACHE_WAIT | HP_CACHE_LIMITFAIL | HP_CACHE_URGENT)) {
 		errno = EINVAL;
+		return NULL;
+	}
+	if (unlikely(debug_on(cache->pool)) && !(flags & (HP_CACHE_WAIT | HP_CACHE_URGENT)) && debug_fails(cache->pool)) {
+		errno = ENOMEM;
 		return NULL;
 	}
 	void *object = cache_is_live(cache) ? cache_take(cache, &error) : NULL;
@@ -117,6 +122,7 @@ static __attribute__((noinline)) void *get_slow(hp_cache *cache, unsigned flags,
 			object = cache_wait(cache, flags, ns > UINT64_MAX - now ? UINT64_MAX : now + ns, &error);
 		}
 	}
+	if (object && unlikely(debug_on(cache->pool))) debug_got(cache, object, caller);
 	if (object) object = finish(cache, object, flags, &error);
 	if (!object) errno = -error;
 	return object;
@@ -139,13 +145,13 @@ static inline void *take_fast(hp_cache *cache)
 void *hp_cache_get(hp_cache *cache, unsigned flags)
 {
 	void *object = take_fast(cache);
-	return likely(object != NULL) ? object : get_slow(cache, flags, UINT64_MAX);
+	return likely(object != NULL) ? object : get_slow(cache, flags, UINT64_MAX, __builtin_return_address(0));
 }
 
 void *hp_cache_get_timed(hp_cache *cache, unsigned flags, uint64_t ns)
 {
 	void *object = take_fast(cache);
-	return likely(object != NULL) ? object : get_slow(cache, flags, ns);
+	return likely(object != NULL) ? object : get_slow(cache, flags, ns, __builtin_return_address(0));
 }
 
 int hp_cache_get_bulk(hp_cache *cache, unsigned flags, size_t n, void **objects)
@@ -162,7 +168,8 @@ int hp_cache_get_bulk(hp_cache *cache, unsigned flags, size_t n, void **objects)
 		participant_end_fast(slot);
 	}
 	for (; have < n; have++) {
-		objects[have] = hp_cache_get(cache, flags);
+		objects[have] = take_fast(cache);
+		if (!objects[have]) objects[have] = get_slow(cache, flags, UINT64_MAX, __builtin_return_address(0));
 		if (objects[have]) continue;
 		int error = -errno;
 		hp_cache_put_bulk(cache, have, objects);
@@ -206,7 +213,7 @@ static uint64_t put_bits(hp_cache *cache, struct slab *slab, unsigned w, uint64_
 	struct participant *me = participant_peek(pool);
 	uint64_t given = 0;
 	bool mine = false, untidy = false;
-	if (me && me->slabs != &slab_nothing) {
+	if (me && me->slabs != &slab_nothing && !(debug_flags(pool) & HP_DEBUG_COLD)) {
 		participant_begin(me);
 		mine = slab_is_mine(me, slab);
 		for (uint64_t rest = mine ? bits : 0; rest; rest &= rest - 1) {
@@ -226,6 +233,12 @@ static uint64_t put_bits(hp_cache *cache, struct slab *slab, unsigned w, uint64_
 	return bits & ~given;
 }
 
+static int put_word(hp_cache *cache, struct slab *slab, unsigned w, uint64_t bits)
+{
+	int damage = unlikely(debug_on(cache->pool)) ? debug_putting(cache, slab, w, bits) : 0;
+	return put_bits(cache, slab, w, bits) ? -EALREADY : damage;
+}
+
 static __attribute__((noinline)) int put_slow(hp_cache *cache, void *object)
 {
 	struct slab *slab;
@@ -236,7 +249,7 @@ static __attribute__((noinline)) int put_slow(hp_cache *cache, void *object)
 	int error = cache_find(cache, object, &slab, &index);
 	if (error < 0) return error;
 	if (not_ours(cache, slab)) return -EPERM;
-	return put_bits(cache, slab, index >> 6, UINT64_C(1) << (index & 63)) ? -EALREADY : 0;
+	return put_word(cache, slab, index >> 6, UINT64_C(1) << (index & 63));
 }
 
 int hp_cache_put(hp_cache *cache, void *object)
@@ -312,15 +325,16 @@ int hp_cache_put_bulk(hp_cache *cache, size_t n, void *const *objects)
 		}
 		uint64_t bit = UINT64_C(1) << (index & 63);
 		if (slab != pending || word != index >> 6 || bits & bit) {
-			if (bits && put_bits(cache, pending, word, bits) && error == 0) error = -EALREADY;
+			int put = bits ? put_word(cache, pending, word, bits) : 0;
+			if (error == 0) error = put;
 			pending = slab;
 			word = index >> 6;
 			bits = 0;
 		}
 		bits |= bit;
 	}
-	if (bits && put_bits(cache, pending, word, bits) && error == 0) error = -EALREADY;
-	return error;
+	int put = bits ? put_word(cache, pending, word, bits) : 0;
+	return error ? error : put;
 }
 
 /* ---- arrays ---- */
@@ -342,6 +356,7 @@ void *hp_cache_get_array(hp_cache *cache, unsigned flags, size_t n)
 		error = slab_take_run(me, cache->class, (unsigned)n, &first);
 		participant_let_go(me);
 		if (error == 0) {
+			if (unlikely(debug_on(cache->pool))) debug_got_array(cache, first, n);
 			if (cache->flags & HP_CACHE_ZERO) memset(first, 0, n * cache->pool->classes[cache->class].size);
 			return first;
 		}
@@ -363,5 +378,5 @@ int hp_cache_put_array(hp_cache *cache, void *first, size_t n)
 	uint64_t bits = parity_mask(index & 63, (unsigned)n);
 	for (unsigned i = 0; i < n; i++)
 		if (!slab_live(slab, index + i)) return -EALREADY;
-	return put_bits(cache, slab, index >> 6, bits) ? -EALREADY : 0;
+	return put_word(cache, slab, index >> 6, bits);
 }

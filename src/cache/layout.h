@@ -9,6 +9,7 @@
 #define CACHE_NAME_MAX 40
 #define CACHE_WARNING_MAX 96
 #define CACHE_PLACES 8064u
+#define CACHE_ROOM 0x10000u /* in flags: behind each object lies room for a tag (src/debug) */
 
 /* word = {generation:24, record + 1:16, state:8}. Changed under the growth lock, so whoever finds MAKING or ENDING there under
  * the lock knows that its process has died. */

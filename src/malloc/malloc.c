@@ -1,10 +1,12 @@
 /* The general malloc: which layer serves a size, and the public functions.
  *
  * Up to 32 KiB slabs, above runs of pages. Which of the two a block is, freeing reads from the map of pages. */
+#include "debug/debug.h"
 #include "slab/slab.h"
 #include "page/page.h"
 #include <hugepool/malloc.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- allocating ---- */
@@ -15,10 +17,11 @@ static __attribute__((noinline, cold)) void *failed(intptr_t error)
 	return NULL;
 }
 
-static __attribute__((noinline)) void *alloc_slow(hp_pool *pool, size_t size)
+/* With what debug modes ask for on top already in `size`; align is 16 here. */
+static void *alloc_plain(hp_pool *pool, size_t align, size_t size)
 {
 	int error;
-	if (!pool && !(pool = hp_pool_default())) return NULL;
+	(void)align;
 	if (size > SLAB_MALLOC_MAX) {
 		if (size > pool->capacity) return failed(-ENOMEM);
 		intptr_t block = hp_page_alloc_address(pool, size, 0);
@@ -39,6 +42,22 @@ static __attribute__((noinline)) void *alloc_slow(hp_pool *pool, size_t size)
 	return block ? block : failed(error);
 }
 
+/* Nothing is to be had: the end, where that is what the pool was told. */
+static __attribute__((noinline, cold)) void *shortage(hp_pool *pool, size_t size)
+{
+	if (!pool->aborts || errno != ENOMEM) return NULL;
+	debug_say(pool, "hugepool: pool %s has no memory for a block of %zu bytes, and hp_malloc_abort_on_shortage is set: make "
+	          "it with more size or capacity", pool->geometry.name, size);
+	abort();
+}
+
+static __attribute__((noinline)) void *alloc_slow(hp_pool *pool, size_t size, const void *caller)
+{
+	if (!pool && !(pool = hp_pool_default())) return NULL;
+	void *block = unlikely(debug_on(pool)) ? debug_alloc(pool, 16, size, caller, alloc_plain) : alloc_plain(pool, 16, size);
+	return likely(block != NULL) ? block : shortage(pool, size);
+}
+
 /* Goes on inside an operation, where the magazine is empty. */
 static __attribute__((noinline)) void *alloc_refill(struct participant *me, size_t size)
 {
@@ -46,10 +65,10 @@ static __attribute__((noinline)) void *alloc_refill(struct participant *me, size
 	unsigned class = slab_malloc_class(size);
 	void *block = slab_refill_own(me, class) ? slab_take(&me->slabs->mag[class]) : NULL;
 	participant_end_fast(slot);
-	return likely(block != NULL) ? block : alloc_slow(me->pool, size);
+	return likely(block != NULL) ? block : alloc_slow(me->pool, size, NULL);
 }
 
-static inline __attribute__((always_inline)) void *alloc(hp_pool *pool, size_t size)
+static inline __attribute__((always_inline)) void *alloc(hp_pool *pool, size_t size, const void *caller)
 {
 	struct participant *me = hp_thread_current;
 	struct pool_slot *slot = me->slot;
@@ -60,37 +79,34 @@ static inline __attribute__((always_inline)) void *alloc(hp_pool *pool, size_t s
 		participant_end_fast(slot);
 		return block;
 	}
-	return alloc_slow(pool, size);
+	return alloc_slow(pool, size, caller);
 }
 
 void *hp_malloc(hp_pool *pool, size_t size)
 {
-	return alloc(pool, size);
+	return alloc(pool, size, __builtin_return_address(0));
 }
 
 void *hp_calloc(hp_pool *pool, size_t count, size_t size)
 {
 	size_t bytes;
 	if (__builtin_mul_overflow(count, size, &bytes)) return failed(-ENOMEM);
-	void *block = alloc(pool, bytes);
+	void *block = alloc(pool, bytes, __builtin_return_address(0));
 	return likely(block != NULL) ? memset(block, 0, bytes) : NULL;
 }
 
-void *hp_aligned_alloc(hp_pool *pool, size_t align, size_t size)
+static void *aligned_plain(hp_pool *pool, size_t align, size_t size)
 {
-	if (align == 0 || align & (align - 1)) return failed(-EINVAL);
-	if (align <= 16) return hp_malloc(pool, size);
-	if (size > SIZE_MAX - align) return failed(-ENOMEM);
+	if (align <= 16) return alloc_plain(pool, 16, size);
 	if (align < HP_PAGE_SIZE && size <= SLAB_MALLOC_MAX / 2) {
 		/* objects lie at multiples of their class' size, so that has to be a multiple of the alignment */
 		size_t room = (size + align - 1) & ~(align - 1);
 		if (room < align) room = align;
 		while (slab_malloc_size(slab_malloc_class(room)) % align) room += align;
-		return hp_malloc(pool, room);
+		return debug_on(pool) ? alloc_plain(pool, 16, room) : alloc(pool, room, NULL);
 	}
-	if (align <= HP_PAGE_SIZE) return hp_malloc(pool, size > SLAB_MALLOC_MAX ? size : SLAB_MALLOC_MAX + 1);
+	if (align <= HP_PAGE_SIZE) return alloc_plain(pool, 16, size > SLAB_MALLOC_MAX ? size : SLAB_MALLOC_MAX + 1);
 	int error;
-	if (!pool && !(pool = hp_pool_default())) return NULL;
 	struct participant *me = participant_get(pool, &error);
 	if (!me) return failed(error);
 	if (align / HP_PAGE_SIZE > UINT16_MAX || size > pool->capacity) return failed(-ENOMEM);
@@ -104,10 +120,30 @@ void *hp_aligned_alloc(hp_pool *pool, size_t align, size_t size)
 	return error < 0 ? failed(error) : pool->base + page * HP_PAGE_SIZE;
 }
 
+void *hp_aligned_alloc(hp_pool *pool, size_t align, size_t size)
+{
+	const void *caller = __builtin_return_address(0);
+	if (align == 0 || align & (align - 1)) return failed(-EINVAL);
+	if (align <= 16) return alloc(pool, size, caller);
+	if (size > SIZE_MAX - align) return failed(-ENOMEM);
+	if (!pool && !(pool = hp_pool_default())) return NULL;
+	void *block = unlikely(debug_on(pool)) ? debug_alloc(pool, align, size, caller, aligned_plain)
+	                                       : aligned_plain(pool, align, size);
+	return likely(block != NULL) ? block : shortage(pool, size);
+}
+
+int hp_malloc_abort_on_shortage(hp_pool *pool, bool aborts)
+{
+	if (!pool && !(pool = hp_pool_default())) return -errno;
+	if (pool->observer) return -EROFS;
+	pool->aborts = aborts;
+	return 0;
+}
+
 int hp_malloc_bulk(hp_pool *pool, size_t size, size_t count, void **blocks)
 {
 	for (size_t i = 0; i < count; i++) {
-		blocks[i] = alloc(pool, size);
+		blocks[i] = alloc(pool, size, __builtin_return_address(0));
 		if (unlikely(!blocks[i])) {
 			int error = -errno;
 			hp_free_bulk(pool, i, blocks);
@@ -126,12 +162,10 @@ static int not_an_object(const struct slab *slab, unsigned index)
 	return state == CTL_OWNED || state == CTL_UNOWNED ? -EALREADY : -ENOENT;
 }
 
-static __attribute__((noinline)) int free_slow(hp_pool *pool, void *block)
+static int free_plain(hp_pool *pool, void *block)
 {
 	struct slab *slab;
 	unsigned index, class;
-	if (!block) return 0;
-	if (!pool && !(pool = hp_pool_default())) return -errno;
 	hp_off off = (hp_off)((uintptr_t)block - (uintptr_t)pool->base);
 	if (pool->observer) return -EROFS;
 	if (off >= pool->capacity) return -EINVAL;
@@ -140,7 +174,7 @@ static __attribute__((noinline)) int free_slow(hp_pool *pool, void *block)
 	if (found == SLAB_WRONG) return -EINVAL;
 	if (class >= SLAB_MALLOC_CLASSES) return -ENOENT; /* an object of a cache */
 	struct participant *me = participant_peek(pool);
-	if (me && me->slabs != &slab_nothing) {
+	if (me && me->slabs != &slab_nothing && !(debug_flags(pool) & HP_DEBUG_COLD)) {
 		participant_begin(me);
 		bool mine = slab_is_mine(me, slab), untidy = false;
 		struct slab_mag *mag = &me->slabs->mag[class];
@@ -151,6 +185,13 @@ static __attribute__((noinline)) int free_slow(hp_pool *pool, void *block)
 		if (mine) return gave != SLAB_NOT ? 0 : not_an_object(slab, index);
 	}
 	return slab_free_remote(pool, slab, index >> 6, UINT64_C(1) << (index & 63)) ? 0 : not_an_object(slab, index);
+}
+
+static __attribute__((noinline)) int free_slow(hp_pool *pool, void *block)
+{
+	if (!block) return 0;
+	if (!pool && !(pool = hp_pool_default())) return -errno;
+	return unlikely(debug_on(pool)) ? debug_free(pool, block, free_plain) : free_plain(pool, block);
 }
 
 /* Goes on inside an operation, where the slab has to be listed, or may be empty. */
@@ -194,7 +235,7 @@ int hp_free_bulk(hp_pool *pool, size_t count, void *const *blocks)
 		unsigned index, class;
 		hp_off off = (hp_off)((uintptr_t)blocks[i] - (uintptr_t)pool->base);
 		struct participant *me = hp_thread_current;
-		bool others = off < pool->capacity && !pool->observer &&
+		bool others = off < pool->capacity && !pool->observer && !debug_on(pool) &&
 		              slab_find(pool, off, &slab, &index, &class) == SLAB_OBJECT && class < SLAB_MALLOC_CLASSES &&
 		              (me->pool != pool || !slab_is_mine(me, slab));
 		int one = 0;
@@ -243,29 +284,35 @@ size_t hp_usable_size(hp_pool *pool, const void *block)
 {
 	bool object;
 	if (!block || (!pool && !(pool = hp_pool_default()))) return 0;
-	return size_of(pool, block, &object);
+	size_t size = size_of(pool, block, &object);
+	return unlikely(debug_on(pool)) ? debug_size(pool, block, size) : size;
 }
 
 void *hp_realloc(hp_pool *pool, void *block, size_t size)
 {
 	bool object;
-	if (!block) return hp_malloc(pool, size);
+	if (!block) return alloc(pool, size, __builtin_return_address(0));
 	if (!pool && !(pool = hp_pool_default())) return NULL;
 	size_t was = size_of(pool, block, &object);
+	bool debug = debug_on(pool);
+	if (unlikely(debug)) was = debug_size(pool, block, was);
 	if (was == 0) return failed(-EINVAL);
 	/* in place: while it fits and half of it would not do */
-	if (object && size <= was && (size > was / 2 || was <= 32)) return block;
-	if (!object && size > SLAB_MALLOC_MAX && size <= SIZE_MAX - HP_PAGE_SIZE) {
+	if (!debug && object && size <= was && (size > was / 2 || was <= 32)) return block;
+	if (!debug && !object && size > SLAB_MALLOC_MAX && size <= SIZE_MAX - HP_PAGE_SIZE) {
 		uint64_t pages = (size + HP_PAGE_SIZE - 1) / HP_PAGE_SIZE;
 		hp_off off = (hp_off)((uintptr_t)block - (uintptr_t)pool->base);
 		if (pages * HP_PAGE_SIZE == was || page_resize(pool, off / HP_PAGE_SIZE, pages)) return block;
 	}
-	void *other = hp_malloc(pool, size);
+	void *other = alloc(pool, size, __builtin_return_address(0));
 	if (!other) {
 		if (size <= was) return block; /* too much, but it serves */
 		return NULL;
 	}
 	memcpy(other, block, size < was ? size : was);
-	hp_free(pool, block);
+	if (unlikely(hp_free(pool, block) == -EPERM)) { /* guarded, and another process' */
+		hp_free(pool, other);
+		return failed(-EPERM);
+	}
 	return other;
 }

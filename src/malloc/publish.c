@@ -8,6 +8,7 @@
  * whether the object has been freed, so nobody may reuse it meanwhile: where the slab is the dead one's nobody can, and
  * where it is another's the freer has announced itself in the slab, and nothing of an announced slab is reused (free_in) nor
  * does it end. */
+#include "debug/debug.h"
 #include "slab/slab.h"
 #include "pool/layers.h"
 #include "pool/record.h"
@@ -83,6 +84,7 @@ int hp_alloc_into(hp_pool *pool, size_t size, uint64_t *dst)
 		if (mag->top != mag->base) {
 			uint64_t object = (uint64_t)(mag->top[-1].object - pool->base), value = object | PUBLISHED, old = 0;
 			tried = true;
+			if (unlikely(debug_on(pool))) debug_blank(pool, mag->top[-1].object, size);
 			intend(cell, INTENT_INTO, object, at);
 			if (atomic_compare_exchange_strong(word, &old, value | PENDING)) {
 				slab_take(mag);

@@ -134,6 +134,7 @@ int os_random(void *buf, size_t bytes);
 void os_signals_block(void *saved);
 void os_signals_restore(const void *saved);
 void os_yield(void);
+void os_write_error(const char *text, size_t bytes); /* to standard error; errno stays */
 int os_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void));
 
 /* Messages with descriptors. The kernel's return value, or -errno. */

@@ -6,6 +6,7 @@
  * what the layers above keep without using it.
  * Only when a pass over everything found nothing, skipped nothing and nothing changed hands meanwhile is it -ENOMEM. */
 #include "page/page.h"
+#include "debug/debug.h"
 #include "pool/create.h"
 #include "pool/layers.h"
 #include "pool/recover.h"
@@ -208,6 +209,7 @@ static __attribute__((noinline)) intptr_t alloc_finish(hp_pool *pool, int node, 
 		         error < 0 ? (long long)error : (long long)page * HP_PAGE_SIZE);
 	if (error < 0) return error;
 	char *block = pool->base + page * HP_PAGE_SIZE;
+	if (unlikely(debug_on(pool))) debug_pages(pool, block, bytes);
 	if (flags & HP_PAGE_ZERO) backing_zero(block, (bytes + HP_PAGE_SIZE - 1) / HP_PAGE_SIZE * HP_PAGE_SIZE);
 	return (intptr_t)block;
 }

@@ -5,6 +5,7 @@
  * by a process that died (its descriptors are handed out only after hp_pool_create returned). */
 #include "pool/create.h"
 #include "pool/record.h"
+#include "debug/debug.h"
 #include "pool/recover.h"
 #include "os/os.h"
 #include <errno.h>
@@ -175,6 +176,7 @@ int hp_pool_attach(const int fds[3], const struct hp_attach_options *given, hp_p
 			say(&o, "hugepool: the pool relies on membarrier, which this kernel refuses; make it with HP_POOL_FENCED");
 		goto fail;
 	}
+	debug_begin(pool);
 	recover_dead(pool);
 	populate_tables(pool);
 	*out = pool;

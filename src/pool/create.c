@@ -2,6 +2,7 @@
  * `ready`. A creator that dies on the way leaves memfds that nobody else has, or that an attacher refuses at once. */
 #include "pool/create.h"
 #include "pool/record.h"
+#include "debug/debug.h"
 #include "os/os.h"
 #include <errno.h>
 #include <stdio.h>
@@ -221,6 +222,7 @@ int hp_pool_create(const struct hp_pool_options *given, hp_pool **out)
 	pool->header->geometry = nameless;
 	growth_publish_first(pool, (uint32_t)(committed / chunk));
 	if ((error = pool_join(pool)) < 0) goto fail;
+	debug_begin(pool);
 	atomic_signal_fence(memory_order_release);
 	pool->header->geometry.magic = POOL_MAGIC;
 	/* commit: from here on others may attach. Release: all of the above is there for whoever sees it. */

@@ -2,6 +2,7 @@
 #include "pool/create.h"
 #include "pool/record.h"
 #include "slab/class.h"
+#include "debug/debug.h"
 #include "os/os.h"
 #include <errno.h>
 #include <stdarg.h>
@@ -126,6 +127,7 @@ hp_pool *pool_handle_new(const struct pool_geometry *g, char *control)
 
 void pool_handle_free(hp_pool *pool)
 {
+	debug_end(pool);
 	os_unmap(pool->classes, pool->table_bytes);
 	handle_give(pool);
 }
@@ -255,7 +257,7 @@ int hp_pool_trace(hp_pool *pool, unsigned trace)
 	int error = participant_lock(&guard);
 	if (error < 0) return error;
 	pool->trace = trace;
-	pool->slow = trace || pool->observer;
+	pool->slow = trace || pool->observer || pool->debug;
 	participant_set_fast(pool);
 	participant_unlock(&guard);
 	return 0;

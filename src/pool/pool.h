@@ -22,13 +22,14 @@ struct pool_fd {
 };
 
 struct slab_class;
+struct debug;
 
 struct hp_pool {
 	/* read in every operation */
 	char *base;
 	uint64_t capacity;
 	uint32_t page_shift_chunk; /* log2 of pages in a chunk */
-	uint32_t slow;             /* not 0: traced, observed; operations leave the fast path */
+	uint32_t slow;             /* not 0: traced, observed, debugged; operations leave the fast path */
 	struct parity_unit *units;
 	struct pool_chunk *chunks;
 	pool_hint *hints;
@@ -66,6 +67,8 @@ struct hp_pool {
 	void *life; /* the mapping that holds our lock */
 	unsigned forked_in_op;
 
+	_Atomic(struct debug *) debug; /* NULL: never had a debug mode (src/debug) */
+	bool aborts; /* hp_malloc: when memory is short */
 	hp_log_fn *log;
 	void *log_arg;
 	unsigned trace;

@@ -18,6 +18,7 @@
  * mmap, and reports lie on the stack. */
 #include "pool/create.h"
 #include "pool/recover.h"
+#include "debug/debug.h"
 #include "pool/record.h"
 #include "os/os.h"
 #include <errno.h>
@@ -74,6 +75,7 @@ static int create(const struct hp_pool_options *o, struct hp_report *report, hp_
 	pool->header->geometry = g;
 	growth_publish_first(pool, (uint32_t)(committed / chunk));
 	if ((error = pool_join(pool)) < 0) goto fail;
+	debug_begin(pool);
 	atomic_store_explicit(&pool->header->ready, POOL_READY, memory_order_release);
 	if (o->prefault == HP_PREFAULT_BACKGROUND && committed < size &&
 	    (error = background_start(pool, size - committed, 1)) < 0) {
