@@ -64,7 +64,7 @@ static inline unsigned hp_live_objects(const struct slab *slab)
 }
 
 struct hp_slabs {
-	unsigned slabs, empty, objects; /* objects: live ones */
+	unsigned slabs, empty, objects, room; /* objects: live ones; room: for how many */
 	uint64_t pages;
 };
 
@@ -81,6 +81,7 @@ static inline struct hp_slabs hp_count_slabs(hp_pool *pool)
 		count.slabs++;
 		count.empty += live == 0;
 		count.objects += live;
+		count.room += atomic_load(&pool->slabs[page].objects);
 	}
 	return count;
 }
