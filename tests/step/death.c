@@ -1,6 +1,7 @@
 /* Deaths at every instruction. See harness.h. */
 #include "harness.h"
 #include "run.h"
+#include "slab/class.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,8 @@ static void expect_of(struct step_world *w, const struct step_case *entry, struc
 {
 	*expect = (struct step_expect){.effect = entry->effect,
 	                               .pages = entry->pages ? entry->pages : w->x,
+	                               .bytes = entry->bytes ? entry->bytes
+	                                                     : step_size(entry->effect == STEP_MALLOCS ? w->x : w->y),
 	                               .off = w->x,
 	                               .must = -1,
 	                               .files = entry->flags & STEP_FILES,
@@ -51,7 +54,7 @@ static void death(struct watch *watch)
 	w->states++;
 	step_owners_alone(w, watch->victim, watch->entry->flags & STEP_BUSY ? 1 : -1);
 	int effect = step_verify_copy(w, &expect);
-	if (effect == 0 && w->effect == 1) step_fail(w, "what was done is undone");
+	if (effect >= 0 && effect < w->effect) step_fail(w, "what was done is undone");
 	if (effect >= 0) w->effect = effect;
 }
 
@@ -82,6 +85,20 @@ static int64_t watch_run(struct watch *watch)
 	return result;
 }
 
+/* Into the model, in the place of the one it was made of. */
+static void new_block(struct step_world *w, enum step_effect effect, uint64_t bytes, hp_off off)
+{
+	struct step_block old = {0};
+	for (unsigned i = 0; i < w->blocks; i++)
+		if (effect != STEP_MALLOCS && w->block[i].off == w->x) old = w->block[i];
+	if (effect == STEP_RESIZES && off != w->x) step_fail(w, "the block moved");
+	if (effect != STEP_MALLOCS && !step_pattern_at(w, off, w->x, old.bytes < bytes ? old.bytes : bytes))
+		step_fail(w, "the block's bytes did not come along");
+	if (effect != STEP_MALLOCS) STEP_NEED(w, step_model_remove(w, w->x));
+	step_model_add_object(w, off, bytes);
+	if (w->y && effect == STEP_MALLOCS && off % w->y) step_fail(w, "the block is not aligned");
+}
+
 /* The operation came to its end. */
 static void judge(struct watch *watch, int64_t result)
 {
@@ -97,7 +114,11 @@ static void judge(struct watch *watch, int64_t result)
 		return;
 	}
 	if (entry->flags & STEP_LEAVES) watch->expect.alive &= ~(1u << watch->victim);
-	if (entry->run == step_alloc) {
+	if (entry->effect == STEP_MALLOCS || entry->effect == STEP_MOVES || entry->effect == STEP_RESIZES) {
+		new_block(w, entry->effect, watch->expect.bytes, (hp_off)result);
+		watch->expect.effect = STEP_NONE;
+		alive(watch, 0);
+	} else if (entry->run == step_alloc) {
 		step_model_add(w, (hp_off)result, w->x, w->y & HP_PAGE_PROCESS ? watch->victim : -1);
 		watch->expect.effect = STEP_NONE;
 		alive(watch, 0);

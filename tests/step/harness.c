@@ -5,6 +5,8 @@
  * pointer. A function that is to be stepped is enclosed by two breakpoint instructions. */
 #include "harness.h"
 #include "pool/participant.h"
+#include "slab/slab.h"
+#include <hugepool/malloc.h>
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -100,9 +102,11 @@ int64_t step_free(struct step_env *env, uint64_t x, uint64_t y)
 
 int64_t step_touch(struct step_env *env, uint64_t x, uint64_t y)
 {
-	(void)x, (void)y;
+	(void)y;
 	int error;
-	return participant_get(env->pool, &error) ? 0 : error;
+	struct participant *me = participant_get(env->pool, &error);
+	if (!me) return error;
+	return !(x & 2) || slab_state(me) ? 0 : -ENOMEM;
 }
 
 int64_t step_recover(struct step_env *env, uint64_t x, uint64_t y)
@@ -150,6 +154,54 @@ int64_t step_churn(struct step_env *env, uint64_t x, uint64_t y)
 		int64_t off = step_alloc(env, y, 0);
 		if (off < 0) return off;
 		int64_t error = step_free(env, (uint64_t)off, 0);
+		if (error < 0) return error;
+	}
+	return 0;
+}
+
+int64_t step_malloc(struct step_env *env, uint64_t x, uint64_t y)
+{
+	void *block = y ? hp_aligned_alloc(env->pool, y, x) : hp_malloc(env->pool, x);
+	return block ? (int64_t)hp_pool_offset(env->pool, block) : -errno;
+}
+
+int64_t step_mfree(struct step_env *env, uint64_t x, uint64_t y)
+{
+	(void)y;
+	return hp_free(env->pool, hp_pool_pointer(env->pool, x));
+}
+
+int64_t step_realloc(struct step_env *env, uint64_t x, uint64_t y)
+{
+	void *block = hp_realloc(env->pool, hp_pool_pointer(env->pool, x), y);
+	return block ? (int64_t)hp_pool_offset(env->pool, block) : -errno;
+}
+
+int64_t step_malloc_all(struct step_env *env, uint64_t x, uint64_t y)
+{
+	(void)y;
+	for (int64_t count = 0; count < STEP_LIST; count++) {
+		int64_t off = step_malloc(env, x, 0);
+		if (off == -ENOMEM) return count;
+		if (off < 0) return off;
+		env->list[count] = (uint64_t)off;
+	}
+	return -E2BIG;
+}
+
+int64_t step_in_magazine(struct step_env *env, uint64_t x, uint64_t y)
+{
+	int error;
+	struct participant *me = participant_get(env->pool, &error);
+	if (!me) return error;
+	const struct slab_mag *mag = &me->slabs->mag[slab_malloc_class(x)];
+	return y ? mag->limit - mag->top : mag->top - mag->base;
+}
+
+int64_t step_mfree_list(struct step_env *env, uint64_t x, uint64_t y)
+{
+	for (uint64_t i = x; i < x + y; i++) {
+		int64_t error = step_mfree(env, env->list[i], 0);
 		if (error < 0) return error;
 	}
 	return 0;
@@ -231,7 +283,7 @@ void step_join(struct step_world *w, int a)
 {
 	step_start(w, a);
 	STEP_NEED(w, step_call(w, a, step_attach, 0, 0) == 0);
-	STEP_NEED(w, step_call(w, a, step_touch, 0, 0) == 0);
+	STEP_NEED(w, step_call(w, a, step_touch, w->shape.slabs ? 2 : 0, 0) == 0);
 }
 
 void step_kill(struct step_world *w, int a)
@@ -261,6 +313,26 @@ static void quiet(void *arg, const char *message)
 	printf("  %s\n", message);
 }
 
+/* Of control only what is watched: what caches have there is large, and so are the descriptors of slabs, which come, where
+ * there are slabs, right behind the rest. In the world's geometry they are where they are mapped here. */
+char *step_map_control(struct step_world *w, int fd)
+{
+	uint64_t rest = w->geometry.caches_at, slabs = w->control_size - rest;
+	if (!w->control_size) {
+		slabs = w->shape.slabs ? w->geometry.control_size - w->geometry.slabs_at : 0;
+		w->control_size = rest + slabs;
+		w->slabs_at = w->geometry.slabs_at;
+		w->geometry.slabs_at = rest;
+	}
+	char *at = mmap(NULL, w->control_size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	STEP_NEED(w, at != MAP_FAILED);
+	STEP_NEED(w, mmap(at, rest, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == at);
+	if (slabs)
+		STEP_NEED(w, mmap(at + rest, slabs, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, (off_t)w->slabs_at) ==
+		                 at + rest);
+	return at;
+}
+
 struct step_world *step_open(const char *name, const struct step_pool *shape)
 {
 	struct step_world *w = calloc(1, sizeof *w);
@@ -286,12 +358,10 @@ struct step_world *step_open(const char *name, const struct step_pool *shape)
 	w->geometry = pool->geometry;
 	for (int i = 0; i < 3; i++) STEP_NEED(w, (w->fds[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, 3)) >= 0);
 	hp_pool_detach(pool);
-	/* the descriptors of slabs come last and are large: watched where there are slabs */
-	w->control_size = shape->slabs ? w->geometry.control_size : w->geometry.slabs_at;
+	w->control = step_map_control(w, w->fds[1]);
 	w->data_size = w->geometry.capacity;
-	w->control = mmap(NULL, w->control_size, PROT_READ | PROT_WRITE, MAP_SHARED, w->fds[1], 0);
 	w->data = mmap(NULL, w->data_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, w->fds[2], 0);
-	STEP_NEED(w, w->control != MAP_FAILED && w->data != MAP_FAILED);
+	STEP_NEED(w, w->data != MAP_FAILED);
 	madvise(w->data, w->data_size, MADV_DONTFORK);
 	w->last = harness_memory(w, w->control_size);
 	w->first = harness_memory(w, w->control_size);
@@ -335,6 +405,11 @@ struct pool_record *step_records(struct step_world *w)
 	return (struct pool_record *)(void *)(w->control + w->geometry.records_at);
 }
 
+struct slab *step_slabs(struct step_world *w)
+{
+	return (struct slab *)(void *)(w->control + w->geometry.slabs_at) + SLAB_GUARD;
+}
+
 /* ---- the model ---- */
 
 static uint64_t pattern(hp_off off, uint64_t i)
@@ -342,15 +417,27 @@ static uint64_t pattern(hp_off off, uint64_t i)
 	return (off + i * 8 + 1) * UINT64_C(0x9e3779b97f4a7c15);
 }
 
-void step_model_add(struct step_world *w, hp_off off, uint64_t pages, int owner)
+void step_model_add_block(struct step_world *w, const struct step_block *block)
 {
 	unsigned i = w->blocks;
 	STEP_NEED(w, w->blocks < STEP_BLOCKS);
-	for (; i > 0 && w->block[i - 1].off > off; i--) w->block[i] = w->block[i - 1];
-	w->block[i] = (struct step_block){off, pages, owner};
+	for (; i > 0 && w->block[i - 1].off > block->off; i--) w->block[i] = w->block[i - 1];
+	w->block[i] = *block;
 	w->blocks++;
-	for (uint64_t k = 0; k < pages * (HP_PAGE_SIZE / 8); k++)
-		((uint64_t *)(void *)(w->data + off))[k] = pattern(off, k);
+	for (uint64_t k = 0; k < block->bytes / 8; k++)
+		((uint64_t *)(void *)(w->data + block->off))[k] = pattern(block->off, k);
+}
+
+void step_model_add(struct step_world *w, hp_off off, uint64_t pages, int owner)
+{
+	step_model_add_block(w, &(struct step_block){off, pages, pages * HP_PAGE_SIZE, owner});
+}
+
+void step_model_add_object(struct step_world *w, hp_off off, uint64_t bytes)
+{
+	uint64_t size = step_size(bytes), pages = size > SLAB_MALLOC_MAX ? size / HP_PAGE_SIZE : 0;
+	if (!pages) w->object = size;
+	step_model_add_block(w, &(struct step_block){off, pages, size, -1});
 }
 
 bool step_model_remove(struct step_world *w, hp_off off)
@@ -363,16 +450,28 @@ bool step_model_remove(struct step_world *w, hp_off off)
 	return false;
 }
 
+bool step_pattern_at(struct step_world *w, hp_off at, hp_off of, uint64_t bytes)
+{
+	const uint64_t *word = (const uint64_t *)(const void *)(w->data + at);
+	for (uint64_t k = 0; k < bytes / 8; k++)
+		if (word[k] != pattern(of, k)) return false;
+	return true;
+}
+
+uint64_t step_size(uint64_t bytes)
+{
+	return bytes > SLAB_MALLOC_MAX ? (bytes + HP_PAGE_SIZE - 1) / HP_PAGE_SIZE * HP_PAGE_SIZE
+	                               : slab_malloc_size(slab_malloc_class(bytes));
+}
+
 bool step_patterns_intact(struct step_world *w)
 {
 	for (unsigned i = 0; i < w->blocks; i++) {
 		const struct step_block *block = &w->block[i];
-		const uint64_t *word = (const uint64_t *)(const void *)(w->data + block->off);
-		for (uint64_t k = 0; k < block->pages * (HP_PAGE_SIZE / 8); k++)
-			if (word[k] != pattern(block->off, k)) {
-				step_fail(w, "the bytes of the block at 0x%llx changed", (unsigned long long)block->off);
-				return false;
-			}
+		if (!step_pattern_at(w, block->off, block->off, block->bytes)) {
+			step_fail(w, "the bytes of the block at 0x%llx changed", (unsigned long long)block->off);
+			return false;
+		}
 	}
 	return true;
 }
@@ -388,6 +487,33 @@ hp_off step_block(struct step_world *w, int a, uint64_t pages, unsigned flags)
 void step_unblock(struct step_world *w, int a, hp_off off)
 {
 	STEP_NEED(w, step_call(w, a, step_free, off, 0) == 0 && step_model_remove(w, off));
+}
+
+hp_off step_object(struct step_world *w, int a, uint64_t bytes)
+{
+	int64_t off = step_call(w, a, step_malloc, bytes, 0);
+	STEP_NEED(w, off >= 0);
+	step_model_add_object(w, (hp_off)off, bytes);
+	return (hp_off)off;
+}
+
+void step_fill(struct step_world *w, int a, uint64_t bytes)
+{
+	for (int64_t off; (off = step_call(w, a, step_malloc, bytes, 0)) != -ENOMEM;) {
+		STEP_NEED(w, off >= 0);
+		step_model_add_object(w, (hp_off)off, bytes);
+	}
+}
+
+void step_use_up(struct step_world *w, int a, uint64_t bytes)
+{
+	do step_object(w, a, bytes);
+	while (step_call(w, a, step_in_magazine, bytes, 0) > 0);
+}
+
+void step_unobject(struct step_world *w, int a, hp_off off)
+{
+	STEP_NEED(w, step_call(w, a, step_mfree, off, 0) == 0 && step_model_remove(w, off));
 }
 
 /* ---- stepping ---- */

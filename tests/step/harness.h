@@ -24,7 +24,7 @@
 #include <sys/user.h>
 
 #define STEP_ACTORS 6
-#define STEP_BLOCKS 256
+#define STEP_BLOCKS 512
 #define STEP_LIST 8192 /* blocks that step_exhaust can hold */
 
 /* Runs in an actor. `pool` is the actor's handle, NULL while it is not attached. Returns 0 or more, or -errno. */
@@ -39,11 +39,17 @@ typedef int64_t step_fn(struct step_env *env, uint64_t x, uint64_t y);
 step_fn step_attach, step_detach;           /* - */
 step_fn step_alloc;                         /* bytes / 4096 pages, flags: the block's offset */
 step_fn step_free;                          /* offset */
-step_fn step_touch;                         /* registers the thread: a slot, nothing owned */
+step_fn step_touch;                         /* registers the thread: a slot, nothing owned; x & 2: and magazines */
 step_fn step_recover, step_grow, step_trim; /* -; bytes; keep */
 step_fn step_exhaust;   /* allocates blocks of x pages until nothing is left, into env->list: how many */
 step_fn step_free_list; /* frees y blocks of the list, from the x-th */
 step_fn step_churn;     /* x pairs of alloc and free of y pages, 0 or the first error */
+step_fn step_malloc;      /* bytes, alignment or 0: the block's offset */
+step_fn step_mfree;       /* offset */
+step_fn step_realloc;     /* offset, bytes: the block's new offset */
+step_fn step_in_magazine; /* objects of x bytes in the thread's magazine, or (y) room for them there */
+step_fn step_malloc_all;  /* hp_malloc of x bytes until there is no more, into env->list: how many */
+step_fn step_mfree_list;  /* hp_free of y blocks of the list, from the x-th */
 
 struct step_actor {
 	pid_t pid; /* 0: none */
@@ -55,14 +61,15 @@ struct step_actor {
 
 struct step_block {
 	hp_off off;
-	uint64_t pages;
+	uint64_t pages; /* 0: an object in a slab */
+	uint64_t bytes;
 	int owner; /* class PROCESS: the actor, otherwise -1 */
 };
 
 struct step_pool {
 	uint64_t pages, capacity; /* of 4 KiB; chunks have 64 pages, or 512 where capacity is 32768 or more */
 	unsigned flags;
-	bool slabs; /* operations use slabs: their descriptors are compared too */
+	bool slabs; /* operations use slabs: their descriptors are compared too, and every actor has magazines */
 };
 
 struct step_world {
@@ -71,10 +78,12 @@ struct step_world {
 	int fds[3];
 	char *control, *data; /* the harness' own mappings */
 	uint64_t control_size, data_size; /* of control, what is compared and copied */
+	uint64_t slabs_at;                /* in the file; in `geometry`: in these mappings */
 	struct pool_geometry geometry;
 	struct step_actor actor[STEP_ACTORS];
 	struct step_block block[STEP_BLOCKS];
 	unsigned blocks;
+	uint64_t object; /* size of the latest object in the model: what survivors allocate until there is no more */
 	uint64_t x, y; /* arguments of the operation: set by the table, or by the set-up */
 	/* where the victim is */
 	uint64_t instructions, states;
@@ -91,6 +100,7 @@ struct step_world {
 /* Worlds. step_open makes pool and no actors. */
 struct step_world *step_open(const char *name, const struct step_pool *shape);
 void step_close(struct step_world *world);
+char *step_map_control(struct step_world *world, int fd);
 void step_start(struct step_world *world, int actor); /* forks it; not attached */
 void step_join(struct step_world *world, int actor);  /* forks it, attaches, takes a slot */
 int64_t step_call(struct step_world *world, int actor, step_fn *fn, uint64_t x, uint64_t y);
@@ -100,7 +110,17 @@ void step_kill(struct step_world *world, int actor);
 /* The actor allocates; the block goes into the model and gets its pattern. Ends the case when it fails. */
 hp_off step_block(struct step_world *world, int actor, uint64_t pages, unsigned flags);
 void step_unblock(struct step_world *world, int actor, hp_off off); /* frees, and out of the model */
+/* The same by hp_malloc: an object, or a block of whole pages where it is large. */
+hp_off step_object(struct step_world *world, int actor, uint64_t bytes);
+void step_fill(struct step_world *world, int actor, uint64_t bytes);      /* until there is no more */
+void step_use_up(struct step_world *world, int actor, uint64_t bytes);    /* until its magazine is empty */
+void step_unobject(struct step_world *world, int actor, hp_off off);
+uint64_t step_size(uint64_t bytes); /* what hp_malloc gives for so many */
 void step_model_add(struct step_world *world, hp_off off, uint64_t pages, int owner);
+void step_model_add_object(struct step_world *world, hp_off off, uint64_t bytes);
+void step_model_add_block(struct step_world *world, const struct step_block *block);
+/* The bytes that lie at an offset are the beginning of the pattern of the block that was at `of`. */
+bool step_pattern_at(struct step_world *world, hp_off at, hp_off of, uint64_t bytes);
 bool step_model_remove(struct step_world *world, hp_off off);
 
 /* Running one function of an actor instruction by instruction. */
@@ -130,12 +150,15 @@ enum step_effect {
 	STEP_ALLOCATES, /* a block of `pages` pages is there or not */
 	STEP_FREES,     /* the block at world->x is there or not */
 	STEP_GROWS,     /* `pages` pages more are committed, or not */
-	STEP_TRIMS      /* up to `pages` pages less */
+	STEP_TRIMS,     /* up to `pages` pages less */
+	STEP_MALLOCS,   /* a block of `bytes` is there or not */
+	STEP_MOVES,     /* the block at world->x is there, or one of `bytes` beside it, or that one alone */
+	STEP_RESIZES    /* the block at world->x has its length, or `bytes` */
 };
 
 struct step_expect {
 	enum step_effect effect;
-	uint64_t pages;
+	uint64_t pages, bytes;
 	hp_off off;     /* STEP_FREES */
 	int must;       /* -1: either, 0: not done, 1: done */
 	unsigned alive; /* bit a: actor a lives (in a copy: gets its lock) */
@@ -143,7 +166,8 @@ struct step_expect {
 	bool takes;     /* what living actors own may be taken from them */
 };
 
-/* Verifies the pool as it is now, in a copy. Returns whether the effect is there, or -1. */
+/* Verifies the pool as it is now, in a copy. Returns how much of the effect is there (0 none, 1 done or half of two, 2),
+ * or -1. */
 int step_verify_copy(struct step_world *world, const struct step_expect *expect);
 /* The same on the pool itself, which is not the same afterwards. */
 int step_verify_real(struct step_world *world, const struct step_expect *expect);
@@ -156,6 +180,9 @@ int step_record(const struct step_world *world, const char *control, int actor);
 void step_owners_alone(struct step_world *world, int victim, int busy);
 /* Pages that can be allocated for class POOL, by what the control structures say. */
 uint64_t step_free_pages(struct step_world *world);
+/* Objects of hp_malloc for so many bytes that can be had at least, by the same. */
+uint64_t step_free_objects(struct step_world *world, uint64_t bytes);
+uint64_t step_free_objects_of(hp_pool *pool, uint64_t bytes);
 uint64_t step_hash(const void *bytes, size_t count, uint64_t hash);
 bool step_seen(struct step_world *world, uint64_t hash); /* true when it was there; adds it */
 void step_seen_free(struct step_world *world);
@@ -173,6 +200,7 @@ struct step_case {
 	enum step_effect effect;
 	uint64_t pages; /* of the effect; 0: x */
 	unsigned flags;
+	uint64_t bytes; /* of STEP_MALLOCS; 0: as hp_malloc gives for x. Of STEP_MOVES and STEP_RESIZES; 0: for y */
 };
 #define STEP_FILES 1u   /* verify which pages the data file holds */
 #define STEP_TAKES 2u   /* may take from living owners */
@@ -210,6 +238,7 @@ struct pool_header *step_header(struct step_world *world);
 struct pool_chunk *step_chunks(struct step_world *world);
 struct pool_slot *step_slots(struct step_world *world);
 struct pool_record *step_records(struct step_world *world);
+struct slab *step_slabs(struct step_world *world); /* descriptors, of page 0 on */
 
 /* Runs all entries in processes of their own, two at a time, and prints a line for each. Returns how many failed. */
 int step_run_cases(const struct step_case *cases, unsigned count);

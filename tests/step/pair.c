@@ -7,6 +7,7 @@
 #include "image.h"
 #include "run.h"
 #include "pool/participant.h"
+#include "slab/slab.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,6 +44,11 @@ static int64_t step_where(struct step_env *env, uint64_t x, uint64_t y)
 	return (int64_t)(uintptr_t)hp_thread_current;
 }
 
+static uint64_t bytes_of(const struct step_side *side)
+{
+	return side->effect == STEP_MALLOCS ? step_size(side->x) : side->pages * HP_PAGE_SIZE;
+}
+
 /* Of a result that came without an error: what the model says now. */
 static bool apply(struct pair *pair, int actor, const struct step_side *side, int64_t result)
 {
@@ -58,9 +64,10 @@ static bool apply(struct pair *pair, int actor, const struct step_side *side, in
 	if (actor == A && pair->succeeded && pair->entry->flags & STEP_RACES) return true;
 	switch (side->effect) {
 	case STEP_ALLOCATES:
+	case STEP_MALLOCS:
 		for (unsigned i = 0; i < w->blocks; i++)
-			if (w->block[i].off < (hp_off)result + side->pages * HP_PAGE_SIZE &&
-			    (hp_off)result < w->block[i].off + w->block[i].pages * HP_PAGE_SIZE) {
+			if (w->block[i].off < (hp_off)result + bytes_of(side) &&
+			    (hp_off)result < w->block[i].off + w->block[i].bytes) {
 				if (actor == B && pair->a.effect == STEP_FREES && w->block[i].off == pair->a.x) {
 					pair->freed = step_model_remove(w, pair->a.x); /* A has committed */
 					i--;
@@ -74,7 +81,10 @@ static bool apply(struct pair *pair, int actor, const struct step_side *side, in
 				step_fail(w, "%s gets 0x%llx, which lies in a live block", who, (unsigned long long)result);
 				return false;
 			}
-		step_model_add(w, (hp_off)result, side->pages, side->y & HP_PAGE_PROCESS ? actor : -1);
+		if (side->effect == STEP_MALLOCS)
+			step_model_add_object(w, (hp_off)result, side->x);
+		else
+			step_model_add(w, (hp_off)result, side->pages, side->y & HP_PAGE_PROCESS ? actor : -1);
 		break;
 	case STEP_FREES:
 		if (!(actor == A && pair->freed) && !step_model_remove(w, side->x)) step_fail(w, "both could free the block");
@@ -114,10 +124,53 @@ static void has_all(struct pair *pair, int actor, uint64_t spare)
 		int owner = w->block[i].owner;
 		bool over = owner >= 0 && (!w->actor[owner].alive || (owner == A && pair->a.run == step_detach));
 		if (!over) mark(pair, w->block[i].off, w->block[i].pages, "the model");
+		if (!w->block[i].pages) pair->used[w->block[i].off / HP_PAGE_SIZE] = 1;
 	}
 	for (int64_t i = 0; i < got && !w->failures; i++) mark(pair, w->actor[actor].list[i], 1, who);
 	int64_t error = step_call(w, actor, step_free_list, 0, (uint64_t)got);
 	if (error < 0) step_fail(w, "%s cannot free what it got (%lld)", who, (long long)error);
+}
+
+/* The same of objects of hp_malloc: none where something lives, and none twice. */
+static void has_objects(struct pair *pair, int actor)
+{
+	struct step_world *w = pair->world;
+	uint64_t bytes = w->object, unit = 16, units = w->geometry.capacity / unit;
+	if (!bytes) return;
+	uint64_t there = step_free_objects(w, bytes);
+	int64_t got = step_call(w, actor, step_malloc_all, bytes, 0);
+	if (got < 0 || (uint64_t)got < there) {
+		step_fail(w, "actor %d gets %lld objects, and there are %llu", actor, (long long)got, (unsigned long long)there);
+		return;
+	}
+	unsigned char *used = calloc(units, 1);
+	STEP_NEED(w, used);
+	for (unsigned i = 0; i < w->blocks; i++) memset(used + w->block[i].off / unit, 1, w->block[i].bytes / unit);
+	for (int64_t i = 0; i < got && !w->failures; i++) {
+		uint64_t at = w->actor[actor].list[i] / unit;
+		for (uint64_t u = at; u < at + bytes / unit && !w->failures; u++) {
+			if (used[u])
+				step_fail(w, "actor %d gets the object at 0x%llx, which has an owner", actor,
+				          (unsigned long long)at * unit);
+			used[u] = 1;
+		}
+	}
+	free(used);
+	int64_t error = w->failures ? 0 : step_call(w, actor, step_mfree_list, 0, (uint64_t)got);
+	if (error < 0) step_fail(w, "actor %d cannot free an object that it got (%lld)", actor, (long long)error);
+}
+
+/* What the magazines hold, not what lies in them from before. */
+static uint64_t magazines_hash(struct pair *pair, int actor, const struct slab_state *there, uint64_t hash)
+{
+	static struct slab_state state; /* large */
+	struct step_world *w = pair->world;
+	struct iovec to = {&state, sizeof state}, from = {(void *)(uintptr_t)there, sizeof state};
+	STEP_NEED(w, process_vm_readv(w->actor[actor].pid, &to, 1, &from, 1, 0) == sizeof state);
+	hash = step_hash(&state, offsetof(struct slab_state, entry), hash);
+	for (unsigned c = 0; c < SLAB_CLASSES; c++)
+		hash = step_hash(state.entry[c], (size_t)((char *)state.mag[c].top - (char *)state.mag[c].base), hash);
+	return hash;
 }
 
 static uint64_t private_hash(struct pair *pair, int actor, uint64_t hash)
@@ -127,7 +180,8 @@ static uint64_t private_hash(struct pair *pair, int actor, uint64_t hash)
 	uint64_t where = (uint64_t)step_call(w, actor, step_where, 0, 0);
 	struct iovec here = {&state, sizeof state}, there = {(void *)where, sizeof state};
 	STEP_NEED(w, process_vm_readv(w->actor[actor].pid, &here, 1, &there, 1, 0) == sizeof state);
-	return step_hash(&state, sizeof state, hash);
+	hash = step_hash(&state, sizeof state, hash);
+	return w->shape.slabs ? magazines_hash(pair, actor, state.slabs, hash) : hash;
 }
 
 /* Where A stands: killed there, with B alive, nothing is lost either. */
@@ -142,6 +196,7 @@ static void a_dies(struct pair *pair, int64_t b)
 	bool process = side->effect == STEP_ALLOCATES && side->y & HP_PAGE_PROCESS;
 	struct step_expect expect = {.effect = gone || process ? STEP_NONE : side->effect,
 	                             .pages = side->pages,
+	                             .bytes = bytes_of(side),
 	                             .off = side->x,
 	                             .alive = pair->living & ~(1u << A),
 	                             .takes = true};
@@ -158,7 +213,9 @@ static void both_done(struct pair *pair, int64_t a, int64_t b)
 	if (!leaves) hash = private_hash(pair, A, hash);
 	if (step_seen(w, private_hash(pair, B, hash))) return;
 	pair->outcomes++;
-	if (!leaves) has_all(pair, A, 0);
+	if (w->shape.slabs && !leaves) has_objects(pair, A);
+	if (w->shape.slabs && !w->failures) has_objects(pair, B);
+	if (!leaves && !w->failures) has_all(pair, A, 0);
 	if (!w->failures) has_all(pair, B, 0);
 	if (!w->failures && !leaves) has_all(pair, A, 0);
 	struct step_expect expect = {
@@ -220,7 +277,7 @@ static void trial_and_back(struct pair *pair)
 	memcpy(w->control, pair->control, w->control_size);
 	w->blocks = 0;
 	for (unsigned i = 0; i < pair->blocks; i++) /* with their patterns: one may have been freed, and used */
-		step_model_add(w, pair->block[i].off, pair->block[i].pages, pair->block[i].owner);
+		step_model_add_block(w, &pair->block[i]);
 	w->shape.pages = pair->pages;
 }
 

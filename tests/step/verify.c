@@ -5,6 +5,8 @@
  * allocating all that is free page by page, then as runs that fill every gap exactly, then everything as one run. */
 #include "harness.h"
 #include "inspect/inspect.h"
+#include "slab/slab.h"
+#include <hugepool/malloc.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -21,9 +23,13 @@ struct step_copy {
 	char *control_map, *data_map;
 };
 
+#define LIVES (STEP_BLOCKS * 4)
+#define UNIT 16 /* bytes: what objects are made of */
+
+/* A block that is live: a run of pages, or an object in a slab. */
 struct run {
 	hp_off off;
-	uint64_t pages;
+	uint64_t pages, bytes;
 };
 
 struct look {
@@ -32,9 +38,11 @@ struct look {
 	hp_pool *pool;
 	const char *data;
 	unsigned failures_before;
-	struct run run[STEP_BLOCKS + 8];
+	struct run run[LIVES];
 	unsigned runs;
-	uint64_t committed, live, reachable; /* pages; reachable: free and usable for class POOL */
+	/* pages; reachable: free and usable for class POOL, or idle: in slabs without objects, which come back before anybody
+	 * goes without */
+	uint64_t committed, live, reachable, idle;
 	unsigned char *used;                 /* a byte a page: 0 free and usable, 2 taken by the survivor */
 	void **block;
 };
@@ -103,9 +111,9 @@ static struct step_copy *copy_of(struct step_world *w)
 	STEP_NEED(w, copy);
 	copy->control = sealed(w, "step-control", w->geometry.control_size);
 	copy->data = sealed(w, "step-data", w->data_size);
-	copy->control_map = mmap(NULL, w->control_size, PROT_READ | PROT_WRITE, MAP_SHARED, copy->control, 0);
+	copy->control_map = step_map_control(w, copy->control);
 	copy->data_map = mmap(NULL, w->data_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, copy->data, 0);
-	STEP_NEED(w, copy->control_map != MAP_FAILED && copy->data_map != MAP_FAILED);
+	STEP_NEED(w, copy->data_map != MAP_FAILED);
 	madvise(copy->data_map, w->data_size, MADV_DONTFORK);
 	return copy;
 }
@@ -151,14 +159,42 @@ static void finding(void *arg, const char *message)
 	step_fail(look->world, "hp_pool_check: %s", message);
 }
 
+static int note_live(struct look *look, hp_off off, uint64_t pages, uint64_t bytes)
+{
+	if (look->runs == LIVES) return 1;
+	look->run[look->runs++] = (struct run){off, pages, bytes};
+	return 0;
+}
+
+/* Whoever needs the pages of a slab without objects gets them. */
+static bool slab_idle(const struct inspect_slab *slab)
+{
+	return !slab->live && (ctl_state(slab->ctl) == CTL_OWNED || ctl_state(slab->ctl) == CTL_UNOWNED);
+}
+
 static int note_run(void *arg, uint32_t chunk, unsigned page, unsigned len, uint64_t pages)
 {
 	struct look *look = arg;
-	(void)len;
-	if (look->runs == sizeof look->run / sizeof *look->run) return 1;
-	hp_off off = ((uint64_t)chunk * look->pool->chunk_pages + page) * HP_PAGE_SIZE;
-	look->run[look->runs++] = (struct run){off, pages};
+	uint64_t at = (uint64_t)chunk * look->pool->chunk_pages + page;
 	look->live += pages;
+	if (!inspect_is_slab(len)) return note_live(look, at * HP_PAGE_SIZE, pages, pages * HP_PAGE_SIZE);
+	struct inspect_slab slab;
+	inspect_slab(look->pool, chunk, page, len, &slab);
+	if (slab_idle(&slab)) look->idle += pages;
+	for (unsigned i = 0; i < slab.objects && i < SLAB_OBJECTS; i++)
+		if (slab.bits[i >> 6] >> (i & 63) & 1 &&
+		    note_live(look, at * HP_PAGE_SIZE + slab.first + (uint64_t)i * slab.size, 0, slab.size))
+			return 1;
+	return 0;
+}
+
+static int mark_idle(void *arg, uint32_t chunk, unsigned page, unsigned len, uint64_t pages)
+{
+	struct look *look = arg;
+	struct inspect_slab slab;
+	if (!inspect_is_slab(len)) return 0;
+	inspect_slab(look->pool, chunk, page, len, &slab);
+	if (slab_idle(&slab)) memset(look->used + (uint64_t)chunk * look->pool->chunk_pages + page, 0, pages);
 	return 0;
 }
 
@@ -167,7 +203,7 @@ static void survey(struct look *look)
 {
 	hp_pool *pool = look->pool;
 	look->runs = 0;
-	look->committed = look->live = look->reachable = 0;
+	look->committed = look->live = look->reachable = look->idle = 0;
 	memset(look->used, 1, pool->chunk_count * pool->chunk_pages);
 	for (uint32_t i = 0; i < pool->chunk_count; i++) {
 		uint64_t ctl, tag;
@@ -188,60 +224,76 @@ static void survey(struct look *look)
 			look->used[i * pool->chunk_pages + k] = !is_free;
 			look->reachable += is_free;
 		}
+		inspect_runs(pool, i, mark_idle, look);
 	}
+	look->reachable += look->idle;
 }
 
-/* The live runs are the model's, but for the effect: whether that is there, or -1. */
+static uint64_t bytes_of(const struct step_expect *expect)
+{
+	return expect->effect == STEP_ALLOCATES ? expect->pages * HP_PAGE_SIZE : expect->bytes;
+}
+
+/* One that the model does not have: may be the operation's, once. */
+static bool is_new(const struct look *look, const struct run *run, unsigned already)
+{
+	enum step_effect effect = look->expect->effect;
+	bool allocates = effect == STEP_ALLOCATES || effect == STEP_MALLOCS || effect == STEP_MOVES;
+	if (allocates && !already && run->bytes == bytes_of(look->expect)) return true;
+	step_fail(look->world, "a block of %llu bytes at 0x%llx that nobody has", (unsigned long long)run->bytes,
+	          (unsigned long long)run->off);
+	return false;
+}
+
+/* The live blocks are the model's, but for the effect: how much of that is there, or -1. */
 static int compare(struct look *look)
 {
 	struct step_world *w = look->world;
 	const struct step_expect *expect = look->expect;
-	int effect = expect->effect == STEP_FREES ? 0 : -2;
-	unsigned r = 0;
+	unsigned r = 0, made = 0, gone = 0, resized = 0;
 	for (unsigned b = 0; b < w->blocks; b++) {
 		const struct step_block *block = &w->block[b];
+		bool its = block->off == expect->off;
 		if (block->owner >= 0 && !(expect->alive >> block->owner & 1)) continue; /* its process is dead */
-		while (r < look->runs && look->run[r].off < block->off) {
-			if (expect->effect != STEP_ALLOCATES || effect >= 0 || look->run[r].pages != expect->pages) {
-				step_fail(w, "a block of %llu pages at 0x%llx that nobody has", (unsigned long long)look->run[r].pages,
-				          (unsigned long long)look->run[r].off);
-				return -1;
-			}
-			effect = 1;
-			r++;
-		}
+		for (; r < look->runs && look->run[r].off < block->off; r++, made++)
+			if (!is_new(look, &look->run[r], made)) return -1;
 		if (r == look->runs || look->run[r].off != block->off) {
-			if (expect->effect == STEP_FREES && block->off == expect->off) {
-				effect = 1;
+			if (its && (expect->effect == STEP_FREES || expect->effect == STEP_MOVES)) {
+				gone = 1;
 				continue;
 			}
-			step_fail(w, "the block of %llu pages at 0x%llx is lost", (unsigned long long)block->pages,
+			step_fail(w, "the block of %llu bytes at 0x%llx is lost", (unsigned long long)block->bytes,
 			          (unsigned long long)block->off);
 			return -1;
 		}
-		if (look->run[r].pages != block->pages) {
-			step_fail(w, "the block at 0x%llx has %llu pages instead of %llu", (unsigned long long)block->off,
-			          (unsigned long long)look->run[r].pages, (unsigned long long)block->pages);
+		uint64_t bytes = look->run[r].bytes;
+		if (its && expect->effect == STEP_RESIZES && bytes == expect->bytes && bytes != block->bytes) {
+			resized = 1;
+		} else if (bytes != block->bytes) {
+			step_fail(w, "the block at 0x%llx has %llu bytes instead of %llu", (unsigned long long)block->off,
+			          (unsigned long long)bytes, (unsigned long long)block->bytes);
 			return -1;
 		}
-		if (hp_page_size_at(look->pool, block->off) != (int64_t)(block->pages * HP_PAGE_SIZE))
-			step_fail(w, "hp_page_size_at(0x%llx) is wrong", (unsigned long long)block->off);
-		for (uint64_t p = 0; p < block->pages; p++)
-			if (memcmp(look->data + block->off + p * HP_PAGE_SIZE, w->data + block->off + p * HP_PAGE_SIZE,
-			           HEAD_BYTES)) {
+		const void *at = hp_pool_pointer(look->pool, block->off);
+		if (block->pages ? hp_page_size_at(look->pool, block->off) != (int64_t)bytes
+		                 : hp_usable_size(look->pool, at) != bytes)
+			step_fail(w, "the size of the block at 0x%llx is wrong", (unsigned long long)block->off);
+		uint64_t least = bytes < block->bytes ? bytes : block->bytes;
+		for (uint64_t p = 0; p < least; p += HP_PAGE_SIZE)
+			if (memcmp(look->data + block->off + p, w->data + block->off + p,
+			           least - p < HEAD_BYTES ? least - p : HEAD_BYTES)) {
 				step_fail(w, "recovery changed the block at 0x%llx", (unsigned long long)block->off);
 				return -1;
 			}
 		r++;
 	}
-	for (; r < look->runs; r++) {
-		if (expect->effect != STEP_ALLOCATES || effect >= 0 || look->run[r].pages != expect->pages) {
-			step_fail(w, "a block of %llu pages at 0x%llx that nobody has", (unsigned long long)look->run[r].pages,
-			          (unsigned long long)look->run[r].off);
-			return -1;
-		}
-		effect = 1;
+	for (; r < look->runs; r++, made++)
+		if (!is_new(look, &look->run[r], made)) return -1;
+	if (gone && expect->effect == STEP_MOVES && !made) {
+		step_fail(w, "the block that was to move is lost");
+		return -1;
 	}
+	int effect = (int)(made + gone + resized);
 	if (expect->effect == STEP_GROWS || expect->effect == STEP_TRIMS) {
 		uint64_t was = w->shape.pages, is = look->committed;
 		effect = is != was;
@@ -254,7 +306,7 @@ static int compare(struct look *look)
 		step_fail(w, "%llu pages are committed, %llu were", (unsigned long long)look->committed,
 		          (unsigned long long)w->shape.pages);
 	}
-	return effect < 0 ? 0 : effect;
+	return effect;
 }
 
 /* Takes blocks of `pages` pages each until there are no more; every page of them is marked and was free. */
@@ -309,7 +361,7 @@ static void fill_gaps(struct look *look)
 	for (uint64_t p = 0, from; p < all; p++) {
 		if (look->used[p]) continue;
 		for (from = p; p < all && !look->used[p];) p++;
-		gap[gaps++] = (struct run){from * HP_PAGE_SIZE, p - from};
+		gap[gaps++] = (struct run){from * HP_PAGE_SIZE, p - from, 0};
 	}
 	qsort(gap, gaps, sizeof *gap, longer_first);
 	for (unsigned i = 0; i < gaps; i++) {
@@ -331,6 +383,39 @@ static void fill_gaps(struct look *look)
 	give_all(look, filled);
 }
 
+/* All objects that there are, and can be made, each of them once, and none where something lives. */
+static void take_objects(struct look *look)
+{
+	struct step_world *w = look->world;
+	uint64_t bytes = w->object, count = 0, units = look->pool->capacity / UNIT, least;
+	if (!bytes) return;
+	least = step_free_objects_of(look->pool, bytes);
+	unsigned char *unit = calloc(units, 1);
+	void **object = calloc(STEP_LIST, sizeof *object);
+	STEP_NEED(w, unit && object);
+	for (unsigned r = 0; r < look->runs; r++) memset(unit + look->run[r].off / UNIT, 1, look->run[r].bytes / UNIT);
+	for (; count < STEP_LIST && (object[count] = hp_malloc(look->pool, bytes)); count++) {
+		uint64_t at = hp_pool_offset(look->pool, object[count]) / UNIT;
+		for (uint64_t u = at; u < at + bytes / UNIT; u++) {
+			if (unit[u]) {
+				step_fail(w, "the object at 0x%llx has two owners", (unsigned long long)at * UNIT);
+				u = at + bytes / UNIT;
+			} else {
+				unit[u] = 1;
+			}
+		}
+	}
+	if (count < least)
+		step_fail(w, "a survivor gets %llu objects, and there are %llu", (unsigned long long)count,
+		          (unsigned long long)least);
+	for (uint64_t i = 0; i < count; i++) {
+		int error = hp_free(look->pool, object[i]);
+		if (error < 0) step_fail(w, "a survivor's hp_free fails with %d", error);
+	}
+	free(unit);
+	free(object);
+}
+
 /* With everything freed all is one run again (as far as the pool is committed in one piece). */
 static void free_everything(struct look *look)
 {
@@ -338,7 +423,8 @@ static void free_everything(struct look *look)
 	bool foreign = false;
 	survey(look);
 	for (unsigned r = 0; r < look->runs; r++) {
-		int error = hp_page_free_at(look->pool, look->run[r].off);
+		int error = look->run[r].pages ? hp_page_free_at(look->pool, look->run[r].off)
+		                               : hp_free(look->pool, hp_pool_pointer(look->pool, look->run[r].off));
 		if (error == -EPERM)
 			foreign = true; /* class PROCESS of a living one */
 		else if (error < 0)
@@ -351,7 +437,7 @@ static void free_everything(struct look *look)
 		run = look->used[p] ? 0 : run + 1;
 		if (run > longest) longest = run;
 	}
-	if (look->live || look->reachable != look->committed)
+	if (look->live != look->idle || look->reachable != look->committed)
 		step_fail(w, "after freeing everything %llu of %llu pages are free", (unsigned long long)look->reachable,
 		          (unsigned long long)look->committed);
 	void *block;
@@ -359,8 +445,21 @@ static void free_everything(struct look *look)
 	if (error < 0)
 		step_fail(w, "after freeing everything there is no run of all %llu pages (%d)", (unsigned long long)longest,
 		          error);
+	survey(look);
+	if (!error && look->idle) step_fail(w, "slabs without objects stayed, though nothing else was free");
 	if (!error && longest && (error = hp_page_free(look->pool, block)) < 0)
 		step_fail(w, "freeing the run of all pages fails with %d", error);
+}
+
+/* The actor that owns what has that control word in `before`, or -1. */
+static int owner_of(struct step_world *w, const char *before, uint64_t ctl)
+{
+	const struct pool_slot *slot = (const struct pool_slot *)(const void *)(before + w->geometry.slots_at);
+	if (ctl_state(ctl) != CTL_OWNED || ctl_owner(ctl) - 1 >= w->geometry.slots) return -1;
+	int record = (int)slot_record(atomic_load(&slot[ctl_owner(ctl) - 1].word));
+	for (int a = 0; a < STEP_ACTORS; a++)
+		if (w->actor[a].alive && step_record(w, before, a) == record) return a;
+	return -1;
 }
 
 /* What living actors own is still theirs. */
@@ -378,6 +477,28 @@ static void survivors_unharmed(struct look *look, const char *before)
 			    atomic_load(&look->pool->chunks[i].ctl) != ctl)
 				step_fail(w, "chunk %u was taken from actor %d, which lives", i, a);
 	}
+	const struct slab *slab = (const struct slab *)(const void *)(before + w->geometry.slabs_at) + SLAB_GUARD;
+	for (uint64_t i = 0; w->shape.slabs && i < (uint64_t)w->geometry.chunks * w->geometry.chunk_pages; i++) {
+		uint64_t ctl = atomic_load(&slab[i].ctl);
+		int owner = owner_of(w, before, ctl);
+		if (owner >= 0 && w->look_alive >> owner & 1 && atomic_load(&look->pool->slabs[i].ctl) != ctl)
+			step_fail(w, "the slab at page %llu was taken from actor %d, which lives", (unsigned long long)i, owner);
+	}
+}
+
+/* The same of slabs: nobody but the owner writes A. */
+static void slabs_alone(struct step_world *w, int victim)
+{
+	const struct slab *was = (const struct slab *)(const void *)(w->first + w->geometry.slabs_at) + SLAB_GUARD;
+	const struct slab *is = step_slabs(w);
+	for (uint64_t i = 0; w->shape.slabs && i < (uint64_t)w->geometry.chunks * w->geometry.chunk_pages; i++) {
+		uint64_t ctl = atomic_load(&was[i].ctl);
+		if (!memcmp((const void *)was[i].a, (const void *)is[i].a, sizeof is[i].a)) continue;
+		int owner = owner_of(w, w->first, ctl);
+		if (owner >= 0 && owner != victim && atomic_load(&is[i].ctl) == ctl)
+			step_fail(w, "A of the slab at page %llu, which actor %d owns, was written by another", (unsigned long long)i,
+			          owner);
+	}
 }
 
 void step_owners_alone(struct step_world *w, int victim, int busy)
@@ -388,6 +509,7 @@ void step_owners_alone(struct step_world *w, int victim, int busy)
 	const struct parity_unit *unit_was = (const struct parity_unit *)(const void *)(w->first + g->units_at);
 	const struct parity_unit *unit_is = (const struct parity_unit *)(const void *)(w->control + g->units_at);
 	const struct pool_slot *slot = (const struct pool_slot *)(const void *)(w->first + g->slots_at);
+	slabs_alone(w, victim);
 	for (uint32_t i = 0; i < g->chunks; i++) {
 		uint64_t ctl = atomic_load(&was[i].ctl);
 		if (ctl_state(ctl) != CTL_OWNED || ctl_owner(ctl) - 1 >= g->slots) continue;
@@ -446,6 +568,8 @@ static int verify(struct step_world *w, const struct step_expect *expect, const 
 			          (unsigned long long)look.reachable);
 		give_all(&look, got);
 		fill_gaps(&look);
+		survey(&look);
+		take_objects(&look);
 		free_everything(&look);
 		hp_pool_check(look.pool, finding, &look);
 	}
@@ -487,9 +611,9 @@ int step_verify_copy(struct step_world *w, const struct step_expect *expect)
 	memcpy(copy->control_map, w->control, w->control_size);
 	if (expect->files) copy_holes(w, copy);
 	for (unsigned b = 0; b < w->blocks; b++)
-		for (uint64_t p = 0; p < w->block[b].pages; p++) {
-			hp_off at = w->block[b].off + p * HP_PAGE_SIZE;
-			memcpy(copy->data_map + at, w->data + at, HEAD_BYTES);
+		for (uint64_t p = 0; p < w->block[b].bytes; p += HP_PAGE_SIZE) {
+			hp_off at = w->block[b].off + p;
+			memcpy(copy->data_map + at, w->data + at, w->block[b].bytes - p < HEAD_BYTES ? w->block[b].bytes - p : HEAD_BYTES);
 		}
 	int lives = sealed(w, "step-lives", 0);
 	char path[64];
@@ -522,11 +646,23 @@ int step_verify_real(struct step_world *w, const struct step_expect *expect)
 	return step_patterns_intact(w) ? verify(w, expect, w->fds, w->data, NULL) : -1;
 }
 
-/* Looks without attaching. */
+/* ---- looking without attaching ---- */
+
+static int count_idle(void *arg, uint32_t chunk, unsigned page, unsigned len, uint64_t pages)
+{
+	struct look *look = arg;
+	struct inspect_slab slab;
+	if (!inspect_is_slab(len)) return 0;
+	inspect_slab(look->pool, chunk, page, len, &slab);
+	if (slab_idle(&slab)) look->idle += pages;
+	return 0;
+}
+
 uint64_t step_free_pages(struct step_world *w)
 {
 	hp_pool *pool = pool_handle_new(&w->geometry, w->control);
 	STEP_NEED(w, pool);
+	struct look look = {.pool = pool};
 	uint64_t count = 0;
 	for (uint32_t i = 0; i < pool_top(pool); i++) {
 		uint64_t ctl, tag = atomic_load(&pool->chunks[i].tag);
@@ -535,7 +671,60 @@ uint64_t step_free_pages(struct step_world *w)
 		struct parity_view view;
 		page_view(pool, i, &view);
 		count += parity_view_count(&view);
+		if (w->shape.slabs) inspect_runs(pool, i, count_idle, &look);
 	}
+	pool_handle_free(pool);
+	return count + look.idle;
+}
+
+struct objects {
+	hp_pool *pool;
+	unsigned class;
+	uint64_t free;
+	unsigned char used[64 * 8];
+};
+
+static int count_objects(void *arg, uint32_t chunk, unsigned page, unsigned len, uint64_t pages)
+{
+	struct objects *objects = arg;
+	struct inspect_slab slab;
+	if (!inspect_is_slab(len)) return 0;
+	inspect_slab(objects->pool, chunk, page, len, &slab);
+	if (slab.class == objects->class && ctl_state(slab.ctl) != CTL_RECOVERING)
+		objects->free += slab.objects - slab.live;
+	else if (slab_idle(&slab))
+		memset(objects->used + page, 0, pages);
+	return 0;
+}
+
+/* In slabs of the class, and in those that fit between what is used. */
+uint64_t step_free_objects_of(hp_pool *pool, uint64_t bytes)
+{
+	struct objects objects = {.pool = pool, .class = slab_malloc_class(bytes)};
+	const struct slab_class *known = &pool->classes[objects.class];
+	for (uint32_t i = 0; i < pool_top(pool); i++) {
+		uint64_t ctl;
+		struct parity_view view;
+		if (!inspect_committed(pool, i, &ctl)) continue;
+		if (atomic_load(&pool->chunks[i].tag) && !parity_no_heads(&pool->units[i], pool->chunk_pages)) continue;
+		page_view(pool, i, &view);
+		for (unsigned k = 0; k < pool->chunk_pages; k++) objects.used[k] = !(view.free[k >> 6] >> (k & 63) & 1);
+		inspect_runs(pool, i, count_objects, &objects);
+		for (unsigned k = 0, run = 0; k < pool->chunk_pages; k++) {
+			run = objects.used[k] ? 0 : run + 1;
+			if (run < known->pages) continue;
+			objects.free += known->objects;
+			run = 0;
+		}
+	}
+	return objects.free;
+}
+
+uint64_t step_free_objects(struct step_world *w, uint64_t bytes)
+{
+	hp_pool *pool = pool_handle_new(&w->geometry, w->control);
+	STEP_NEED(w, pool);
+	uint64_t count = step_free_objects_of(pool, bytes);
 	pool_handle_free(pool);
 	return count;
 }
