@@ -110,8 +110,9 @@ static const struct argp argp = {
 	options_known,
 	parse,
 	"",
-	"Pass packets between processes through one pool: a reader copies each frame into a block and hands its offset to a "
-	"worker, chosen by the frame's flow; workers parse and count flows; a sender frees the blocks. With --kill a worker "
+	"Pass packets between processes through one pool: a reader copies each frame into a buffer of a cache and hands its "
+	"offset to a worker, chosen by the frame's flow; workers parse and count flows; a sender puts the buffers back. With "
+	"--kill a worker "
 	"is killed in the middle of a frame, its memory is recovered, and another goes on in its place."
 	"\vExit status: 0 all frames came through and no page is missing; 1 a file could not be read or is damaged, the pool "
 	"could not be had, or the counts disagree; 2 wrong usage.",

@@ -2,7 +2,8 @@
  *
  *	reader --ring--> worker 0..N-1 --ring--> sender          supervisor (the command itself)
  *
- * A frame is a block of the pool; rings carry its offset. The reader allocates, the worker counts, the sender frees.
+ * A frame lies in a buffer of a cache, or in a run of pages where it is longer than a buffer; rings carry its offset. The
+ * reader gets the buffer, the worker counts, the sender puts it back.
  * Everything of a worker that must outlive it (position, flow table, what it was about to do) is in struct demo_worker,
  * so that a successor goes on where a SIGKILL ended it, without losing, counting or sending a frame twice.
  *
@@ -26,6 +27,7 @@
 
 #define DEMO_MAX_WORKERS 64
 #define DEMO_MAX_DEATHS 10000
+#define DEMO_BUFFER 2048u
 #define DEMO_SLICE_NS 20000000u /* the longest sleep without a look at what has changed */
 
 struct demo_options {
@@ -67,18 +69,21 @@ struct demo_worker {
 
 struct demo_shared {
 	/* the supervisor */
-	uint64_t workers, ring_capacity, budget;    /* budget: pages that frames may take */
+	uint64_t workers, ring_capacity, budget;    /* budget: what frames may take, in buffers */
 	uint64_t free_at_start, committed_at_start; /* bytes, before anything was allocated */
 	uint64_t kill_frame;                        /* 0: nobody is killed */
 	uint64_t own_memory;                        /* not 0: the pool is large enough for memory of class PROCESS */
 	_Atomic uint32_t stop, go;
 	_Atomic uint32_t pause; /* the reader shall hold, so that the pool drains */
 	/* the reader */
-	_Alignas(RING_LINE) _Atomic uint64_t read, read_bytes, pages_taken, start_ns;
+	_Alignas(RING_LINE) _Atomic uint64_t read, read_bytes, taken, start_ns;
+	_Atomic uint64_t samples, get_ns, fill_ns, pass_ns; /* of so many frames; pass_ns without what publishing costs */
+	_Atomic uint64_t publish_ns;                        /* of all */
 	_Atomic uint32_t read_all;
 	struct bell reader_bell;
 	/* the sender */
-	_Alignas(RING_LINE) _Atomic uint64_t sent, sent_bytes, pages_given, end_ns;
+	_Alignas(RING_LINE) _Atomic uint64_t sent, sent_bytes, given, end_ns;
+	_Atomic uint64_t put_ns; /* of all */
 	_Atomic uint64_t disorder; /* frames that came twice or out of order */
 	struct bell sender_bell;
 	/* whoever fails first */
@@ -90,6 +95,7 @@ struct demo_shared {
 /* What every process has privately. */
 struct demo {
 	hp_pool *pool;
+	hp_cache *buffers;
 	struct demo_shared *shared;
 	const struct capture *capture;
 	const struct demo_options *options;
@@ -110,9 +116,17 @@ struct demo_result {
 	uint64_t outage_ns;                      /* from the notice of a death to the successor's start, the longest */
 	uint64_t findings;                       /* of hp_pool_check, at the end */
 	uint64_t run_ns;
+	double got_ns, filled_ns, passed_ns, put_ns; /* of one packet */
 	bool interrupted;
 	char error[512]; /* empty: all went well */
 };
+
+/* What a frame takes, in buffers. */
+static inline uint64_t demo_room(uint32_t length)
+{
+	uint64_t pages = ((uint64_t)length + HP_PAGE_SIZE - 1) / HP_PAGE_SIZE;
+	return length <= DEMO_BUFFER ? 1 : pages * (HP_PAGE_SIZE / DEMO_BUFFER);
+}
 
 static inline void demo_order(void)
 {
@@ -135,6 +149,9 @@ void *demo_at(const struct demo *demo, uint64_t offset, uint64_t bytes);
 /* Notes why the run ends, and makes everybody stop. */
 __attribute__((format(printf, 2, 3))) void demo_fail(struct demo *demo, const char *format, ...);
 bool demo_stopped(const struct demo *demo);
+
+/* What a look at the clock costs, in ns. */
+uint64_t demo_clock_ns(void);
 
 /* Memory of class PROCESS; NULL where the pool is too small for every process to take a chunk for itself. */
 void *demo_own_memory(const struct demo *demo, size_t bytes);

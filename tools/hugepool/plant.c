@@ -22,6 +22,16 @@ void *demo_at(const struct demo *demo, uint64_t offset, uint64_t bytes)
 	return hp_pool_pointer(demo->pool, offset);
 }
 
+uint64_t demo_clock_ns(void)
+{
+	uint64_t least = UINT64_MAX;
+	for (unsigned i = 0; i < 64; i++) {
+		uint64_t from = os_now_ns(), took = os_now_ns() - from;
+		if (took < least) least = took;
+	}
+	return least;
+}
+
 void *demo_own_memory(const struct demo *demo, size_t bytes)
 {
 	void *block = NULL;
@@ -144,10 +154,14 @@ int plant_make(struct demo *demo, struct demo_result *result)
 	demo->shared->ring_capacity = choose_ring_capacity(stats.committed, workers);
 	for (unsigned i = 0; i < workers; i++)
 		if (make_worker(demo, &demo->shared->worker[i], result) < 0) return -1;
+	const struct hp_cache_options buffers = {
+		.struct_size = sizeof(buffers), .size = DEMO_BUFFER, .align = 64, .flags = HP_CACHE_LARGE_MAGAZINES};
+	error = hp_cache_create(demo->pool, "packets", &buffers, &demo->buffers);
+	if (error < 0) return fail(result, "no cache for packets: %s", strerror(-error));
 	hp_pool_stats(demo->pool, &stats);
 	uint64_t longest = ((uint64_t)demo->capture->longest + HP_PAGE_SIZE - 1) / HP_PAGE_SIZE;
-	demo->shared->budget = stats.free / HP_PAGE_SIZE / 2;
-	if (demo->shared->budget < 2 || stats.largest / HP_PAGE_SIZE < longest)
+	demo->shared->budget = stats.free / DEMO_BUFFER / 2;
+	if (demo->shared->budget < 4 || stats.largest / HP_PAGE_SIZE < longest || hp_cache_prime(demo->buffers, 1) < 0)
 		return fail(result, "a pool of %s is too small for frames of %u bytes and %u workers; give more with --size",
 		            cli_size(stats.committed), demo->capture->longest, workers);
 	return 0;
@@ -278,7 +292,10 @@ static void free_everything(struct demo *demo, struct demo_result *result)
 		}
 	}
 	demo->shared = NULL;
-	int freed = hp_page_free(demo->pool, shared);
+	int freed = hp_cache_destroy(demo->buffers);
+	if (freed == 0) demo->buffers = NULL;
+	error = error ? error : freed;
+	freed = hp_page_free(demo->pool, shared);
 	error = error ? error : freed;
 	if (error) fail(result, "a block of the pipeline could not be freed: %s", strerror(-error));
 }
@@ -298,10 +315,18 @@ void plant_clear(struct demo *demo, struct demo_result *result)
 		fail(result, "%.*s", (int)sizeof(shared->failure), shared->failure);
 	result->run_ns = end > start ? end - start : 0;
 	result->allocs = demo_get(&shared->read);
+	uint64_t samples = demo_get(&shared->samples), frames = demo_get(&shared->sent);
+	if (samples && frames) {
+		result->got_ns = (double)demo_get(&shared->get_ns) / (double)samples;
+		result->filled_ns = (double)demo_get(&shared->fill_ns) / (double)samples;
+		result->passed_ns = (double)demo_get(&shared->pass_ns) / (double)samples +
+		                    (double)demo_get(&shared->publish_ns) / (double)frames;
+		result->put_ns = (double)demo_get(&shared->put_ns) / (double)frames;
+	}
 	if (result->error[0] || result->interrupted) return;
 	count(demo, result);
-	free_everything(demo, result);
 	hp_pool_recover(demo->pool);
+	free_everything(demo, result);
 	struct hp_pool_stats stats = {.struct_size = sizeof(stats)};
 	int error = hp_pool_stats(demo->pool, &stats);
 	if (error < 0) {

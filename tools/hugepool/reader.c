@@ -1,6 +1,6 @@
-/* The reader: copies frames into blocks of the pool and hands them to the workers.
+/* The reader: copies frames into buffers and hands them to the workers.
  *
- * It is the only source of pressure, so it alone holds back: frames may take a budget of pages (half of the pool), a
+ * It is the only source of pressure, so it alone holds back: frames may take a budget of buffers (half of the pool), a
  * ring takes what it takes, and a pool that is short in spite of that is waited for. Before every wait it publishes
  * what it has put, so the rest of the pipeline always can go on, and the wait ends. */
 #include "demo.h"
@@ -8,60 +8,65 @@
 #include "os/os.h"
 
 #include <errno.h>
+#include <hugepool/inline.h>
 #include <inttypes.h>
 #include <string.h>
 
 #define BATCH 32            /* frames between two looks at the bells */
+#define SAMPLE 16           /* one frame in so many is timed, so that the clock does not count */
 #define SHORTAGE_SLICES 250 /* of DEMO_SLICE_NS with an empty pipeline, before a block is given up */
 
 struct reader {
 	struct demo *demo;
 	struct ring_producer ring[DEMO_MAX_WORKERS];
 	bool put[DEMO_MAX_WORKERS]; /* something since the last publication */
-	uint64_t frames, bytes, pages;
+	uint64_t frames, bytes, taken;
+	uint64_t clock, samples, get_ns, fill_ns, pass_ns, publish_ns;
 };
 
 static void publish(struct reader *reader)
 {
 	struct demo_shared *shared = reader->demo->shared;
+	uint64_t from = os_now_ns();
 	demo_set(&shared->read, reader->frames);
 	demo_set(&shared->read_bytes, reader->bytes);
-	demo_set(&shared->pages_taken, reader->pages);
+	demo_set(&shared->taken, reader->taken);
 	for (unsigned i = 0; i < shared->workers; i++) {
 		if (!reader->put[i]) continue;
 		reader->put[i] = false;
 		ring_publish(&reader->ring[i]);
 		bell_ring(&shared->worker[i].bell);
 	}
+	reader->publish_ns += os_now_ns() - from;
 }
 
-static uint64_t pages_out(const struct reader *reader)
+static uint64_t out_now(const struct reader *reader)
 {
-	return reader->pages - atomic_load_explicit(&reader->demo->shared->pages_given, memory_order_acquire);
+	return reader->taken - atomic_load_explicit(&reader->demo->shared->given, memory_order_acquire);
 }
 
-static bool may_put(struct reader *reader, unsigned worker, uint64_t pages)
+static bool may_put(struct reader *reader, unsigned worker, uint64_t room)
 {
 	const struct demo_shared *shared = reader->demo->shared;
-	uint64_t out = pages_out(reader);
-	return ring_room(&reader->ring[worker]) > 0 && (out == 0 || out + pages <= shared->budget) &&
+	uint64_t out = out_now(reader);
+	return ring_room(&reader->ring[worker]) > 0 && (out == 0 || out + room <= shared->budget) &&
 	       atomic_load_explicit(&shared->pause, memory_order_relaxed) == 0;
 }
 
 /* False: the run has been stopped. */
-static bool wait_for_room(struct reader *reader, unsigned worker, uint64_t pages)
+static bool wait_for_room(struct reader *reader, unsigned worker, uint64_t room)
 {
 	struct demo *demo = reader->demo;
-	if (may_put(reader, worker, pages)) return true;
+	if (may_put(reader, worker, room)) return true;
 	publish(reader);
-	for (unsigned looks = 0; !may_put(reader, worker, pages); looks++) {
+	for (unsigned looks = 0; !may_put(reader, worker, room); looks++) {
 		if (demo_stopped(demo)) return false;
 		if (looks < demo->spin) {
 			ring_pause();
 			continue;
 		}
 		uint32_t heard = bell_listen(&demo->shared->reader_bell);
-		if (may_put(reader, worker, pages) || demo_stopped(demo))
+		if (may_put(reader, worker, room) || demo_stopped(demo))
 			bell_cancel(&demo->shared->reader_bell);
 		else
 			bell_sleep(&demo->shared->reader_bell, heard, DEMO_SLICE_NS);
@@ -69,30 +74,42 @@ static bool wait_for_room(struct reader *reader, unsigned worker, uint64_t pages
 	return true;
 }
 
-/* A block for the frame; NULL when the run has been stopped or there is no hope. */
-static void *take_block(struct reader *reader, size_t bytes)
+static int try_room(struct demo *demo, uint32_t length, void **room)
+{
+	if (length > DEMO_BUFFER) return hp_page_alloc(demo->pool, length, 0, room);
+	*room = hp_cache_get_inline(demo->buffers, HP_CACHE_NOWAIT);
+	return *room ? 0 : -errno;
+}
+
+/* A place for the frame, which was not to be had; NULL when the run has been stopped or there is no hope. */
+static void *wait_for_place(struct reader *reader, uint32_t length)
 {
 	struct demo *demo = reader->demo;
-	void *block;
-	int error = hp_page_alloc(demo->pool, bytes, 0, &block);
+	void *place;
+	int error = -ENOMEM;
 	for (unsigned idle = 0; error == -ENOMEM && idle < SHORTAGE_SLICES; idle++) {
 		publish(reader);
 		if (demo_stopped(demo)) return NULL;
-		uint64_t out = pages_out(reader);
+		uint64_t out = out_now(reader);
 		uint32_t heard = bell_listen(&demo->shared->reader_bell);
-		if (pages_out(reader) == out)
+		if (out_now(reader) == out)
 			bell_sleep(&demo->shared->reader_bell, heard, DEMO_SLICE_NS);
 		else
 			bell_cancel(&demo->shared->reader_bell);
-		if (pages_out(reader) != 0) idle = 0;
-		error = hp_page_alloc(demo->pool, bytes, 0, &block);
+		if (out_now(reader) != 0) idle = 0;
+		error = try_room(demo, length, &place);
 	}
 	if (error < 0) {
-		demo_fail(demo, "the reader got no block of %zu bytes: %s; a larger pool (--size) may help", bytes,
+		demo_fail(demo, "the reader got no place for %u bytes: %s; a larger pool (--size) may help", length,
 		          strerror(-error));
 		return NULL;
 	}
-	return block;
+	return place;
+}
+
+static uint64_t since(const struct reader *reader, uint64_t from, uint64_t to)
+{
+	return to - from > reader->clock ? to - from - reader->clock : 0;
 }
 
 static bool pass_on(struct reader *reader, const struct capture_frame *frame, uint64_t number)
@@ -105,20 +122,34 @@ static bool pass_on(struct reader *reader, const struct capture_frame *frame, ui
 	uint64_t hash = flow ? flow_hash(&key) : 0;
 	/* The upper half chooses the worker, the lower one the slot in its table. */
 	unsigned worker = (unsigned)((flow ? hash >> 32 : number) % shared->workers);
-	size_t room = frame->length ? frame->length : 1;
-	uint64_t pages = (room + HP_PAGE_SIZE - 1) / HP_PAGE_SIZE;
-	if (!wait_for_room(reader, worker, pages)) return false;
-	void *block = take_block(reader, room);
-	if (!block) return false;
-	memcpy(block, bytes, frame->length);
+	uint64_t room = demo_room(frame->length), at[4] = {0};
+	if (!wait_for_room(reader, worker, room)) return false;
+	bool timed = number % SAMPLE == 0;
+	void *place;
+	if (timed) at[0] = os_now_ns();
+	int error = try_room(demo, frame->length, &place);
+	if (timed) at[1] = os_now_ns();
+	if (error < 0) {
+		timed = false;
+		if (!(place = wait_for_place(reader, frame->length))) return false;
+	}
+	memcpy(place, bytes, frame->length);
+	if (timed) at[2] = os_now_ns();
 	struct ring_producer *ring = &reader->ring[worker];
 	*ring_slot(ring) = (struct ring_entry){
-		.frame = number, .offset = hp_pool_offset(demo->pool, block), .hash = hash, .length = frame->length};
+		.frame = number, .offset = hp_pool_offset(demo->pool, place), .hash = hash, .length = frame->length};
 	ring->head++;
 	reader->put[worker] = true;
+	if (timed) {
+		at[3] = os_now_ns();
+		reader->get_ns += since(reader, at[0], at[1]);
+		reader->fill_ns += since(reader, at[1], at[2]);
+		reader->pass_ns += since(reader, at[2], at[3]);
+		reader->samples++;
+	}
 	reader->frames++;
 	reader->bytes += frame->length;
-	reader->pages += pages;
+	reader->taken += room;
 	if (number % BATCH == 0) publish(reader);
 	return true;
 }
@@ -126,7 +157,7 @@ static bool pass_on(struct reader *reader, const struct capture_frame *frame, ui
 void reader_run(struct demo *demo)
 {
 	struct demo_shared *shared = demo->shared;
-	struct reader reader = {.demo = demo};
+	struct reader reader = {.demo = demo, .clock = demo_clock_ns()};
 	for (unsigned i = 0; i < shared->workers; i++) {
 		struct ring *ring = demo_at(demo, demo_get(&shared->worker[i].in), ring_bytes(shared->ring_capacity));
 		if (!ring) {
@@ -143,6 +174,11 @@ void reader_run(struct demo *demo)
 		if (number % 1024 == 0 && demo_stopped(demo)) return;
 	}
 	publish(&reader);
+	demo_set(&shared->samples, reader.samples);
+	demo_set(&shared->get_ns, reader.get_ns);
+	demo_set(&shared->fill_ns, reader.fill_ns);
+	demo_set(&shared->pass_ns, reader.pass_ns);
+	demo_set(&shared->publish_ns, reader.publish_ns);
 	/* Release: whoever sees it sees all heads. */
 	atomic_store_explicit(&shared->read_all, 1, memory_order_release);
 	for (unsigned i = 0; i < shared->workers; i++) bell_ring(&shared->worker[i].bell);

@@ -75,6 +75,11 @@ void summary_text(const struct demo *demo, const struct demo_result *result)
 	       rate(per_second(result, result->frames)), rate(8 * per_second(result, result->bytes)),
 	       rate(per_second(result, result->allocs)), (double)result->run_ns / 1e9, demo->options->workers,
 	       demo->options->workers == 1 ? "" : "s");
+	if (result->got_ns + result->put_ns > 0)
+		printf("cost        %.1f ns a packet: a buffer got in %.1f, filled in %.1f, passed on by the reader in %.1f, put "
+		       "back by the sender in %.1f\n",
+		       result->got_ns + result->filled_ns + result->passed_ns + result->put_ns, result->got_ns,
+		       result->filled_ns, result->passed_ns, result->put_ns);
 	death_text(demo, result);
 	printf("leaked      %" PRId64 " pages\n", result->pages_leaked);
 }
@@ -110,6 +115,12 @@ json_t *summary_json(const struct demo *demo, const struct demo_result *result)
 	json_object_set_new(object, "packets_per_second", json_real(per_second(result, result->frames)));
 	json_object_set_new(object, "bits_per_second", json_real(8 * per_second(result, result->bytes)));
 	json_object_set_new(object, "allocations_per_second", json_real(per_second(result, result->allocs)));
+	json_object_set_new(object, "got_ns", json_real(result->got_ns));
+	json_object_set_new(object, "filled_ns", json_real(result->filled_ns));
+	json_object_set_new(object, "passed_ns", json_real(result->passed_ns));
+	json_object_set_new(object, "put_ns", json_real(result->put_ns));
+	json_object_set_new(object, "packet_ns",
+	                    json_real(result->got_ns + result->filled_ns + result->passed_ns + result->put_ns));
 	json_object_set_new(object, "recovery_us", json_real((double)result->recovery_worst_ns / 1e3));
 	json_object_set_new(object, "outage_us", json_real((double)result->outage_ns / 1e3));
 	if (demo->options->kill)
