@@ -14,7 +14,7 @@
 #include <sys/mman.h>
 
 #define KEEP_PAGES 32u /* in slabs without objects a thread keeps, and an eighth of what it owns */
-#define ROUNDS 64        /* before giving up on owners that are always busy */
+#define ROUNDS 256 /* before giving up on owners that are always busy, and on slabs that others are always quicker to take */
 
 /* ---- one slab ---- */
 
