@@ -4,6 +4,7 @@
 
 #include <hugepool/backing.h>
 #include <hugepool/cache.h>
+#include <hugepool/debug.h>
 #include <hugepool/inspect.h>
 #include <hugepool/malloc.h>
 #include <hugepool/page.h>

@@ -1,6 +1,7 @@
 /* hugepool show: the numbers of a live pool, read without its processes noticing. */
 #include "cli.h"
 #include "find.h"
+#include "holders.h"
 
 #include <inttypes.h>
 #include <signal.h>
@@ -11,7 +12,7 @@
 
 struct options {
 	struct find_target target;
-	bool json, dump;
+	bool json, dump, holders;
 	unsigned watch; /* seconds; 0: once */
 };
 
@@ -21,6 +22,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	switch (key) {
 	case 'j': options->json = true; return 0;
 	case 'd': options->dump = true; return 0;
+	case 'o': options->holders = true; return 0;
 	case 'w': options->watch = (unsigned)cli_number(state, "--watch", arg, 1, 86400); return 0;
 	case ARGP_KEY_END:
 		if (options->dump && options->json) cli_wrong(state, "--dump is text; it does not go with --json");
@@ -33,6 +35,7 @@ static const struct argp_option options_known[] = {
 	{"env", FIND_KEY_ENV, "VAR", OPTION_ARG_OPTIONAL, "The pool that VAR (HUGEPOOL_POOL) names", 0},
 	{"json", 'j', NULL, 0, "Print one JSON object (with --watch, one a time)", 0},
 	{"dump", 'd', NULL, 0, "Everything allocated, and who takes part, too", 0},
+	{"holders", 'o', NULL, 0, "Who holds what, too: blocks by caller, as HUGEPOOL_DEBUG=caller notes them", 0},
 	{"watch", 'w', "SECONDS", 0, "Again and again, until the pool is gone", 0},
 	{0},
 };
@@ -174,10 +177,17 @@ static int show(const struct options *options)
 			status = EXIT_BLIND;
 			continue;
 		}
-		if (options->json)
-			json_array_append_new(list, as_json(found.pool[i], &stats));
-		else
+		if (options->json) {
+			json_t *object = as_json(found.pool[i], &stats);
+			if (options->holders) json_object_set_new(object, "holders", holders_json(found.pool[i]));
+			json_array_append_new(list, object);
+		} else {
 			as_text(found.pool[i], &stats);
+			if (options->holders && (error = holders_text(found.pool[i])) < 0) {
+				fprintf(stderr, "hugepool show: %s: holders: %s\n", hp_pool_name(found.pool[i]), strerror(-error));
+				status = EXIT_BLIND;
+			}
+		}
 		if (options->dump) hp_pool_dump(found.pool[i], write_out, stdout);
 	}
 	if (options->json && found.pools) cli_print_json(json_pack("{s:O}", "pools", list));
