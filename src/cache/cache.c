@@ -182,7 +182,7 @@ int hp_cache_create(hp_pool *pool, const char *name, const struct hp_cache_optio
 		shared->align_offset = (uint32_t)options->align_offset;
 		shared->flags = flags;
 		shared->node = (uint32_t)options->node;
-		shared->constructed = options->ctor != NULL;
+		shared->constructed = (options->ctor ? CACHE_CONSTRUCTED : 0) | (options->dtor ? CACHE_DESTROYED : 0);
 		atomic_store(&shared->limit, 0);
 		atomic_store(&shared->low, 0);
 		atomic_store(&shared->high, UINT64_MAX);

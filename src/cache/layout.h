@@ -11,6 +11,8 @@
 #define CACHE_PLACES 8064u
 #define CACHE_ROOM 0x10000u /* in flags: behind each object lies room for a tag (src/debug) */
 
+enum cache_constructed { CACHE_CONSTRUCTED = 1, CACHE_DESTROYED = 2 }; /* it was made with a constructor, with a destructor */
+
 /* word = {generation:24, record + 1:16, state:8}. Changed under the growth lock, so whoever finds MAKING or ENDING there under
  * the lock knows that its process has died. */
 enum cache_state { CACHE_FREE = 0, CACHE_MAKING = 1, CACHE_LIVE = 2, CACHE_ENDING = 3 };

@@ -129,6 +129,12 @@ static bool has_built(struct slab *slab)
 	return any;
 }
 
+/* Knows how: has the cache open, with the destructor if it was made with one. */
+static bool may_destroy(const struct slab_class *known)
+{
+	return known->built && (known->dtor || !(known->cache->constructed & CACHE_DESTROYED));
+}
+
 /* Ends a slab whose control word is `seen`, if that still holds and nothing lives in it: its pages go back. `destroy`: the
  * caller may call destructors; slabs with constructed objects stay otherwise, and where the destructor is not known. */
 static bool slab_end(hp_pool *pool, struct slab *slab, uint32_t page, uint64_t seen, bool destroy)
@@ -136,7 +142,7 @@ static bool slab_end(hp_pool *pool, struct slab *slab, uint32_t page, uint64_t s
 	unsigned class = atomic_load_explicit(&slab->class, memory_order_relaxed);
 	unsigned extra = atomic_load_explicit(&slab->extra, memory_order_relaxed);
 	bool built = extra & SLAB_BUILT && has_built(slab);
-	if (built && !(destroy && pool->classes[class].built)) return false;
+	if (built && !(destroy && may_destroy(&pool->classes[class]))) return false;
 	/* commit: nobody's to allocate from any more. The word was read before we looked, so nobody has since. */
 	if (!is_empty(slab) || !atomic_compare_exchange_strong(&slab->ctl, &seen, by_record(pool, seen))) return false;
 	if (built) destroy_objects(pool, slab, page);
