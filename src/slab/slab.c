@@ -141,11 +141,12 @@ static bool slab_end(hp_pool *pool, struct slab *slab, uint32_t page, uint64_t s
 {
 	unsigned class = atomic_load_explicit(&slab->class, memory_order_relaxed);
 	unsigned extra = atomic_load_explicit(&slab->extra, memory_order_relaxed);
-	bool built = extra & SLAB_BUILT && has_built(slab);
-	if (built && !(destroy && may_destroy(&pool->classes[class]))) return false;
+	bool built = extra & SLAB_BUILT && has_built(slab), known = destroy && may_destroy(&pool->classes[class]);
+	/* what a dead one had begun to end ends, with the destructor or without: nobody would come back to it */
+	if (built && !known && ctl_state(seen) != CTL_RECOVERING) return false;
 	/* commit: nobody's to allocate from any more. The word was read before we looked, so nobody has since. */
 	if (!is_empty(slab) || !atomic_compare_exchange_strong(&slab->ctl, &seen, by_record(pool, seen))) return false;
-	if (built) destroy_objects(pool, slab, page);
+	if (built && known) destroy_objects(pool, slab, page);
 	unsigned pages = pages_of(pool, slab);
 	for (unsigned i = 0; i < pages; i++) atomic_store_explicit(&pool->map[page + i], 0, memory_order_relaxed);
 	uint64_t place = cache_place_read(pool, class, extra & SLAB_NO_PLACE);
@@ -162,8 +163,12 @@ static void slab_release(hp_pool *pool, struct slab *slab, uint32_t page, uint64
 		note_in_summary(pool, slab, page);
 	else
 		atomic_store_explicit(&slab->noted, SLAB_UNKNOWN, memory_order_relaxed);
+	uint64_t nobody = ctl_make(CTL_UNOWNED, 0, 0, seen);
 	/* commit: anybody's */
-	atomic_compare_exchange_strong(&slab->ctl, &seen, ctl_make(CTL_UNOWNED, 0, 0, seen));
+	if (!atomic_compare_exchange_strong(&slab->ctl, &seen, nobody)) return;
+	/* Who frees the last object sees that the slab is nobody's, or we see that it was the last. */
+	atomic_thread_fence(memory_order_seq_cst);
+	if (pool->joined == participant_fork_generation()) slab_end(pool, slab, page, nobody, destroy);
 }
 
 /* ---- the magazine ---- */
@@ -432,6 +437,7 @@ uint64_t slab_free_remote(hp_pool *pool, struct slab *slab, unsigned w, uint64_t
 	uint32_t page = (uint32_t)(slab - pool->slabs);
 	if (atomic_load_explicit(&slab->noted, memory_order_relaxed) == SLAB_UNKNOWN) note_in_summary(pool, slab, page);
 	if (unlikely(((a ^ r) & ~bits) == 0)) {
+		atomic_thread_fence(memory_order_seq_cst); /* as in slab_release */
 		uint64_t seen = atomic_load_explicit(&slab->ctl, memory_order_acquire);
 		if (ctl_state(seen) == CTL_UNOWNED && pool->joined == participant_fork_generation() && is_empty(slab) &&
 		    may_go(pool, atomic_load_explicit(&slab->class, memory_order_relaxed), false))
@@ -501,12 +507,13 @@ static int try_slab(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 	struct wanted *want = arg;
 	struct participant *me = want->me;
 	struct slab_mag *mag = &me->slabs->mag[want->class];
+	/* first: what is read after it is true of the slab that is adopted at this word, and not of one that was here before */
+	uint64_t seen = atomic_load_explicit(&slab->ctl, memory_order_acquire);
 	if (atomic_load_explicit(&slab->class, memory_order_relaxed) != want->class || !has_free(slab)) return 0;
 	/* objects of class PROCESS are no other process' */
 	if (pool->classes[want->class].process &&
 	    atomic_load_explicit(&pool->chunks[page >> pool->page_shift_chunk].tag, memory_order_acquire) != page_tag(pool))
 		return 0;
-	uint64_t seen = atomic_load_explicit(&slab->ctl, memory_order_acquire);
 	if (ctl_state(seen) == CTL_OWNED && ctl_who(seen) != me->who) {
 		want->others = true;
 		if (want->take && want->count < TAKE_SLABS) {

@@ -46,7 +46,9 @@ static int64_t step_where(struct step_env *env, uint64_t x, uint64_t y)
 
 static uint64_t bytes_of(const struct step_side *side)
 {
-	return side->effect == STEP_MALLOCS ? step_size(side->x) : side->pages * HP_PAGE_SIZE;
+	return side->effect == STEP_MALLOCS ? step_size(side->x)
+	       : side->effect == STEP_MOVES ? step_size(side->y)
+	                                    : side->pages * HP_PAGE_SIZE;
 }
 
 /* Of a result that came without an error: what the model says now. */
@@ -88,6 +90,10 @@ static bool apply(struct pair *pair, int actor, const struct step_side *side, in
 		break;
 	case STEP_FREES:
 		if (!(actor == A && pair->freed) && !step_model_remove(w, side->x)) step_fail(w, "both could free the block");
+		break;
+	case STEP_MOVES: /* the old block goes, and there is another */
+		if (!step_model_remove(w, side->x)) step_fail(w, "%s could free what was not there", who);
+		step_model_add_object(w, (hp_off)result, side->y);
 		break;
 	case STEP_GROWS: w->shape.pages += side->pages; break;
 	case STEP_TRIMS: w->shape.pages -= (uint64_t)result / HP_PAGE_SIZE; break;

@@ -1,5 +1,6 @@
 /* Pairs of operations on the same slab: A stopped at every instruction, the whole of B, the rest of A. */
 #include "harness.h"
+#include "pool/participant.h"
 #include "hp_test.h"
 
 static const struct step_pool one = {.pages = 64, .capacity = 64, .flags = HP_POOL_NO_AUTOGROW, .slabs = true};
@@ -158,6 +159,18 @@ static void b_owns_empties(struct step_world *w)
 	owns_empties(w, 1);
 }
 
+/* Frees the last object of a slab, makes a slab for another size in its place, and gives that to nobody. */
+static int64_t remake(struct step_env *env, uint64_t x, uint64_t y)
+{
+	int error;
+	struct participant *me = participant_get(env->pool, &error);
+	int64_t freed = step_mfree(env, x, 0), off = step_malloc(env, y, 0);
+	participant_begin(me);
+	participant_reread(me);
+	participant_end(me);
+	return freed < 0 ? freed : off;
+}
+
 #define MALLOC(n) \
 	{ \
 		.run = step_malloc, .x = n, .effect = STEP_MALLOCS \
@@ -165,6 +178,10 @@ static void b_owns_empties(struct step_world *w)
 #define MFREE \
 	{ \
 		.run = step_mfree, .effect = STEP_FREES \
+	}
+#define REMAKE(n) \
+	{ \
+		.run = remake, .y = n, .effect = STEP_MOVES \
 	}
 #define PAGES(n) \
 	{ \
@@ -202,6 +219,7 @@ static const struct step_pair nobodys[] = {
 	PAIR("the last two frees of nobody's slab", one, nobody_owns_two, MFREE, MFREE, 0),
 	PAIR("the last free of nobody's slab twice", one, nobody_owns_one, MFREE, MFREE, STEP_SAME_FREE),
 	PAIR("the last free of nobody's slab, pages", one, nobody_owns_one, MFREE, PAGES(50), STEP_MAY_FAIL),
+	PAIR("adopt, end and make for another size", one, nobody_owns_one, MALLOC(SIZE), REMAKE(5000), 0),
 	PAIR("adopt, adopt", one, nobody_owns_two, MALLOC(SIZE), MALLOC(SIZE), 0),
 	PAIR("making a slab, making a slab", two, both, MALLOC(SIZE), MALLOC(SIZE), 0),
 	PAIR("making a slab, pages", one, both, MALLOC(SIZE), PAGES(60), STEP_MAY_FAIL),
