@@ -8,7 +8,7 @@
 #include <errno.h>
 #include <string.h>
 
-/* What malloc took for a live block. key: the slab's control word, 0 where it is a run of pages. */
+/* What malloc took for a live block. key: of its slab, 0 where it is a run of pages. */
 static size_t room_of(hp_pool *pool, const void *block, uint64_t *key)
 {
 	struct slab *slab;
@@ -25,7 +25,7 @@ static size_t room_of(hp_pool *pool, const void *block, uint64_t *key)
 		return tag && tag != page_tag(pool) ? 0 : (size_t)bytes;
 	}
 	if (found == SLAB_WRONG || class >= SLAB_MALLOC_CLASSES || !slab_live(slab, index)) return 0;
-	*key = atomic_load_explicit(&slab->ctl, memory_order_acquire);
+	*key = debug_key(pool, slab);
 	return pool->classes[class].size;
 }
 

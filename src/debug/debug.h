@@ -65,8 +65,10 @@ int debug_tag_end(hp_pool *pool, char *block, size_t raw);
 /* The exact size; `raw` where there is no tag. */
 size_t debug_tag_size(const hp_pool *pool, const char *block, size_t raw);
 
-/* ---- poison (poison.c); key: the control word of the slab ---- */
+/* ---- poison (poison.c) ---- */
 
+struct slab;
+uint64_t debug_key(const hp_pool *pool, const struct slab *slab); /* not 0; another one for each time that it changes hands */
 void debug_poison(hp_pool *pool, char *object, size_t raw, uint64_t key);
 void debug_unpoison(hp_pool *pool, char *object, size_t raw, uint64_t key); /* looks, reports, fills with 0xa5 */
 
@@ -101,7 +103,6 @@ bool debug_guard_read(const struct debug_guard *guard, hp_off run);
 
 /* ---- objects of caches (object.c) ---- */
 
-struct slab;
 struct hp_cache;
 /* An object that was got; raw: from one object to the next. */
 void debug_got(struct hp_cache *cache, char *object, const void *caller);

@@ -22,7 +22,7 @@ static void begin(hp_cache *cache, char *object, unsigned flags)
 	unsigned index;
 	if (flags & HP_DEBUG_TRACK) track_open(object, stride(cache));
 	if (flags & HP_DEBUG_POISON && !cache->shared->constructed && cache_find(cache, object, &slab, &index) == 0)
-		debug_unpoison(cache->pool, object, stride(cache), atomic_load_explicit(&slab->ctl, memory_order_acquire));
+		debug_unpoison(cache->pool, object, stride(cache), debug_key(cache->pool, slab));
 }
 
 void debug_got(hp_cache *cache, char *object, const void *caller)
@@ -50,7 +50,7 @@ int debug_putting(hp_cache *cache, struct slab *slab, unsigned w, uint64_t bits)
 {
 	hp_pool *pool = cache->pool;
 	unsigned flags = debug_flags(pool);
-	uint64_t key = atomic_load_explicit(&slab->ctl, memory_order_acquire);
+	uint64_t key = debug_key(pool, slab);
 	int damage = 0;
 	for (; bits; bits &= bits - 1) {
 		unsigned index = w * 64 + (unsigned)__builtin_ctzll(bits);

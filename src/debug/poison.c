@@ -1,11 +1,18 @@
-/* Poison: a pattern in free objects, different in each word, and bound to the control word of the slab. That changes
- * whenever the slab changes hands, ends or begins, so memory that was used meanwhile in a way that knows nothing of poison
+/* Poison: a pattern in free objects, different in each word, and bound to the slab and its control word. That word
+ * changes whenever the slab changes hands, ends or begins, so memory that was used meanwhile in a way that knows nothing of poison
  * (by a process without the mode, as pages, in other slabs) does not look like poison that somebody has damaged: to use it
  * it had to change hands. What does match in one word was poisoned in all of them. */
 #include "debug/debug.h"
+#include "slab/slab.h"
 #include <string.h>
 
 #define BLANK 0xa5
+
+uint64_t debug_key(const hp_pool *pool, const struct slab *slab)
+{
+	uint64_t ctl = atomic_load_explicit(&slab->ctl, memory_order_acquire);
+	return (ctl ^ (uint64_t)(slab - pool->slabs) * UINT64_C(0xd6e8feb86659fd93)) | 1;
+}
 
 static uint64_t start_of(const hp_pool *pool, const char *object, uint64_t key)
 {

@@ -127,7 +127,6 @@ hp_pool *pool_handle_new(const struct pool_geometry *g, char *control)
 
 void pool_handle_free(hp_pool *pool)
 {
-	debug_end(pool);
 	os_unmap(pool->classes, pool->table_bytes);
 	handle_give(pool);
 }
@@ -190,6 +189,7 @@ void pool_log(const hp_pool *pool, const char *format, ...)
 
 void pool_close(hp_pool *pool)
 {
+	debug_end(pool);
 	backing_unmap(&pool->data);
 	os_unmap(pool->control, pool->control_size);
 	const struct pool_fd *fd[] = {&pool->lives, &pool->control_fd, &pool->data_fd};
