@@ -232,6 +232,7 @@ struct step_pair {
 #define STEP_STOPS 4u /* B is all of actors 1 to 3 at once, each of them doing much; nothing else is verified of them */
 #define STEP_RACES 16u /* with STEP_SAME_FREE, by the owner and another: both may get 0, and nothing is verified then */
 #define STEP_SLOW 32u  /* fewer points */
+#define STEP_RARE 64u  /* hardly more than those that change something */
 #define STEP_FRESH 8u  /* what A does in the kernel cannot be put back: a sample of points, each from a fresh start */
 
 struct pool_header *step_header(struct step_world *world);

@@ -35,6 +35,20 @@ growth_lock_of_the_dead_stays | pool/grow.c | s/(static bool lock_holder_dead\(.
 trim_plan_not_written | page/trim.c | s/growth_plan_trim\(pool, first, first \+ group\);// | life:trim
 trim_looks_once | page/trim.c | s/if \(page_chunk_free\(pool, chunk\)\) return true;/return true;/; s/all = ctl_state\(ctl\) == CTL_OWNED && ctl_who\(ctl\) == me->who && page_chunk_free\(pool, i\);/all = true;/ | life:trim interleave:trim
 ready_too_early | pool/create.c | s/(\tgrowth_publish_first\()/\tatomic_store(&pool->header->ready, POOL_READY); pool->header->geometry.magic = POOL_MAGIC;\n$1/ | life:create
+slab_remote_free_without_cas | slab/slab.c | s/!atomic_compare_exchange_weak_explicit\(word, &r, r \^ bits, memory_order_release, memory_order_relaxed\)/(atomic_store_explicit(word, r ^ bits, memory_order_release), 0)/ | slab_interleave:two
+slab_owner_frees_what_is_free | slab/slab.h | s/if \(unlikely\(!\(live & bit\)\)\) return SLAB_NOT;// | slab:again
+slab_owner_not_asked | slab/slab.h | s/return ctl_who\(atomic_load_explicit\(&slab->ctl, memory_order_relaxed\)\) == me->who;/return slab || me;/ | slab:remote slab_interleave:owner
+slab_map_before_run | slab/slab.c | s/(static void prepare\(.*?)(\n\}\n)/$1\n\tatomic_store(&pool->map[page], map_make(known->reciprocal, 0, class, 0));$2/s | slab:malloc
+slab_owned_before_map | slab/slab.c | s/(\tint first = atomic_load_explicit\(&slab->first[^;]*;\n)/$1\tatomic_store(&slab->ctl, ctl_make(CTL_OWNED, me->who >> 16, me->who & 0xffff, atomic_load(&slab->ctl)));\n/ | slab_interleave:making
+slab_ends_with_objects | slab/slab.c | s/if \(!is_empty\(slab\) \|\| !atomic_compare_exchange_strong\(&slab->ctl, &seen, by_record/if (!atomic_compare_exchange_strong(&slab->ctl, &seen, by_record/ | slab_interleave slab:recover
+slab_ends_by_store | slab/slab.c | s/if \(!is_empty\(slab\) \|\| !atomic_compare_exchange_strong\(&slab->ctl, &seen, by_record\(pool, seen\)\)\) return false;/if (!is_empty(slab)) return false;\n\tatomic_store(&slab->ctl, by_record(pool, seen));/ | slab_interleave
+slab_run_freed_before_map | slab/slab.c | s/(\tfor \(unsigned i = 0; i < pages; i\+\+\) atomic_store_explicit\(&pool->map\[page \+ i\], 0, memory_order_relaxed\);\n)(.*?page_free_typed\(pool, page\) == 0;\n)/$2$1/s | slab:nobody
+slab_half_not_finished | slab/slab.c | s/(static int finish_half\(.*?\{\n)/$1\tif (arg) return 0;\n/s | slab:recover slab:making
+slab_of_the_dead_stays | slab/slab.c | s/(static int release_if_owned\(.*?\{\n)/$1\tif (arg) return 0;\n/s | slab:recover
+slab_magazine_kept_in_reread | slab/slab.c | s/(static void reread\(.*?)\t\tstate->mag\[c\]\.top = state->mag\[c\]\.base;\n/$1/s | slab_interleave:take
+slab_adopted_by_store | slab/slab.c | s/mine = atomic_compare_exchange_strong_explicit\(&slab->ctl, &seen, ours, memory_order_acq_rel,\s*memory_order_relaxed\);/atomic_store(&slab->ctl, ours), mine = true;/ | slab_interleave:adopt
+slab_class_read_before_its_word | slab/slab.c | s/(static int try_slab\(.*?)(\tuint64_t seen = atomic_load_explicit\(&slab->ctl, memory_order_acquire\);\n)(\tif \(atomic_load_explicit\(&slab->class[^;]*;\n)/$1$3$2/s | slab_interleave:another size
+slab_refilled_before_it_is_empty | slab/slab.c | s/found = me->slabs->mag\[class\]\.top != me->slabs->mag\[class\]\.base \|\| slab_refill_own/found = slab_refill_own/; s/want->found = mag->top != mag->base \|\| load_slab/want->found = load_slab/ | slab_interleave
 END
 )
 
@@ -42,7 +56,8 @@ mkdir "$work/copy"
 cp -r "$source"/{CMakeLists.txt,cmake,include,src,tests} "$work/copy/"
 cp -r "$source/src" "$work/src" # as it was now, whatever is edited meanwhile
 build() {
-	cmake --build "$work/build" -j2 --target step_alloc_test step_life_test step_recover_test step_interleave_test
+	cmake --build "$work/build" -j2 --target step_alloc_test step_life_test step_recover_test step_interleave_test \
+		step_slab_test step_slab_interleave_test
 }
 cmake -S "$work/copy" -B "$work/build" -DHUGEPOOL_TOOLS=OFF -DHUGEPOOL_BENCH=OFF -DHUGEPOOL_INSTALL=OFF >"$work/log" 2>&1 &&
 	build >>"$work/log" 2>&1 || { tail -20 "$work/log"; exit 1; }
@@ -65,7 +80,7 @@ while IFS='|' read -r name file rest; do
 		verdict="not built"
 	else
 		while [ -n "$tests" ]; do # TEST:PART may hold blanks, so take one after the other
-			[[ $tests =~ ^\ *(alloc|life|recover|interleave)(:([^:]*))?(\ (alloc|life|recover|interleave)(:.*|\ .*)?)?$ ]] || break
+			[[ $tests =~ ^\ *(alloc|life|recover|interleave|slab|slab_interleave)(:([^:]*))?(\ (alloc|life|recover|interleave|slab|slab_interleave)(:.*|\ .*)?)?$ ]] || break
 			test=${BASH_REMATCH[1]} part=${BASH_REMATCH[3]} rest=${BASH_REMATCH[4]}
 			tests=$rest
 			if [ -n "$part" ]; then export HP_STEP_ONLY=$part; else unset HP_STEP_ONLY; fi

@@ -368,6 +368,7 @@ static int run_pair(const void *table, unsigned index)
 	uint64_t length = all.length, next = 0;
 	uint64_t stride = step_full() ? 1
 	                              : length / (entry->flags & STEP_STOPS  ? 100
+	                                          : entry->flags & STEP_RARE ? 10
 	                                          : entry->flags & STEP_SLOW ? 250
 	                                                                     : TRIALS) +
 	                                    1;

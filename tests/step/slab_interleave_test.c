@@ -140,6 +140,14 @@ static void b_owns_all(struct step_world *w)
 	owns_all(w, 1);
 }
 
+/* There is room for one slab. */
+static void room_for_one(struct step_world *w)
+{
+	both(w);
+	step_join(w, 2);
+	step_block(w, 2, 54, 0);
+}
+
 /* The same in slabs without objects, but for one. */
 static void owns_empties(struct step_world *w, int a)
 {
@@ -231,6 +239,7 @@ static const struct step_pair nobodys[] = {
 };
 
 static const struct step_pair taking[] = {
+	PAIR("making the only slab, take", one, room_for_one, MALLOC(SIZE), MALLOC(SIZE), STEP_MAY_FAIL | STEP_RARE),
 	PAIR("take, owner's malloc", one, b_owns_all, MALLOC(SIZE), MALLOC(SIZE), STEP_MAY_FAIL),
 	PAIR("take, owner's free", one, b_owns_all, MALLOC(SIZE), MFREE, STEP_MAY_FAIL),
 	PAIR("owner's malloc, take", one, a_owns_all, MALLOC(SIZE), MALLOC(SIZE), STEP_MAY_FAIL),

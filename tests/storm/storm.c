@@ -1,4 +1,6 @@
 #include "storm.h"
+#include "inspect/inspect.h"
+#include <hugepool/malloc.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
@@ -9,6 +11,7 @@
 #define PATIENCE_S 60 /* for a survivor that does not move: a hang, on the slowest of machines */
 
 _Static_assert(CAPACITY / PAGE <= STORM_PAGES, "every page has a word in the books");
+_Static_assert(CAPACITY / STORM_CELL <= STORM_CELLS, "every cell has a word in the books");
 
 /* The word of a page: {serial:40, pages:15, process:1, holder:8}. holder: 1 + 2 * worker + thread, or IN_BOX: whoever
  * wants it takes it. 0: no block that anybody knows of. */
@@ -33,6 +36,26 @@ static size_t word_pages(uint64_t word)
 static uint64_t word_mark(uint64_t word)
 {
 	return word >> 24 << 16;
+}
+
+/* The word of an object: the same, with its size in 16 bytes for the pages, and where in its cell it begins for the rest of
+ * the serial. */
+static uint64_t object_word(uint64_t serial, size_t bytes, hp_off off, unsigned holder)
+{
+	return word_make(serial << 5 | off % STORM_CELL / 16, bytes / 16, false, holder);
+}
+static hp_off object_at(uint64_t word, size_t cell)
+{
+	return cell * STORM_CELL + (word >> 24 & 31) * 16;
+}
+static size_t object_bytes(uint64_t word)
+{
+	return word_pages(word) * 16;
+}
+
+static uint64_t *last_of(void *object, size_t bytes)
+{
+	return (uint64_t *)object + bytes / 8 - 1;
 }
 
 static uint64_t now_s(void)
@@ -97,6 +120,75 @@ static void do_free(struct worker *w, struct storm_thread *my, size_t page, uint
 	my->frees++;
 }
 
+static void do_malloc(struct worker *w, struct storm_thread *my, unsigned holder)
+{
+	struct storm *storm = w->storm;
+	size_t size = STORM_CELL + hp_below(&w->seed, hp_below(&w->seed, 4) ? 1000 : 9000);
+	intend(my, STORM_MALLOC, 0);
+	uint64_t *object = hp_malloc(storm->pool, size);
+	must(object || errno == ENOMEM);
+	if (object) {
+		hp_off off = hp_pool_offset(storm->pool, object);
+		size_t bytes = hp_usable_size(storm->pool, object);
+		must(bytes >= size);
+		uint64_t word = object_word(atomic_load(&my->turns) << 3 | holder, bytes, off, holder);
+		object[0] = *last_of(object, bytes) = word_mark(word);
+		must_be(atomic_exchange(&storm->object[off / STORM_CELL], word), 0);
+		my->mallocs++;
+	} else {
+		my->refused++;
+	}
+	intend(my, STORM_NONE, 0);
+}
+
+static bool object_marked(const struct storm *storm, uint64_t word, size_t cell)
+{
+	uint64_t *object = hp_pool_pointer(storm->pool, object_at(word, cell));
+	return object[0] == word_mark(word) && *last_of(object, object_bytes(word)) == word_mark(word);
+}
+
+static void do_mfree(struct worker *w, struct storm_thread *my, size_t cell, uint64_t word)
+{
+	struct storm *storm = w->storm;
+	hp_off off = object_at(word, cell);
+	void *object = hp_pool_pointer(storm->pool, off);
+	must(object_marked(storm, word, cell));
+	must_be(hp_usable_size(storm->pool, object), object_bytes(word));
+	intend(my, STORM_MFREE, off);
+	atomic_store(&storm->object[cell], 0);
+	must_be(hp_free(storm->pool, object), 0);
+	intend(my, STORM_NONE, 0);
+	my->mfrees++;
+}
+
+/* An object: allocated, taken from a box, freed, or put into one. */
+static void turn_object(struct worker *w, struct storm_thread *my, unsigned holder, uint64_t kind)
+{
+	struct storm *storm = w->storm;
+	if (hp_below(&w->seed, 5) < 2) {
+		do_malloc(w, my, holder);
+		return;
+	}
+	size_t at = hp_below(&w->seed, STORM_CELLS);
+	for (unsigned k = 0; k < 1024; k++, at = (at + 1) % STORM_CELLS) {
+		uint64_t word = atomic_load(&storm->object[at]);
+		if (!word) continue;
+		if (word_holder(word) == IN_BOX) {
+			uint64_t mine = (word & ~UINT64_C(0xff)) | holder;
+			if (!atomic_compare_exchange_strong(&storm->object[at], &word, mine)) continue;
+			my->taken_over++;
+			if (kind & 1) do_mfree(w, my, at, mine);
+			return;
+		}
+		if (word_holder(word) != holder) continue;
+		if (kind & 1)
+			do_mfree(w, my, at, word);
+		else
+			must(atomic_compare_exchange_strong(&storm->object[at], &word, word | IN_BOX));
+		return;
+	}
+}
+
 static void turn(struct worker *w, struct storm_thread *my)
 {
 	struct storm *storm = w->storm;
@@ -107,6 +199,8 @@ static void turn(struct worker *w, struct storm_thread *my)
 		must(error == 0 || error == -ENOSPC || error == -ENOMEM);
 	} else if (kind == 1) {
 		must(hp_pool_trim(storm->pool, SIZE) >= 0);
+	} else if (hp_below(&w->seed, 2)) {
+		turn_object(w, my, holder, kind);
 	} else if (kind < 130) {
 		do_alloc(w, my, holder);
 	} else {
@@ -203,20 +297,68 @@ static void go_on(struct storm *storm)
 
 /* A live block that is not in the books: the application's, if a dead thread (of a worker but `except`) had it in hand.
  * Frees it. */
-static void block_in_hand(struct storm *storm, hp_off off, const bool dead[STORM_WORKERS], unsigned except)
+static void block_in_hand(struct storm *storm, hp_off off, bool object, const bool dead[STORM_WORKERS], unsigned except)
 {
+	unsigned gets = object ? STORM_MALLOC : STORM_ALLOC, frees = object ? STORM_MFREE : STORM_FREE;
 	for (unsigned i = 0; i < STORM_WORKERS; i++)
 		for (unsigned t = 0; dead[i] && i != except && t < storm->threads[i]; t++) {
 			uint64_t intent = atomic_load(&storm->thread[i][t].intent);
-			if (intent == STORM_ALLOC || intent == (off << 4 | STORM_FREE)) {
+			if (intent == gets || intent == (off << 4 | frees)) {
 				atomic_store(&storm->thread[i][t].intent, STORM_NONE); /* it explains one block, no more */
-				must_be(hp_page_free_at(storm->pool, off), 0);
+				must_be(object ? hp_free(storm->pool, hp_pool_pointer(storm->pool, off))
+				               : hp_page_free_at(storm->pool, off),
+				        0);
 				storm->in_hand++;
 				return;
 			}
 		}
-	fprintf(stderr, "the block at %llu is nobody's\n", (unsigned long long)off);
+	fprintf(stderr, "the %s at %llu is nobody's\n", object ? "object" : "block", (unsigned long long)off);
 	abort();
+}
+
+struct audit {
+	struct storm *storm;
+	const bool *dead;
+	uint64_t objects;
+};
+
+/* Every live object is in the books, or was in dead hands. */
+static int audit_slab(void *arg, uint32_t chunk, unsigned page, unsigned len, uint64_t pages)
+{
+	struct audit *audit = arg;
+	struct inspect_slab slab;
+	if (!inspect_is_slab(len)) return 0;
+	inspect_slab(audit->storm->pool, chunk, page, len, &slab);
+	must_be(slab.pages, pages);
+	for (unsigned i = 0; i < slab.objects; i++) {
+		if (!(slab.bits[i >> 6] >> (i & 63) & 1)) continue;
+		hp_off off = slab.page * PAGE + slab.first + (hp_off)i * slab.size;
+		uint64_t word = atomic_load(&audit->storm->object[off / STORM_CELL]);
+		if (word && object_at(word, off / STORM_CELL) == off)
+			audit->objects++;
+		else
+			block_in_hand(audit->storm, off, true, audit->dead, STORM_WORKERS);
+	}
+	return 0;
+}
+
+static void audit_objects(struct storm *storm, const bool dead[STORM_WORKERS])
+{
+	struct audit audit = {.storm = storm, .dead = dead};
+	uint64_t words = 0;
+	for (uint32_t i = 0; i < pool_top(storm->pool); i++) inspect_runs(storm->pool, i, audit_slab, &audit);
+	for (size_t cell = 0; cell < STORM_CELLS; cell++) {
+		uint64_t word = atomic_load(&storm->object[cell]);
+		unsigned holder = word_holder(word);
+		if (!word) continue;
+		words++;
+		must_be(hp_usable_size(storm->pool, hp_pool_pointer(storm->pool, object_at(word, cell))), object_bytes(word));
+		must(object_marked(storm, word, cell));
+		if (holder != IN_BOX && dead[(holder - 1) / STORM_THREADS]) atomic_store(&storm->object[cell], word | IN_BOX);
+	}
+	must_be(audit.objects, words); /* none lost */
+	must_be(hp_stats(storm->pool).objects, words);
+	storm->objects_seen += words;
 }
 
 /* With everybody alive paused and the dead recovered: the books and the pool say the same. */
@@ -234,13 +376,13 @@ static void audit(struct storm *storm, const bool dead[STORM_WORKERS])
 		if (of_dead && word_process(word)) { /* given back with its process */
 			/* of two that died: the second may have recovered the first, and been given this very page, and not
 			 * have written it down */
-			if (size >= 0) block_in_hand(storm, page * PAGE, dead, worker);
+			if (size >= 0) block_in_hand(storm, page * PAGE, false, dead, worker);
 			atomic_store(&storm->owner[page], 0);
 			continue;
 		}
 		if (!word && size < 0) continue;
 		if (!word) {
-			block_in_hand(storm, page * PAGE, dead, STORM_WORKERS);
+			block_in_hand(storm, page * PAGE, false, dead, STORM_WORKERS);
 			continue;
 		}
 		must_be(size, word_pages(word) * PAGE);
@@ -249,8 +391,9 @@ static void audit(struct storm *storm, const bool dead[STORM_WORKERS])
 		used += (uint64_t)size;
 		blocks++;
 	}
+	audit_objects(storm, dead);
 	struct hp_pool_stats stats = hp_stats(pool);
-	must_be(stats.free + used, stats.committed); /* zero pages lost */
+	must_be(stats.free + used + stats.slab_bytes, stats.committed); /* zero pages lost */
 	must_be(stats.live_blocks, blocks);
 	must_be(stats.quarantined, 0);
 	must(stats.committed >= SIZE);
@@ -274,9 +417,16 @@ static void empty(struct storm *storm)
 			atomic_store(&storm->owner[page], 0);
 		}
 	}
+	for (size_t cell = 0; cell < STORM_CELLS; cell++) {
+		uint64_t word = atomic_load(&storm->object[cell]);
+		if (!word) continue;
+		must_be(hp_free(pool, hp_pool_pointer(pool, object_at(word, cell))), 0);
+		atomic_store(&storm->object[cell], 0);
+	}
 	struct hp_pool_stats stats = hp_stats(pool);
-	must_be(stats.free + used, stats.committed);
-	if (used == 0 && stats.committed == CAPACITY) must_be(stats.largest, stats.committed); /* trimming leaves holes */
+	must_be(stats.free + used + stats.slab_bytes, stats.committed);
+	must_be(stats.objects, 0);
+	if (used + stats.slab_bytes == 0 && stats.committed == CAPACITY) must_be(stats.largest, stats.committed); /* trimming leaves holes */
 	hp_must_be_sound(pool);
 }
 
@@ -329,7 +479,7 @@ void storm_run(uint64_t kills, unsigned flags, uint64_t seed)
 	fflush(NULL);
 	for (unsigned i = 0; i < STORM_WORKERS; i++) spawn(storm, i);
 	while (storm->kills < kills) kill_some(storm);
-	uint64_t allocs = 0, frees = 0, taken_over = 0, refused = 0;
+	uint64_t allocs = 0, frees = 0, mallocs = 0, mfrees = 0, taken_over = 0, refused = 0;
 	for (unsigned i = 0; i < STORM_WORKERS; i++) {
 		kill(storm->pid[i], SIGKILL);
 		must_be(hp_wait_for(storm->pid[i]), 128 + SIGKILL);
@@ -337,6 +487,8 @@ void storm_run(uint64_t kills, unsigned flags, uint64_t seed)
 		for (unsigned t = 0; t < STORM_THREADS; t++) {
 			allocs += storm->thread[i][t].allocs;
 			frees += storm->thread[i][t].frees;
+			mallocs += storm->thread[i][t].mallocs;
+			mfrees += storm->thread[i][t].mfrees;
 			taken_over += storm->thread[i][t].taken_over;
 			refused += storm->thread[i][t].refused;
 		}
@@ -349,10 +501,10 @@ void storm_run(uint64_t kills, unsigned flags, uint64_t seed)
 	must_be(hp_page_free(storm->pool, whole), 0);
 	hp_must_be_empty(storm->pool);
 	printf(
-		"%llu killed, %llu recovered; %llu blocks allocated, %llu freed, %llu changed hands, %llu refused; %llu were in "
-		"dead hands; %llu chunks taken; no page lost\n",
+		"%llu killed, %llu recovered; %llu blocks allocated, %llu freed; %llu objects allocated, %llu freed; %llu changed "
+		"hands, %llu refused; %llu were in dead hands; %llu chunks and slabs taken; no page lost\n",
 		(unsigned long long)storm->kills, (unsigned long long)stats.recovered, (unsigned long long)allocs,
-		(unsigned long long)frees, (unsigned long long)taken_over, (unsigned long long)refused,
+		(unsigned long long)frees, (unsigned long long)mallocs, (unsigned long long)mfrees, (unsigned long long)taken_over, (unsigned long long)refused,
 		(unsigned long long)storm->in_hand, (unsigned long long)stats.taken);
 	hp_pool_detach(storm->pool);
 	munmap(storm, sizeof *storm);
