@@ -280,8 +280,10 @@ static void wrong_frees_touch_nothing(void **state)
 static void cold_puts_off_reuse(void **state)
 {
 	(void)state;
-	void *block = hp_malloc(pool, 64);
-	must_be(hp_free(pool, block), 0);
+	void *many[8], *block;
+	must_be(hp_malloc_bulk(pool, 64, 8, many), 0);
+	must_be(hp_free_bulk(pool, 8, many), 0);
+	must_be(hp_free(pool, block = hp_malloc(pool, 64)), 0);
 	must(hp_malloc(pool, 64) == block);
 	must_be(hp_pool_debug(pool, HP_DEBUG_COLD), 0);
 	int error;

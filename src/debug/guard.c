@@ -5,6 +5,7 @@
  * The bytes before the block, and the few between its end and the end of its page, are of one value, and looked at when the
  * block is freed. */
 #include "debug/debug.h"
+#include "debug/track.h"
 #include "page/page.h"
 #include "pool/record.h"
 #include "os/os.h"
@@ -44,7 +45,7 @@ static bool find(const hp_pool *pool, const void *block, struct debug_guard *gua
 	if (off >= pool->capacity || off < HP_PAGE_SIZE) return false;
 	*run = (off & ~(hp_off)(HP_PAGE_SIZE - 1)) - HP_PAGE_SIZE;
 	if (hp_page_size_at((hp_pool *)pool, *run) < 3 * (int64_t)HP_PAGE_SIZE) return false;
-	memcpy(guard, pool->base + *run, sizeof *guard);
+	track_peek(guard, pool->base + *run, sizeof *guard);
 	return debug_guard_read(guard, *run) && guard->block == off;
 }
 
@@ -80,7 +81,7 @@ void *debug_guard_alloc(hp_pool *pool, size_t align, size_t size, const void *ca
 bool debug_guard_heads(const hp_pool *pool, const void *block)
 {
 	struct debug_guard guard;
-	memcpy(&guard, block, sizeof guard);
+	track_peek(&guard, block, sizeof guard);
 	return debug_guard_read(&guard, (hp_off)((const char *)block - pool->base));
 }
 

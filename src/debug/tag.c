@@ -1,5 +1,6 @@
 /* The tag at the end of a block's room: what was asked for, by whom, and whether anything behind it was overwritten. */
 #include "debug/debug.h"
+#include "debug/track.h"
 #include "os/os.h"
 #include <errno.h>
 #include <string.h>
@@ -55,7 +56,7 @@ size_t debug_tag_size(const hp_pool *pool, const char *block, size_t raw)
 {
 	struct debug_tag tag;
 	if (raw < DEBUG_ROOM) return raw;
-	memcpy(&tag, block + raw - DEBUG_ROOM, sizeof tag);
+	track_peek(&tag, block + raw - DEBUG_ROOM, sizeof tag);
 	return debug_tag_read(&tag, end_of(pool, block, raw), raw) == DEBUG_TAGGED ? tag.size : raw;
 }
 
@@ -63,7 +64,7 @@ int debug_tag_end(hp_pool *pool, char *block, size_t raw)
 {
 	struct debug_tag tag;
 	if (raw < DEBUG_ROOM) return 0;
-	memcpy(&tag, block + raw - DEBUG_ROOM, sizeof tag);
+	track_peek(&tag, block + raw - DEBUG_ROOM, sizeof tag);
 	enum debug_tagged tagged = debug_tag_read(&tag, end_of(pool, block, raw), raw);
 	if (tagged == DEBUG_UNTAGGED) return 0;
 	memset(block + raw - DEBUG_ROOM, 0, DEBUG_ROOM);

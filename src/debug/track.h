@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
@@ -26,6 +27,24 @@ static inline bool track_is_compiled(void)
 	return true;
 #else
 	return false;
+#endif
+}
+
+/* Reads what may be closed to everybody: the bytes that would be a tag or a header, if there is one. */
+#if defined(TRACK_ASAN)
+__attribute__((no_sanitize_address))
+#endif
+static inline void track_peek(void *to, const void *from, size_t bytes)
+{
+#if defined(TRACK_ASAN)
+	for (size_t i = 0; i < bytes; i++) ((volatile char *)to)[i] = ((const volatile char *)from)[i];
+#elif defined(TRACK_MEMCHECK)
+	VALGRIND_DISABLE_ERROR_REPORTING;
+	memcpy(to, from, bytes);
+	VALGRIND_ENABLE_ERROR_REPORTING;
+	(void)VALGRIND_MAKE_MEM_DEFINED(to, bytes);
+#else
+	memcpy(to, from, bytes);
 #endif
 }
 

@@ -3,6 +3,7 @@
 #include "inspect/inspect.h"
 #include "cache/layout.h"
 #include "debug/debug.h"
+#include "debug/track.h"
 #include "os/os.h"
 #include <dlfcn.h>
 #include <errno.h>
@@ -58,7 +59,7 @@ static bool read_at(const hp_pool *pool, hp_off off, void *to, size_t bytes)
 {
 	if (off > pool->capacity || bytes > pool->capacity - off) return false;
 	if (pool->base) {
-		memcpy(to, pool->base + off, bytes);
+		track_peek(to, pool->base + off, bytes);
 		return true;
 	}
 	return pool->data.fd >= 0 && os_pread(pool->data.fd, to, bytes, off) == (int64_t)bytes;
@@ -121,7 +122,7 @@ int hp_pool_holders(hp_pool *pool, struct hp_holder *holders, unsigned room)
 	if (count == 0 && table.used) {
 		qsort(table.entry, table.room, sizeof *table.entry, most_bytes_first); /* what is empty comes last */
 		count = (int)table.used;
-		memcpy(holders, table.entry, (table.used < room ? table.used : room) * sizeof *holders);
+		if (room) memcpy(holders, table.entry, (table.used < room ? table.used : room) * sizeof *holders);
 	}
 	free(table.entry);
 	return count;
