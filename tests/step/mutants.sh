@@ -48,7 +48,6 @@ slab_of_the_dead_stays | slab/slab.c | s/(static int release_if_owned\(.*?\{\n)/
 slab_magazine_kept_in_reread | slab/slab.c | s/(static void reread\(.*?)\t\tstate->mag\[c\]\.top = state->mag\[c\]\.base;\n/$1/s | slab_interleave:take
 slab_adopted_by_store | slab/slab.c | s/mine = atomic_compare_exchange_strong_explicit\(&slab->ctl, &seen, ours, memory_order_acq_rel,\s*memory_order_relaxed\);/atomic_store(&slab->ctl, ours), mine = true;/ | slab_interleave:adopt
 slab_class_read_before_its_word | slab/slab.c | s/(static int try_slab\(.*?)(\tuint64_t seen = atomic_load_explicit\(&slab->ctl, memory_order_acquire\);\n)(\tif \(atomic_load_explicit\(&slab->class[^;]*;\n)/$1$3$2/s | slab_interleave:another size
-slab_refilled_before_it_is_empty | slab/slab.c | s/found = me->slabs->mag\[class\]\.top != me->slabs->mag\[class\]\.base \|\| slab_refill_own/found = slab_refill_own/; s/want->found = mag->top != mag->base \|\| load_slab/want->found = load_slab/ | slab_interleave
 END
 )
 
