@@ -296,8 +296,7 @@ static void empty_slabs_go_back(void **state)
 		must_be(hp_stats(pool).live_blocks, 0);
 		must_be(hp_stats(pool).free, hp_stats(pool).committed);
 	}
-	print_message("after everything is freed a thread keeps at most %llu pages of a class\n",
-	              (unsigned long long)most);
+	print_message("after everything is freed a thread keeps at most %llu pages of a class\n", (unsigned long long)most);
 }
 
 /* ---- running out ---- */

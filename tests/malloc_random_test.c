@@ -208,11 +208,11 @@ static void play(unsigned processes, uint64_t size, unsigned flags, uint64_t ope
 	must(hp_pool_recover(pool) >= 0);
 	must_be(hp_count_slabs(pool).objects, 0);
 	hp_must_be_had_whole(pool);
-	print_message("%llu allocated, %llu refused, %llu aligned, %llu freed, %llu resized (%llu moved), %llu handed over\n",
-	              (unsigned long long)shared->allocated, (unsigned long long)shared->refused,
-	              (unsigned long long)shared->aligned, (unsigned long long)shared->freed,
-	              (unsigned long long)shared->resized, (unsigned long long)shared->moved,
-	              (unsigned long long)shared->handed);
+	print_message(
+		"%llu allocated, %llu refused, %llu aligned, %llu freed, %llu resized (%llu moved), %llu handed over\n",
+		(unsigned long long)shared->allocated, (unsigned long long)shared->refused, (unsigned long long)shared->aligned,
+		(unsigned long long)shared->freed, (unsigned long long)shared->resized, (unsigned long long)shared->moved,
+		(unsigned long long)shared->handed);
 	must_be(hp_pool_detach(pool), 0);
 	munmap(shared, sizeof *shared);
 }
@@ -226,7 +226,7 @@ static void threads_of_several_processes(void **state)
 static void while_memory_is_short(void **state)
 {
 	(void)state;
-	play(PROCESSES, 8 * MIB, 0, 10000);
+	play(PROCESSES, 8 * MIB, 0, 3000);
 }
 
 static void threads_of_one_process(void **state)

@@ -298,20 +298,13 @@ static void blocks_larger_than_16_mib(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		ROW(zero_bytes_many_times),
-		ROW(eight_kib_300_times),
-		ROW(pages_and_not_one_more),
-		ROW(freeing_pages_frees_no_other),
-		ROW(realloc_leaks_nothing),
-		ROW(all_that_is_usable_is),
-		ROW(aligned_to_16_at_least),
-		ROW(nothing_of_ours_lies_in_objects),
-		ROW(slabs_are_returned),
-		ROW(null),
-		ROW(holes_behind_smaller_holes),
-		ROW(what_does_not_fit_harms_nobody),
-		ROW(contention_is_no_shortage),
-		ROW(freeing_needs_no_memory),
+		ROW(zero_bytes_many_times),      ROW(eight_kib_300_times),
+		ROW(pages_and_not_one_more),     ROW(freeing_pages_frees_no_other),
+		ROW(realloc_leaks_nothing),      ROW(all_that_is_usable_is),
+		ROW(aligned_to_16_at_least),     ROW(nothing_of_ours_lies_in_objects),
+		ROW(slabs_are_returned),         ROW(null),
+		ROW(holes_behind_smaller_holes), ROW(what_does_not_fit_harms_nobody),
+		ROW(contention_is_no_shortage),  ROW(freeing_needs_no_memory),
 		ROW(blocks_larger_than_16_mib),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -297,9 +297,12 @@ static void at_every_instruction(void **state)
 		const char *name;
 		void (*interruption)(void);
 	} handlers[] = {
-		{"one in, one out", one_in_one_out},    {"many", many},
-		{"all out", all_out},                   {"many in, all out", many_in_all_out},
-		{"all sizes, and recovery", all_sizes}, {"all of memory", all_of_memory},
+		{"one in, one out", one_in_one_out},
+		{"many", many},
+		{"all out", all_out},
+		{"many in, all out", many_in_all_out},
+		{"all sizes, and recovery", all_sizes},
+		{"all of memory", all_of_memory},
 	};
 	struct sigaction trap = {.sa_sigaction = on_trap, .sa_flags = SA_SIGINFO}, old;
 	sigaction(SIGTRAP, &trap, &old);

@@ -55,10 +55,12 @@ static void sizes_beyond_all_memory(void **state)
 {
 	(void)state;
 	hp_pool *pool = hp_plain_pool(MIB, 0);
-	const size_t huge[] = {SIZE_MAX,         SIZE_MAX - 1,        SIZE_MAX - 4094,      SIZE_MAX - 4095,
-	                       SIZE_MAX - 4096,  SIZE_MAX / 2,        SIZE_MAX / 2 + 1,     SIZE_MAX / 2 + 2,
-	                       (size_t)1 << 40,  UINT32_MAX,          (size_t)UINT32_MAX + 1, (size_t)UINT32_MAX + 17,
-	                       (size_t)1 << 31,  ((size_t)1 << 32) + 64, MIB + 1,            2 * MIB};
+	const size_t huge[] = {SIZE_MAX,         SIZE_MAX - 1,           SIZE_MAX - 4094,
+	                       SIZE_MAX - 4095,  SIZE_MAX - 4096,        SIZE_MAX / 2,
+	                       SIZE_MAX / 2 + 1, SIZE_MAX / 2 + 2,       (size_t)1 << 40,
+	                       UINT32_MAX,       (size_t)UINT32_MAX + 1, (size_t)UINT32_MAX + 17,
+	                       (size_t)1 << 31,  ((size_t)1 << 32) + 64, MIB + 1,
+	                       2 * MIB};
 	char *block = hp_malloc(pool, 1000), *pages = hp_malloc(pool, 100000);
 	hp_fill(block, 1000, 1);
 	hp_fill(pages, 100000, 2);
@@ -87,8 +89,12 @@ static void products_that_overflow(void **state)
 {
 	(void)state;
 	hp_pool *pool = hp_plain_pool(MIB, 0);
-	const size_t pair[][2] = {{SIZE_MAX, 2},        {SIZE_MAX / 2 + 1, 2},          {(size_t)1 << 32, (size_t)1 << 32},
-	                          {SIZE_MAX / 3 + 1, 3}, {((size_t)1 << 32) + 1, (size_t)1 << 32}, {SIZE_MAX, SIZE_MAX}};
+	const size_t pair[][2] = {{SIZE_MAX, 2},
+	                          {SIZE_MAX / 2 + 1, 2},
+	                          {(size_t)1 << 32, (size_t)1 << 32},
+	                          {SIZE_MAX / 3 + 1, 3},
+	                          {((size_t)1 << 32) + 1, (size_t)1 << 32},
+	                          {SIZE_MAX, SIZE_MAX}};
 	for (unsigned i = 0; i < sizeof pair / sizeof *pair; i++) {
 		must_fail(hp_calloc(pool, pair[i][0], pair[i][1]), ENOMEM);
 		must_fail(hp_calloc(pool, pair[i][1], pair[i][0]), ENOMEM);
@@ -131,8 +137,8 @@ static void every_alignment_up_to_2_mib(void **state)
 	(void)state;
 	hp_pool *pool = hp_plain_pool(136 * MIB, 0); /* so large that a chunk has 2 MiB */
 	must_be(hp_stats(pool).unit_size, 2 * MIB);
-	const size_t sizes[] = {0, 1, 16, 31, 33, 100, 500, 1000, 1025, 4000, 4096, 4097, 10000, 16384, 16385, 20000,
-	                        32767, 32768, 32769, 100000, 300000, MIB, 2 * MIB};
+	const size_t sizes[] = {0,     1,     16,    31,    33,    100,   500,   1000,   1025,   4000, 4096,   4097,
+	                        10000, 16384, 16385, 20000, 32767, 32768, 32769, 100000, 300000, MIB,  2 * MIB};
 	enum { SIZES = sizeof sizes / sizeof *sizes };
 	for (unsigned other = 0; other < 2; other++) {
 		/* also at an address that the pool's creator did not choose */

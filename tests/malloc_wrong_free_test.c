@@ -64,8 +64,10 @@ static int tear_down(void **state)
 {
 	(void)state;
 	nothing_has_changed();
-	for (unsigned i = 0; i < BLOCKS; i++) must_be(hp_free(i & 1 ? all.pool : all.again,
-	                                                       i & 1 ? all.block[i] : hp_pool_pointer(all.again, hp_pool_offset(all.pool, all.block[i]))), 0);
+	for (unsigned i = 0; i < BLOCKS; i++)
+		must_be(hp_free(i & 1 ? all.pool : all.again,
+		                i & 1 ? all.block[i] : hp_pool_pointer(all.again, hp_pool_offset(all.pool, all.block[i]))),
+		        0);
 	hp_purge(all.pool);
 	hp_must_be_had_whole(all.pool);
 	must_be(hp_pool_detach(all.again), 0);
@@ -329,11 +331,16 @@ static void by_several_threads(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(a_million_inside_objects),      cmocka_unit_test(a_million_unaligned),
-		cmocka_unit_test(a_million_inside_runs_of_pages), cmocka_unit_test(a_million_pages_of_slabs),
-		cmocka_unit_test(a_million_out_of_range),        cmocka_unit_test(a_million_never_allocated),
-		cmocka_unit_test(a_million_of_a_foreign_pool),   cmocka_unit_test(a_million_page_frees_of_slabs),
-		cmocka_unit_test(by_several_threads),            cmocka_unit_test(a_million_doubles),
+		cmocka_unit_test(a_million_inside_objects),
+		cmocka_unit_test(a_million_unaligned),
+		cmocka_unit_test(a_million_inside_runs_of_pages),
+		cmocka_unit_test(a_million_pages_of_slabs),
+		cmocka_unit_test(a_million_out_of_range),
+		cmocka_unit_test(a_million_never_allocated),
+		cmocka_unit_test(a_million_of_a_foreign_pool),
+		cmocka_unit_test(a_million_page_frees_of_slabs),
+		cmocka_unit_test(by_several_threads),
+		cmocka_unit_test(a_million_doubles),
 	};
 	return cmocka_run_group_tests(tests, set_up, tear_down);
 }
