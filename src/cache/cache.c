@@ -226,26 +226,36 @@ void hp_cache_close(hp_cache *cache)
 	free(cache);
 }
 
+/* All that has no object out, the low mark notwithstanding. A death on the way leaves the mark at 0. */
+static void reclaim_all(hp_cache *cache)
+{
+	int error;
+	struct participant *me = participant_get(cache->pool, &error);
+	if (!me || !slab_state(me)) return;
+	uint64_t low = atomic_exchange(&cache->shared->low, 0);
+	participant_hold(me);
+	slab_reclaim(me, cache->class);
+	participant_let_go(me);
+	atomic_store(&cache->shared->low, low);
+}
+
 int hp_cache_destroy(hp_cache *cache)
 {
 	if (!cache) return -EINVAL;
 	hp_pool *pool = cache->pool;
+	/* destructors first, as long as nothing is held */
+	if (cache->dtor && !pool->observer && cache_is_live(cache)) reclaim_all(cache);
 	int error = lock(pool);
 	struct slab_census sum;
 	if (error < 0) return error;
 	struct pool_cache *shared = cache->shared;
 	settle(shared);
 	if (cache_is_live(cache)) {
-		struct participant *me = participant_get(pool, &error);
 		/* From here on nobody makes a slab of it (cache_place_holds). Then what is empty ends, wherever it is; if anything
 		 * is left, it goes on living as if nothing had been. */
 		atomic_store(&shared->word, cache_word(CACHE_ENDING, cache->generation));
 		atomic_thread_fence(memory_order_seq_cst);
-		if (me && slab_state(me)) {
-			participant_hold(me);
-			slab_reclaim(me, cache->class);
-			participant_let_go(me);
-		}
+		reclaim_all(cache);
 		slab_census(pool, cache->class, &sum);
 		if (sum.slabs == 0)
 			atomic_store(&shared->word, cache_word(CACHE_FREE, cache->generation + 1)); /* commit: it is gone */
@@ -339,12 +349,7 @@ int hp_cache_set_hard_limit(hp_cache *cache, size_t n, const char *warning, unsi
 		atomic_thread_fence(memory_order_seq_cst); /* a slab made under the old one is seen here, or sees the new one */
 		if (n && (!was || n < was)) {
 			/* what is there was made for another limit: it has to go first */
-			struct participant *me = participant_get(pool, &error);
-			if (me && slab_state(me)) {
-				participant_hold(me);
-				slab_reclaim(me, cache->class);
-				participant_let_go(me);
-			}
+			reclaim_all(cache);
 			slab_census(pool, cache->class, &sum);
 			if (sum.slabs) {
 				atomic_store(&shared->limit, was);
