@@ -78,8 +78,10 @@ static void check_map(struct check *check, const struct inspect_slab *slab)
 		uint64_t map = atomic_load_explicit(&pool->map[slab->page + i], memory_order_acquire);
 		if (!map && !whole) continue;
 		if (!reciprocal) reciprocal = (uint32_t)(map >> 32);
-		if (!reciprocal || map != map_make(reciprocal, ((int)(i * HP_PAGE_SIZE) - (int)slab->first) / 16, slab->class, i))
-			wrong(check, "slab at page %llu: the map says something else of its page %u", (unsigned long long)slab->page, i);
+		int ahead = ((int)(i * HP_PAGE_SIZE) - (int)slab->first) / 16;
+		if (!reciprocal || map != map_make(reciprocal, ahead, slab->class, i))
+			wrong(check, "slab at page %llu: the map says something else of its page %u",
+			      (unsigned long long)slab->page, i);
 	}
 }
 

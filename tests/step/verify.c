@@ -613,7 +613,8 @@ int step_verify_copy(struct step_world *w, const struct step_expect *expect)
 	for (unsigned b = 0; b < w->blocks; b++)
 		for (uint64_t p = 0; p < w->block[b].bytes; p += HP_PAGE_SIZE) {
 			hp_off at = w->block[b].off + p;
-			memcpy(copy->data_map + at, w->data + at, w->block[b].bytes - p < HEAD_BYTES ? w->block[b].bytes - p : HEAD_BYTES);
+			uint64_t left = w->block[b].bytes - p;
+			memcpy(copy->data_map + at, w->data + at, left < HEAD_BYTES ? left : HEAD_BYTES);
 		}
 	int lives = sealed(w, "step-lives", 0);
 	char path[64];

@@ -426,7 +426,8 @@ static void empty(struct storm *storm)
 	struct hp_pool_stats stats = hp_stats(pool);
 	must_be(stats.free + used + stats.slab_bytes, stats.committed);
 	must_be(stats.objects, 0);
-	if (used + stats.slab_bytes == 0 && stats.committed == CAPACITY) must_be(stats.largest, stats.committed); /* trimming leaves holes */
+	if (used + stats.slab_bytes == 0 && stats.committed == CAPACITY) /* trimming leaves holes */
+		must_be(stats.largest, stats.committed);
 	hp_must_be_sound(pool);
 }
 
@@ -504,7 +505,8 @@ void storm_run(uint64_t kills, unsigned flags, uint64_t seed)
 		"%llu killed, %llu recovered; %llu blocks allocated, %llu freed; %llu objects allocated, %llu freed; %llu changed "
 		"hands, %llu refused; %llu were in dead hands; %llu chunks and slabs taken; no page lost\n",
 		(unsigned long long)storm->kills, (unsigned long long)stats.recovered, (unsigned long long)allocs,
-		(unsigned long long)frees, (unsigned long long)mallocs, (unsigned long long)mfrees, (unsigned long long)taken_over, (unsigned long long)refused,
+		(unsigned long long)frees, (unsigned long long)mallocs, (unsigned long long)mfrees,
+		(unsigned long long)taken_over, (unsigned long long)refused,
 		(unsigned long long)storm->in_hand, (unsigned long long)stats.taken);
 	hp_pool_detach(storm->pool);
 	munmap(storm, sizeof *storm);

@@ -1,6 +1,6 @@
 /* The storm: processes that allocate, free and hand blocks over, pages and objects of hp_malloc, killed at random.
  *
- * What is live is known from outside the pool: one shared word a page, or cell, says who holds the block that begins there, and
+ * What is live is known from outside the pool: one shared word a page, or cell, says who holds what begins there, and
  * changes hands by compare-and-swap; every thread writes down what it is about to do before it does it. So after each kill,
  * with the survivors paused between two operations, every live block of the pool must be in the books, every block in
  * the books must be live, and only what the dead had in hand may be in between. */
