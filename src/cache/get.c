@@ -45,8 +45,7 @@ void *cache_take(hp_cache *cache, int *error)
 	participant_hold(me);
 	do {
 		participant_begin(me);
-		struct slab_mag *mag = &me->slabs->mag[cache->class];
-		if (mag->top != mag->base) object = slab_take(mag);
+		object = slab_at_hand(me->slabs, cache->class);
 		participant_end(me);
 	} while (!object && (*error = slab_refill(me, cache->class)) == 0);
 	participant_let_go(me);
@@ -134,8 +133,8 @@ static inline void *take_fast(hp_cache *cache)
 	struct pool_slot *slot = me->slot;
 	if (likely(atomic_load_explicit(&me->fast, memory_order_relaxed) == cache->fast) &&
 	    likely(participant_try_begin(me, slot))) {
-		struct slab_mag *mag = &me->slabs->mag[cache->class];
-		char *object = likely(mag->top != mag->base) || slab_refill_own(me, cache->class) ? slab_take(mag) : NULL;
+		char *object = slab_at_hand(me->slabs, cache->class);
+		if (unlikely(!object) && slab_refill_own(me, cache->class)) object = slab_at_hand(me->slabs, cache->class);
 		participant_end_fast(slot);
 		return object;
 	}
@@ -162,9 +161,8 @@ int hp_cache_get_bulk(hp_cache *cache, unsigned flags, size_t n, void **objects)
 	/* as many as the magazine and the thread's slabs give, in one operation */
 	if (likely(atomic_load_explicit(&me->fast, memory_order_relaxed) == cache->fast) &&
 	    likely(participant_try_begin(me, slot))) {
-		struct slab_mag *mag = &me->slabs->mag[cache->class];
-		while (have < n && (mag->top != mag->base || slab_refill_own(me, cache->class)))
-			have += slab_take_bulk(mag, n - have < SLAB_MAGAZINE ? (unsigned)(n - have) : SLAB_MAGAZINE, objects + have);
+		while (have < n && (slab_has_any(me->slabs, cache->class) || slab_refill_own(me, cache->class)))
+			have += slab_take_bulk(me->slabs, cache->class, n - have < SLAB_MAGAZINE ? (unsigned)(n - have) : SLAB_MAGAZINE, objects + have);
 		participant_end_fast(slot);
 	}
 	for (; have < n; have++) {

@@ -34,8 +34,7 @@ static void *alloc_plain(hp_pool *pool, size_t align, size_t size)
 	participant_hold(me);
 	do {
 		participant_begin(me);
-		struct slab_mag *mag = &me->slabs->mag[class];
-		if (mag->top != mag->base) block = slab_take(mag);
+		block = slab_at_hand(me->slabs, class);
 		participant_end(me);
 	} while (!block && (error = slab_refill(me, class)) == 0);
 	participant_let_go(me);
@@ -63,7 +62,7 @@ static __attribute__((noinline)) void *alloc_refill(struct participant *me, size
 {
 	struct pool_slot *slot = me->slot;
 	unsigned class = slab_malloc_class(size);
-	void *block = slab_refill_own(me, class) ? slab_take(&me->slabs->mag[class]) : NULL;
+	void *block = slab_refill_own(me, class) ? slab_at_hand(me->slabs, class) : NULL;
 	participant_end_fast(slot);
 	return likely(block != NULL) ? block : alloc_slow(me->pool, size, NULL);
 }
@@ -73,9 +72,8 @@ static inline __attribute__((always_inline)) void *alloc(hp_pool *pool, size_t s
 	struct participant *me = hp_thread_current;
 	struct pool_slot *slot = me->slot;
 	if (likely(size <= SLAB_MALLOC_MAX) && participant_is_fast(me, pool) && likely(participant_try_begin(me, slot))) {
-		struct slab_mag *mag = &me->slabs->mag[slab_malloc_class(size)];
-		if (unlikely(mag->top == mag->base)) return alloc_refill(me, size);
-		char *block = slab_take(mag);
+		char *block = slab_at_hand(me->slabs, slab_malloc_class(size));
+		if (unlikely(!block)) return alloc_refill(me, size);
 		participant_end_fast(slot);
 		return block;
 	}
@@ -195,35 +193,37 @@ static __attribute__((noinline)) int free_slow(hp_pool *pool, void *block)
 }
 
 /* Goes on inside an operation, where the slab has to be listed, or may be empty. */
-static __attribute__((noinline)) int free_rare(struct participant *me, struct slab *slab, unsigned class)
+static __attribute__((noinline)) int free_rare(struct participant *me, struct slab *slab)
 {
+	unsigned class = atomic_load_explicit(&slab->class, memory_order_relaxed);
 	bool untidy = slab_given(me, slab, class);
 	participant_end_fast(me->slot);
 	if (untidy) slab_tidy(me, class);
 	return 0;
 }
 
+/* And where it was not what the fast path is for. */
+static __attribute__((noinline)) int free_other(struct participant *me, void *block)
+{
+	participant_end_fast(me->slot);
+	return free_slow(me->pool, block);
+}
+
 int hp_free(hp_pool *pool, void *block)
 {
 	struct participant *me = hp_thread_current;
-	struct pool_slot *slot = me->slot;
-	struct slab *slab;
 	unsigned index, class;
-	if (participant_is_fast(me, pool)) {
-		hp_off off = (hp_off)((uintptr_t)block - (uintptr_t)pool->base);
-		if (likely(off < pool->capacity) && likely(participant_try_begin(me, slot))) {
-			if (slab_find(pool, off, &slab, &index, &class) == SLAB_OBJECT && likely(class < SLAB_MALLOC_CLASSES) &&
-			    likely(slab_is_mine(me, slab))) {
-				enum slab_gave gave = slab_give(&me->slabs->mag[class], slab, index, block);
-				if (unlikely(gave == SLAB_RARE)) return free_rare(me, slab, class);
-				participant_end_fast(slot);
-				if (likely(gave == SLAB_GAVE)) return 0;
-			} else {
-				participant_end_fast(slot);
-			}
-		}
-	}
-	return free_slow(pool, block);
+	if (unlikely(!participant_is_fast(me, pool))) return free_slow(pool, block);
+	hp_off off = (hp_off)((uintptr_t)block - (uintptr_t)pool->base);
+	if (unlikely(off >= pool->capacity) || unlikely(!participant_try_begin(me, me->slot))) return free_slow(pool, block);
+	struct slab *slab;
+	if (unlikely(!slab_find_fast(pool, off, 0, &slab, &index, &class)) || unlikely(!slab_is_mine(me, slab)) || unlikely(class >= SLAB_MALLOC_CLASSES))
+		return free_other(me, block);
+	enum slab_gave gave = slab_give(&me->slabs->mag[class], slab, index, block);
+	if (unlikely(gave == SLAB_NOT)) return free_other(me, block);
+	if (unlikely(gave == SLAB_RARE)) return free_rare(me, slab);
+	participant_end_fast(me->slot);
+	return 0;
 }
 
 int hp_free_bulk(hp_pool *pool, size_t count, void *const *blocks)

@@ -80,14 +80,13 @@ int hp_alloc_into(hp_pool *pool, size_t size, uint64_t *dst)
 	participant_hold(me);
 	for (error = 0; error == 0 && !tried;) {
 		participant_begin(me);
-		struct slab_mag *mag = &me->slabs->mag[class];
-		if (mag->top != mag->base) {
-			uint64_t object = (uint64_t)(mag->top[-1].object - pool->base), value = object | PUBLISHED, old = 0;
+		if (slab_has_any(me->slabs, class)) {
+			uint64_t object = (uint64_t)(slab_next_at_hand(me->slabs, class) - pool->base), value = object | PUBLISHED, old = 0;
 			tried = true;
-			if (unlikely(debug_on(pool))) debug_blank(pool, mag->top[-1].object, size);
+			if (unlikely(debug_on(pool))) debug_blank(pool, slab_next_at_hand(me->slabs, class), size);
 			intend(cell, INTENT_INTO, object, at);
 			if (atomic_compare_exchange_strong(word, &old, value | PENDING)) {
-				slab_take(mag);
+				slab_at_hand(me->slabs, class);
 				/* commit: the block is there for everybody. A death since its bit was flipped comes to the same. */
 				atomic_store_explicit(word, value, memory_order_release);
 			} else {

@@ -1,8 +1,9 @@
 /* Many objects at once: those of one word change state with one store. */
 #include "slab/slab.h"
 
-unsigned slab_take_bulk(struct slab_mag *mag, unsigned n, void **objects)
+unsigned slab_take_bulk(struct slab_state *state, unsigned class, unsigned n, void **objects)
 {
+	struct slab_mag *mag = &state->mag[class];
 	struct slab_entry *top = mag->top;
 	unsigned have = (unsigned)(top - mag->base), i = 0;
 	if (have > n) have = n;
@@ -17,7 +18,20 @@ unsigned slab_take_bulk(struct slab_mag *mag, unsigned n, void **objects)
 		/* commit: all of these are the caller's. A death leaves some to it, and the rest free. */
 		atomic_store_explicit(a, atomic_load_explicit(a, memory_order_relaxed) ^ bits, memory_order_release);
 	}
-	return have;
+	struct slab_word *word = &state->word[class];
+	uint64_t free = word->free, bits = 0;
+	for (; i < n && free; i++) {
+		uint64_t bit = free & -free;
+		objects[i] = word->base + (unsigned)__builtin_ctzll(free) * word->size;
+		bits |= bit;
+		free ^= bit;
+	}
+	if (bits) {
+		word->free = free;
+		/* commit, as above */
+		atomic_store_explicit(word->a, atomic_load_explicit(word->a, memory_order_relaxed) ^ bits, memory_order_release);
+	}
+	return i;
 }
 
 size_t slab_give_bulk(struct participant *me, unsigned class, uint32_t skew, size_t n, void *const *objects, bool *untidy)

@@ -182,6 +182,7 @@ static struct slab_state *state_begin(const hp_pool *pool, struct slab_state *st
 		mag->top = mag->base = state->entry[c];
 		mag->limit = mag->base + pool->classes[c].magazine;
 		mag->current = NULL;
+		state->word[c].free = 0;
 		state->list[c] = 0;
 		state->slabs[c] = 0;
 	}
@@ -204,32 +205,26 @@ struct slab_state *slab_state(struct participant *me)
 	return me->slabs = state_begin(me->pool, memory);
 }
 
-/* Inside an operation, magazine empty, slab owned: fills it with what the slab has free, as far as there is room. Lower
- * addresses come out first. */
+/* Inside an operation, nothing of the class at hand, slab owned: the next of its words that has something free is. */
 static bool load_slab(struct participant *me, struct slab_mag *mag, struct slab *slab, uint32_t page, uint32_t size)
 {
-	uint64_t free[SLAB_WORDS];
-	unsigned objects = objects_of(slab), room = (unsigned)(mag->limit - mag->base), count = 0, words = 0;
-	for (; words < SLAB_WORDS && count < room; words++) {
-		free[words] = free_in(slab, words, objects);
-		count += (unsigned)__builtin_popcountll(free[words]);
-	}
-	struct slab_entry *at = mag->base + (count < room ? count : room);
-	char *base = me->pool->base + (uint64_t)page * HP_PAGE_SIZE +
-	             atomic_load_explicit(&slab->first, memory_order_relaxed);
-	mag->top = at;
+	struct slab_word *word = &me->slabs->word[mag - me->slabs->mag];
+	unsigned objects = objects_of(slab), from = 0;
+	if (mag->current == slab && word->a >= slab->a && word->a < slab->a + SLAB_WORDS) from = (unsigned)(word->a - slab->a) + 1;
 	mag->current = slab;
 	atomic_store_explicit(&slab->noted, SLAB_LISTED, memory_order_relaxed); /* the current one needs no list */
-	for (unsigned w = 0; w < words; w++) {
-		uint64_t where = (uint64_t)(uintptr_t)&slab->a[w] << 6;
-		for (; free[w] && at != mag->base; free[w] &= free[w] - 1) {
-			unsigned bit = (unsigned)__builtin_ctzll(free[w]);
-			--at;
-			at->object = base + (uint64_t)(w * 64 + bit) * size;
-			at->where = where | bit;
-		}
+	for (unsigned k = 0; k < SLAB_WORDS; k++) {
+		unsigned w = from + k < SLAB_WORDS ? from + k : from + k - SLAB_WORDS;
+		uint64_t free = free_in(slab, w, objects);
+		if (!free) continue;
+		word->free = free;
+		word->a = &slab->a[w];
+		word->base = me->pool->base + (uint64_t)page * HP_PAGE_SIZE +
+		             atomic_load_explicit(&slab->first, memory_order_relaxed) + (uint64_t)w * 64 * size;
+		word->size = size;
+		return true;
 	}
-	return count != 0;
+	return false;
 }
 
 /* Inside an operation: forgets the current slab, which has nothing left. */
@@ -335,6 +330,7 @@ bool slab_given(struct participant *me, struct slab *slab, unsigned class)
 static void empty_magazine(struct participant *me, unsigned class)
 {
 	struct slab_mag *mag = &me->slabs->mag[class];
+	me->slabs->word[class].free = 0; /* that of the current slab */
 	for (; mag->top != mag->base; mag->top--) {
 		uint64_t at = (mag->top[-1].where >> 6) - (uintptr_t)me->pool->slabs;
 		list_slab(me, &me->pool->slabs[at / sizeof(struct slab)], class);
@@ -537,7 +533,7 @@ static int try_slab(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 	}
 	if (mine) {
 		/* a signal handler may have filled the magazine meanwhile, perhaps from this very slab */
-		want->found = mag->top != mag->base || load_slab(me, mag, slab, page, want->size);
+		want->found = slab_has_any(me->slabs, want->class) || load_slab(me, mag, slab, page, want->size);
 		if (!want->found)
 			drop_current(me, mag);
 		else
@@ -693,7 +689,7 @@ static int make_slab(struct participant *me, unsigned class, bool keep)
 	/* a cache that has been given a limit, or ended, since we looked: whoever did that sees the slab, or we see it */
 	count_owned(pool, me->slabs, class, slab, 1);
 	bool wanted = !known->cache || cache_place_holds(pool, class, making.place);
-	if (wanted && (keep || mag->top != mag->base || !load_slab(me, mag, slab, (uint32_t)page, known->size)))
+	if (wanted && (keep || slab_has_any(me->slabs, class) || !load_slab(me, mag, slab, (uint32_t)page, known->size)))
 		list_slab(me, slab, class); /* or a signal handler was here */
 	participant_end(me);
 	if (!wanted) slab_release(pool, slab, (uint32_t)page, atomic_load(&slab->ctl), true);
@@ -707,7 +703,7 @@ int slab_refill(struct participant *me, unsigned class)
 	struct wanted want = {.me = me, .class = class, .size = pool->classes[class].size};
 	if (!slab_state(me)) return -ENOMEM;
 	participant_begin(me);
-	bool found = me->slabs->mag[class].top != me->slabs->mag[class].base || slab_refill_own(me, class);
+	bool found = slab_has_any(me->slabs, class) || slab_refill_own(me, class);
 	participant_end(me);
 	if (found || from_summary(&want)) return 0;
 	int error = make_slab(me, class, false);
@@ -808,6 +804,7 @@ static void purge_thoroughly(struct participant *me, unsigned class)
 	participant_begin(me);
 	for (unsigned c = 0; c < SLAB_CLASSES; c++) {
 		state->mag[c].top = state->mag[c].base;
+		state->word[c].free = 0;
 		state->mag[c].current = NULL;
 		state->list[c] = 0;
 		state->slabs[c] = 0;
@@ -979,6 +976,7 @@ static void reread(struct participant *me, bool marked)
 	if (state == &slab_nothing) return;
 	for (unsigned c = 0; c < SLAB_CLASSES; c++) {
 		state->mag[c].top = state->mag[c].base;
+		state->word[c].free = 0;
 		state->mag[c].current = NULL;
 		state->list[c] = 0;
 		state->slabs[c] = 0;

@@ -24,8 +24,17 @@ struct slab_mag {
 	struct slab *current;     /* the slab it was filled from last, which is in no list; or NULL */
 };
 
+/* What a magazine is filled up from: the free objects of one word of the current slab, which are in no magazine. */
+struct slab_word {
+	uint64_t free; /* bits of *a */
+	_Atomic uint64_t *a;
+	char *base; /* where the object of bit 0 lies */
+	uint64_t size;
+};
+
 struct slab_state {
 	struct slab_mag mag[SLAB_CLASSES];
+	struct slab_word word[SLAB_CLASSES];
 	uint32_t list[SLAB_CLASSES];   /* page + 1 of the first slab with free objects, linked by `next` */
 	uint16_t slabs[SLAB_CLASSES];  /* owned, about */
 	uint32_t cursor[SLAB_CLASSES]; /* chunk where the summary was looked at last */
@@ -70,6 +79,20 @@ static inline enum slab_found slab_find(const hp_pool *pool, hp_off off, struct 
 	return slab_find_skewed(pool, off, 0, slab, index, class);
 }
 
+/* The same for fast paths: false for whatever is no object. A word of the map that is 0 fails by its reciprocal. */
+static inline bool slab_find_fast(const hp_pool *pool, hp_off off, uint32_t skew, struct slab **slab, unsigned *index,
+                                  unsigned *class)
+{
+	uint64_t map = atomic_load_explicit(&pool->map[off >> 12], memory_order_relaxed);
+	uint32_t at = ((uint32_t)off & (HP_PAGE_SIZE - 1)) + (uint32_t)((int32_t)(int16_t)(map >> 16) * 16) - skew;
+	uint64_t product = (map >> 32) * at;
+	*index = (unsigned)(product >> 32);
+	*class = (uint8_t)(map >> 8);
+	*slab = pool->slabs + (int64_t)((off >> 12) + 1 - (uint8_t)map);
+	if (unlikely((uint32_t)product >= map >> 32)) return false;
+	return likely(*index < SLAB_OBJECTS);
+}
+
 static inline bool slab_live(const struct slab *slab, unsigned i)
 {
 	uint64_t a = atomic_load_explicit(&slab->a[i >> 6], memory_order_acquire);
@@ -90,19 +113,53 @@ static inline char *slab_take(struct slab_mag *mag)
 	return object;
 }
 
+/* The same from the word, not empty, where the magazine is. */
+static inline char *slab_take_word(struct slab_word *word)
+{
+	uint64_t free = word->free, bit = free & -free;
+	_Atomic uint64_t *a = word->a;
+	char *object = word->base + (unsigned)__builtin_ctzll(free) * word->size;
+	word->free = free ^ bit;
+	/* commit, as in slab_take */
+	atomic_store_explicit(a, atomic_load_explicit(a, memory_order_relaxed) ^ bit, memory_order_release);
+	return object;
+}
+
+/* Inside an operation: an object that is at hand, or NULL. */
+static inline char *slab_at_hand(struct slab_state *state, unsigned class)
+{
+	struct slab_mag *mag = &state->mag[class];
+	if (likely(mag->top != mag->base)) return slab_take(mag);
+	return likely(state->word[class].free) ? slab_take_word(&state->word[class]) : NULL;
+}
+
+/* The one that slab_at_hand would hand out, where there is one. */
+static inline char *slab_next_at_hand(const struct slab_state *state, unsigned class)
+{
+	const struct slab_mag *mag = &state->mag[class];
+	const struct slab_word *word = &state->word[class];
+	return mag->top != mag->base ? mag->top[-1].object : word->base + (unsigned)__builtin_ctzll(word->free) * word->size;
+}
+
+static inline bool slab_has_any(const struct slab_state *state, unsigned class)
+{
+	return state->mag[class].top != state->mag[class].base || state->word[class].free;
+}
+
 /* Inside an operation, slab owned: SLAB_NOT when the object is not live. When the magazine is full the object is left to its
  * slab. SLAB_RARE: given, and slab_given is to be called before the operation ends. */
 enum slab_gave { SLAB_NOT, SLAB_GAVE, SLAB_RARE };
 static inline enum slab_gave slab_give(struct slab_mag *mag, struct slab *slab, unsigned index, char *object)
 {
 	_Atomic uint64_t *a = &slab->a[index >> 6];
-	uint64_t bit = UINT64_C(1) << (index & 63), old = atomic_load_explicit(a, memory_order_relaxed);
-	uint64_t live = old ^ atomic_load_explicit(&slab->r[index >> 6], memory_order_relaxed);
-	struct slab_entry *top = mag->top;
+	uint64_t old = atomic_load_explicit(a, memory_order_relaxed), bit = UINT64_C(1) << (index & 63);
+	uint64_t live = old ^ atomic_load_explicit(a + (slab->r - slab->a), memory_order_relaxed);
+	/* loaded before the store: the two often have the same place in their pages, which makes a later load wait */
+	struct slab_entry *top = mag->top, *limit = mag->limit;
 	if (unlikely(!(live & bit))) return SLAB_NOT;
 	/* commit: after it the object is free. Release: whoever reuses it comes after the caller's last access. */
 	atomic_store_explicit(a, old ^ bit, memory_order_release);
-	if (likely(top != mag->limit)) {
+	if (likely(top != limit)) {
 		top->object = object;
 		top->where = (uint64_t)(uintptr_t)a << 6 | (index & 63);
 		mag->top = top + 1;
@@ -117,8 +174,8 @@ bool slab_given(struct participant *me, struct slab *slab, unsigned class);
 
 /* By anybody, outside of operations, with one compare-and-swap: frees those objects of word w that are live, and says which. */
 uint64_t slab_free_remote(hp_pool *pool, struct slab *slab, unsigned w, uint64_t bits);
-/* Inside an operation (slab/bulk.c): up to n objects of the magazine, and how many. */
-unsigned slab_take_bulk(struct slab_mag *mag, unsigned n, void **objects);
+/* Inside an operation (slab/bulk.c): up to n objects that are at hand, and how many. */
+unsigned slab_take_bulk(struct slab_state *state, unsigned class, unsigned n, void **objects);
 /* Inside an operation: gives the first ones that are out and lie in slabs the thread owns, and says how many. *untidy is set
  * when slab_tidy is to be called after the operation. */
 size_t slab_give_bulk(struct participant *me, unsigned class, uint32_t skew, size_t n, void *const *objects, bool *untidy);
