@@ -24,6 +24,12 @@ mix="30000 $(number bytes) $(number flows) $(number other) $(number largest_flow
 demo_counts "$mix" --frames 30000 --workers 5
 demo_counts "$mix" --frames 30000 --workers 3 --pages 4K --size 2M
 awk "BEGIN { exit !($(number seconds) > 0 && $(number page_size) >= 4096) }" || fail "no time, or no page size"
+for key in got_ns filled_ns passed_ns put_ns packet_ns; do
+	awk "BEGIN { exit !($(number $key) >= 0) }" && [ -n "$(number $key)" ] || fail "no $key: $what"
+done
+awk "BEGIN { exit !($(number packet_ns) > 0) }" || fail "a packet costs nothing: $what"
+run demo -q --frames 30000
+grep -q "^cost  *[0-9.]* ns a packet: " "$scratch/out" || fail "the cost of a packet is not told: $what"
 
 # More flows than the first tables hold, so that they grow under way.
 if command -v python3 >/dev/null; then
