@@ -31,7 +31,7 @@
  * GUARD   hp_malloc only: each block ends, rounded up to 16 bytes, at the end of a page, and the page behind it cannot be
  *         touched by this process: an overrun is a SIGSEGV at the very instruction. Costs at least three pages a block.
  *         Only the process that allocated such a block can free or resize it, or whoever has a mode on after its death;
- *         others get -EPERM, or without modes -EINVAL or -ENOENT. Not on huge pages of 1 GiB and 2 MiB. Alignments over
+ *         others, a forked child too, get -EPERM, or without modes -EINVAL or -ENOENT. Not on huge pages of 1 GiB and 2 MiB. Alignments over
  *         2048, and blocks for which the kernel has no more mappings (vm.max_map_count), are served without guard page.
  * TRACK   Private pools only: tells Valgrind's memcheck, or the address sanitizer in a library built with it, what is
  *         allocated and what is free. Costs room like CANARY. Nothing, where the library was built without either.

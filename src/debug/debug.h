@@ -88,6 +88,7 @@ void *debug_guard_alloc(hp_pool *pool, size_t align, size_t size, const void *ca
 size_t debug_guard_size(const hp_pool *pool, const void *block); /* 0: has none */
 int debug_guard_free(hp_pool *pool, void *block);
 bool debug_guard_heads(const hp_pool *pool, const void *block); /* begins a guarded block's run there? */
+void debug_follow_fork(hp_pool *pool); /* in the child */
 bool debug_guard_possible(const hp_pool *pool);
 
 /* In the first page of the run of a guarded block. */

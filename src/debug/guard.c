@@ -78,6 +78,13 @@ void *debug_guard_alloc(hp_pool *pool, size_t align, size_t size, const void *ca
 	return block;
 }
 
+/* The child has its parent's closed pages, and would not learn when the parent opens them. In a private pool they are its own
+ * from now on. */
+void debug_follow_fork(hp_pool *pool)
+{
+	if (!pool->private && debug_guard_possible(pool)) os_protect(pool->base, pool->capacity, PROT_READ | PROT_WRITE);
+}
+
 bool debug_guard_heads(const hp_pool *pool, const void *block)
 {
 	struct debug_guard guard;

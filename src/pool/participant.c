@@ -10,6 +10,7 @@
  * their older stamp, and used again. */
 #include "pool/participant.h"
 #include "pool/create.h"
+#include "debug/debug.h"
 #include "os/os.h"
 #include "pool/layers.h"
 #include "pool/record.h"
@@ -172,6 +173,7 @@ static void fork_child(void)
 {
 	for (hp_pool *pool = all_pools; pool; pool = pool->next) {
 		if (pool->private) follow_fork(pool);
+		if (debug_on(pool)) debug_follow_fork(pool);
 		if (!pool->forked_in_op) continue;
 		if (pool->base) os_protect(pool->base, pool->capacity, PROT_NONE);
 		os_protect(pool->control, pool->control_size, PROT_NONE);
