@@ -96,7 +96,7 @@ void *hp_calloc(hp_pool *pool, size_t count, size_t size)
 static void *aligned_plain(hp_pool *pool, size_t align, size_t size)
 {
 	if (align <= 16) return alloc_plain(pool, 16, size);
-	if (align < HP_PAGE_SIZE && size <= SLAB_MALLOC_MAX / 2) {
+	if (align < HP_PAGE_SIZE && size <= SLAB_MALLOC_MAX) {
 		/* objects lie at multiples of their class' size, so that has to be a multiple of the alignment */
 		size_t room = (size + align - 1) & ~(align - 1);
 		if (room < align) room = align;
@@ -243,14 +243,14 @@ int hp_free_bulk(hp_pool *pool, size_t count, void *const *blocks)
 			/* with those that follow and lie in the same word, by one change of it. Nothing is put off beyond this call,
 			 * so nothing has to be remembered for a caller that dies. */
 			uint64_t bits = UINT64_C(1) << (index & 63);
-			unsigned word = index >> 6;
+			unsigned word = index >> 6, other;
 			for (; i + 1 < count; i++) {
 				struct slab *next;
 				hp_off at = (hp_off)((uintptr_t)blocks[i + 1] - (uintptr_t)pool->base);
-				if (at >= pool->capacity || slab_find(pool, at, &next, &index, &class) != SLAB_OBJECT || next != slab ||
-				    index >> 6 != word || bits >> (index & 63) & 1)
+				if (at >= pool->capacity || slab_find(pool, at, &next, &other, &class) != SLAB_OBJECT || next != slab ||
+				    other >> 6 != word || bits >> (other & 63) & 1)
 					break;
-				bits |= UINT64_C(1) << (index & 63);
+				bits |= UINT64_C(1) << (other & 63);
 			}
 			if (slab_free_remote(pool, slab, word, bits) != bits) one = not_an_object(slab, index);
 		} else {

@@ -14,6 +14,7 @@
 #include <sys/mman.h>
 
 #define KEEP_PAGES 32u /* in slabs without objects a thread keeps, and an eighth of what it owns */
+#define SHORT_ROUNDS 4   /* where memory is short: the page layer has its own patience */
 #define ROUNDS 256 /* before giving up on owners that are always busy, and on slabs that others are always quicker to take */
 
 /* ---- one slab ---- */
@@ -142,6 +143,9 @@ static bool slab_end(hp_pool *pool, struct slab *slab, uint32_t page, uint64_t s
 	unsigned class = atomic_load_explicit(&slab->class, memory_order_relaxed);
 	unsigned extra = atomic_load_explicit(&slab->extra, memory_order_relaxed);
 	bool built = extra & SLAB_BUILT && has_built(slab), known = destroy && may_destroy(&pool->classes[class]);
+	/* memory of class PROCESS of another process is that one's to give back, or goes back with its record */
+	uint64_t tag = atomic_load_explicit(&pool->chunks[page >> pool->page_shift_chunk].tag, memory_order_acquire);
+	if (tag && tag != page_tag(pool)) return false;
 	/* what a dead one had begun to end ends, with the destructor or without: nobody would come back to it */
 	if (built && !known && ctl_state(seen) != CTL_RECOVERING) return false;
 	/* commit: nobody's to allocate from any more. The word was read before we looked, so nobody has since. */
@@ -385,7 +389,7 @@ void slab_purge(struct participant *me, unsigned class)
 {
 	if (me->slabs == &slab_nothing) return;
 	for (unsigned c = class < SLAB_CLASSES ? class : 0; c < (class < SLAB_CLASSES ? class + 1 : SLAB_CLASSES); c++)
-		if (me->slabs->list[c] || me->slabs->mag[c].current) purge(me, c, true);
+		if (me->slabs->list[c] || me->slabs->mag[c].current || slab_has_any(me->slabs, c)) purge(me, c, true);
 	if (class == SLAB_CLASSES) me->slabs->empty = 0;
 }
 
@@ -719,6 +723,7 @@ int slab_refill(struct participant *me, unsigned class)
 		if (from_anywhere(&want, true)) return 0;
 		/* what was moved without an object in it has ended, so that there is room for another */
 		if (!want.skipped && !want.moved && !moving) break;
+		if (error == -ENOMEM && round >= SHORT_ROUNDS) break;
 		if (!want.moved) os_yield(); /* owners in the middle of an operation */
 	}
 	return error;
