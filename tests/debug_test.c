@@ -254,6 +254,33 @@ static void canary_of_a_long_overrun(void **state)
 	must_be(hp_free(pool, block), 0);
 }
 
+static void *free_all(void *blocks)
+{
+	must_be(hp_free_bulk(pool, 20, blocks), -EFAULT);
+	return NULL;
+}
+
+/* Also where many are freed at once, and in the name of another thread. */
+static void canary_in_bulk(void **state)
+{
+	(void)state;
+	void *blocks[20];
+	pthread_t thread;
+	must_be(hp_pool_debug(pool, HP_DEBUG_CANARY), 0);
+	for (unsigned round = 0; round < 2; round++) {
+		must_be(hp_malloc_bulk(pool, 50, 20, blocks), 0);
+		((char *)blocks[13])[50] ^= 1;
+		if (round) {
+			must_be(pthread_create(&thread, NULL, free_all, blocks), 0);
+			must_be(pthread_join(thread, NULL), 0);
+		} else {
+			free_all(blocks);
+		}
+		must_be(hp_pool_debug_findings(pool), round + 1);
+	}
+	must_be(hp_stats(pool).objects, 0);
+}
+
 static void wrong_frees_touch_nothing(void **state)
 {
 	(void)state;
@@ -615,6 +642,45 @@ static void caches_poison_and_canary(void **state)
 	}
 }
 
+/* Arrays are looked at when they are got. */
+static void caches_poison_of_arrays(void **state)
+{
+	(void)state;
+	must_be(hp_pool_debug(pool, HP_DEBUG_POISON), 0);
+	hp_cache *cache = make_cache(100, 0, NULL);
+	volatile char *array = hp_cache_get_array(cache, 0, 4);
+	must(array);
+	must_be(hp_cache_put_array(cache, (void *)array, 4), 0);
+	array[250] ^= 1;
+	enum { MANY = 2000 };
+	static void *many[MANY];
+	unsigned got = 0;
+	while (got < MANY && !hp_pool_debug_findings(pool)) must(many[got++] = hp_cache_get_array(cache, 0, 4));
+	must_be(hp_pool_debug_findings(pool), 1);
+	while (got--) must_be(hp_cache_put_array(cache, many[got], 4), 0);
+	must_be(hp_cache_destroy(cache), 0);
+}
+
+static void caches_put_off_reuse(void **state)
+{
+	(void)state;
+	hp_cache *cache = make_cache(100, 0, NULL);
+	void *many[8], *object;
+	must_be(hp_cache_get_bulk(cache, 0, 8, many), 0);
+	must_be(hp_cache_put_bulk(cache, 8, many), 0);
+	must_be(hp_cache_put(cache, object = hp_cache_get(cache, 0)), 0);
+	must(hp_cache_get(cache, 0) == object);
+	must_be(hp_pool_debug(pool, HP_DEBUG_COLD), 0);
+	for (unsigned i = 0; i < 5; i++) {
+		must_be(hp_cache_put(cache, object), 0);
+		void *next = hp_cache_get(cache, 0);
+		must(next != object);
+		object = next;
+	}
+	must_be(hp_cache_put(cache, object), 0);
+	must_be(hp_cache_destroy(cache), 0);
+}
+
 /* Zeros are promised, and constructed objects stay as they are. */
 static void caches_keep_their_promises(void **state)
 {
@@ -774,6 +840,7 @@ int main(void)
 		T(poison_sees_no_ghosts),
 		T(canary_finds_what_is_written_behind),
 		T(canary_of_a_long_overrun),
+		T(canary_in_bulk),
 		T(wrong_frees_touch_nothing),
 		T(cold_puts_off_reuse),
 		T(holders_by_caller),
@@ -783,6 +850,8 @@ int main(void)
 		T(guarded_blocks_of_others),
 		T(handles_with_and_without_modes),
 		T(caches_poison_and_canary),
+		T(caches_poison_of_arrays),
+		T(caches_put_off_reuse),
 		T(caches_keep_their_promises),
 		T(caches_from_before),
 		T(the_environment_sets_modes),
