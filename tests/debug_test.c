@@ -101,8 +101,13 @@ static void use_freely(void)
 static void nothing_is_said_without_a_fault(void **state)
 {
 	(void)state;
-	static const unsigned modes[] = {HP_DEBUG_POISON, HP_DEBUG_CANARY, HP_DEBUG_COLD, HP_DEBUG_CALLER, HP_DEBUG_GUARD,
-	                                 HP_DEBUG_POISON | HP_DEBUG_CANARY | HP_DEBUG_COLD | HP_DEBUG_CALLER, 0};
+	static const unsigned modes[] = {HP_DEBUG_POISON,
+	                                 HP_DEBUG_CANARY,
+	                                 HP_DEBUG_COLD,
+	                                 HP_DEBUG_CALLER,
+	                                 HP_DEBUG_GUARD,
+	                                 HP_DEBUG_POISON | HP_DEBUG_CANARY | HP_DEBUG_COLD | HP_DEBUG_CALLER,
+	                                 0};
 	for (unsigned i = 0; i < sizeof modes / sizeof *modes; i++) {
 		must_be(hp_pool_debug(pool, modes[i]), 0);
 		use_freely();

@@ -21,7 +21,8 @@ static size_t room_of(hp_pool *pool, const void *block, uint64_t *key)
 		int64_t bytes = hp_page_size(pool, block);
 		if (bytes <= 0) return 0;
 		/* pages of another process are its own: malloc refuses them */
-		uint64_t tag = atomic_load_explicit(&pool->chunks[(off >> 12) >> pool->page_shift_chunk].tag, memory_order_acquire);
+		uint64_t tag = atomic_load_explicit(&pool->chunks[(off >> 12) >> pool->page_shift_chunk].tag,
+		                                    memory_order_acquire);
 		return tag && tag != page_tag(pool) ? 0 : (size_t)bytes;
 	}
 	if (found == SLAB_WRONG || class >= SLAB_MALLOC_CLASSES || !slab_live(slab, index)) return 0;

@@ -10,8 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define MODES \
-	(HP_DEBUG_POISON | HP_DEBUG_CANARY | HP_DEBUG_COLD | HP_DEBUG_CALLER | HP_DEBUG_GUARD | HP_DEBUG_TRACK)
+#define MODES (HP_DEBUG_POISON | HP_DEBUG_CANARY | HP_DEBUG_COLD | HP_DEBUG_CALLER | HP_DEBUG_GUARD | HP_DEBUG_TRACK)
 
 void debug_say(const hp_pool *pool, const char *format, ...)
 {
@@ -142,8 +141,10 @@ static void read_word(const hp_pool *pool, const char *word, size_t length, unsi
 			return;
 		}
 	}
-	debug_say(pool, "hugepool: HUGEPOOL_DEBUG: '%.*s' is no mode; the modes are poison, canary, cold, caller, guard, "
-	          "track and fail=N (N from 1)", shown, word);
+	debug_say(pool,
+	          "hugepool: HUGEPOOL_DEBUG: '%.*s' is no mode; the modes are poison, canary, cold, caller, guard, "
+	          "track and fail=N (N from 1)",
+	          shown, word);
 }
 
 void debug_begin(hp_pool *pool)
@@ -166,6 +167,7 @@ void debug_end(hp_pool *pool)
 	struct debug *debug = atomic_exchange(&pool->debug, NULL);
 	if (!debug) return;
 	/* what comes to lie at these addresses next knows of nothing */
-	if (track_is_compiled() && pool->private) track_forget(pool->base, (uint64_t)pool_top(pool) * pool_chunk_bytes(pool));
+	if (track_is_compiled() && pool->private)
+		track_forget(pool->base, (uint64_t)pool_top(pool) * pool_chunk_bytes(pool));
 	os_unmap(debug, sizeof *debug);
 }

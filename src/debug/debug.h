@@ -12,7 +12,7 @@
 
 struct debug {
 	_Atomic uint32_t flags;
-	_Atomic uint32_t fail; /* one in so many */
+	_Atomic uint32_t fail;  /* one in so many */
 	_Atomic uint32_t epoch; /* counts how often POISON was switched on: what was poisoned before is not looked at */
 	_Atomic uint64_t asked; /* allocations since `fail` was set */
 	_Atomic uint64_t findings;
@@ -68,7 +68,8 @@ size_t debug_tag_size(const hp_pool *pool, const char *block, size_t raw);
 /* ---- poison (poison.c) ---- */
 
 struct slab;
-uint64_t debug_key(const hp_pool *pool, const struct slab *slab); /* not 0; another one for each time that it changes hands */
+uint64_t debug_key(const hp_pool *pool,
+                   const struct slab *slab); /* not 0; another one for each time that it changes hands */
 void debug_poison(hp_pool *pool, char *object, size_t raw, uint64_t key);
 void debug_unpoison(hp_pool *pool, char *object, size_t raw, uint64_t key); /* looks, reports, fills with 0xa5 */
 
@@ -88,7 +89,7 @@ void *debug_guard_alloc(hp_pool *pool, size_t align, size_t size, const void *ca
 size_t debug_guard_size(const hp_pool *pool, const void *block); /* 0: has none */
 int debug_guard_free(hp_pool *pool, void *block);
 bool debug_guard_heads(const hp_pool *pool, const void *block); /* begins a guarded block's run there? */
-void debug_follow_fork(hp_pool *pool); /* in the child */
+void debug_follow_fork(hp_pool *pool);                          /* in the child */
 bool debug_guard_possible(const hp_pool *pool);
 
 /* In the first page of the run of a guarded block. */

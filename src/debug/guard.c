@@ -118,7 +118,8 @@ int debug_guard_free(hp_pool *pool, void *block)
 	if (hp_page_size_at(pool, run) != (int64_t)(guard.pages * HP_PAGE_SIZE)) return -ENOENT;
 	int damage = intact(start + HP_PAGE_SIZE, at) && intact(at + guard.size, end) ? 0 : -EFAULT;
 	if (damage)
-		debug_report(pool, "hugepool: guard: bytes %s the block of %llu bytes at offset 0x%llx were overwritten; it was "
+		debug_report(pool,
+		             "hugepool: guard: bytes %s the block of %llu bytes at offset 0x%llx were overwritten; it was "
 		             "allocated by thread %u of process %u at 0x%llx",
 		             intact(at + guard.size, end) ? "before" : "right behind", (unsigned long long)guard.size,
 		             (unsigned long long)guard.block, guard.tid, guard.pid, (unsigned long long)guard.caller);

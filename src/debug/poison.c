@@ -56,7 +56,8 @@ void debug_unpoison(hp_pool *pool, char *object, size_t raw, uint64_t key)
 			}
 	}
 	if (same && same < words)
-		debug_report(pool, "hugepool: poison: byte %zu of the object of %zu bytes at offset 0x%llx was written after the "
+		debug_report(pool,
+		             "hugepool: poison: byte %zu of the object of %zu bytes at offset 0x%llx was written after the "
 		             "object was freed (%zu of its words are not as the free left them): look for who still uses it",
 		             first, raw, (unsigned long long)(object - pool->base), words - same);
 	memset(object, BLANK, raw);

@@ -71,16 +71,19 @@ int debug_tag_end(hp_pool *pool, char *block, size_t raw)
 	unsigned long long at = (unsigned long long)(block - pool->base);
 	if (tagged == DEBUG_DAMAGED) {
 		if (debug_flags(pool) & HP_DEBUG_CANARY)
-			debug_report(pool, "hugepool: canary: the tag of the block at offset 0x%llx was overwritten, which lies at byte "
-			             "%zu of it: look for who writes beyond its end", at, raw - DEBUG_ROOM);
+			debug_report(pool,
+			             "hugepool: canary: the tag of the block at offset 0x%llx was overwritten, which lies at byte "
+			             "%zu of it: look for who writes beyond its end",
+			             at, raw - DEBUG_ROOM);
 		return debug_flags(pool) & HP_DEBUG_CANARY ? -EFAULT : 0;
 	}
 	size_t i = tag.size;
 	if (!(debug_flags(pool) & HP_DEBUG_CANARY)) return 0;
 	while (i < raw - DEBUG_ROOM && (unsigned char)block[i] == FILL) i++;
 	if (i == raw - DEBUG_ROOM) return 0;
-	debug_report(pool, "hugepool: canary: byte %zu of the block at offset 0x%llx was overwritten, which has %llu bytes; it "
-	             "was allocated by thread %u of process %u at 0x%llx: look for who writes beyond its end", i, at,
-	             (unsigned long long)tag.size, tag.tid, tag.pid, (unsigned long long)tag.caller);
+	debug_report(pool,
+	             "hugepool: canary: byte %zu of the block at offset 0x%llx was overwritten, which has %llu bytes; it "
+	             "was allocated by thread %u of process %u at 0x%llx: look for who writes beyond its end",
+	             i, at, (unsigned long long)tag.size, tag.tid, tag.pid, (unsigned long long)tag.caller);
 	return -EFAULT;
 }

@@ -34,7 +34,8 @@ static inline bool track_is_compiled(void)
 #if defined(TRACK_ASAN)
 __attribute__((no_sanitize_address))
 #endif
-static inline void track_peek(void *to, const void *from, size_t bytes)
+static inline void
+track_peek(void *to, const void *from, size_t bytes)
 {
 #if defined(TRACK_ASAN)
 	for (size_t i = 0; i < bytes; i++) ((volatile char *)to)[i] = ((const volatile char *)from)[i];

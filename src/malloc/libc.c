@@ -14,7 +14,8 @@
 static void *served(hp_pool *pool, void *block, size_t size)
 {
 	if (block || !pool || !pool->aborts || errno != ENOMEM) return block;
-	debug_say(pool, "hugepool: libc has no memory for a block of %zu bytes, and hp_malloc_abort_on_shortage is set", size);
+	debug_say(pool, "hugepool: libc has no memory for a block of %zu bytes, and hp_malloc_abort_on_shortage is set",
+	          size);
 	abort();
 }
 

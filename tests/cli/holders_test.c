@@ -54,8 +54,11 @@ static __attribute__((noinline)) void *a_hoarding_function(hp_cache *cache)
 static int setup(void **state)
 {
 	(void)state;
-	struct hp_pool_options options = {
-		.struct_size = sizeof(options), .name = "held", .size = 8 << 20, .rung = HP_RUNG_4K, .choice = HP_CHOICE_REQUIRE};
+	struct hp_pool_options options = {.struct_size = sizeof(options),
+	                                  .name = "held",
+	                                  .size = 8 << 20,
+	                                  .rung = HP_RUNG_4K,
+	                                  .choice = HP_CHOICE_REQUIRE};
 	assert_int_equal(hp_pool_create(&options, &pool), 0);
 	return 0;
 }

@@ -5,7 +5,7 @@
 #include <hugepool/hugepool.h>
 #include <jansson.h>
 
-int holders_text(hp_pool *pool);    /* 0 or -errno */
+int holders_text(hp_pool *pool);     /* 0 or -errno */
 json_t *holders_json(hp_pool *pool); /* an array; NULL: short of memory */
 
 #endif

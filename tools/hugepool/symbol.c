@@ -41,8 +41,8 @@ static bool address_of(const struct image *image, const Elf64_Ehdr *header, uint
 }
 
 /* The function of that table that begins last at or before the address; NULL: none. */
-static const char *in_table(const struct image *image, const Elf64_Ehdr *header, const Elf64_Shdr *table, uint64_t address,
-                            uint64_t *begin)
+static const char *in_table(const struct image *image, const Elf64_Ehdr *header, const Elf64_Shdr *table,
+                            uint64_t address, uint64_t *begin)
 {
 	const Elf64_Shdr *names = part(image, header->e_shoff + table->sh_link * sizeof(*names), sizeof(*names));
 	if (!names || table->sh_link >= header->e_shnum) return NULL;
@@ -112,7 +112,8 @@ void symbol_name(int pid, uint64_t address, char *text, size_t size)
 	while (maps && !named && fgets(line, sizeof(line), maps)) {
 		uint64_t from, to, offset;
 		file[0] = 0;
-		if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %*s %" SCNx64 " %*s %*s %4095[^\n]", &from, &to, &offset, file) < 3) continue;
+		if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %*s %" SCNx64 " %*s %*s %4095[^\n]", &from, &to, &offset, file) < 3)
+			continue;
 		if (address < from || address >= to || file[0] != '/') continue;
 		named = in_file(pid, file, address - from + offset, text, size);
 	}
