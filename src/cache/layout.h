@@ -55,6 +55,7 @@ struct pool_wait {
 	_Atomic uint32_t futex; /* counts the wakes */
 	_Atomic uint64_t object, dst; /* offsets */
 	_Atomic uint32_t intent;
+	_Atomic uint32_t looks; /* counts how often the waiter has looked */
 };
 
 #endif

@@ -3,8 +3,9 @@
  * No object is ever on its way to a waiter: a put frees first, then, where the flag says that somebody waits, wakes the one
  * with the lowest ticket, who looks for himself, in everything there is. A waiter has its ticket and the flag out before it
  * looks. Whoever leaves, served or not, wakes the next; the last one takes the flag down, and looks at the tickets again.
- * Sleep is in slices, at whose end everybody looks: that is how memory is noticed that another cache or the page layer has
- * given back, and how a wake that went to one who died or was stopped is made good. */
+ * Sleep is in slices, at whose end the first in the queue looks: that is how memory is noticed that another cache or the
+ * page layer has given back. The others look when the first has died, or has not looked for some slices: so is a wake made
+ * good that went to one who was stopped. If they looked as well, they would often be quicker than the one who is woken. */
 #include "cache/cache.h"
 #include "pool/record.h"
 #include "pool/layers.h"
@@ -12,6 +13,7 @@
 #include <errno.h>
 
 #define SLICE_NS UINT64_C(5000000)
+#define PATIENCE 4 /* slices in which the first has not looked */
 
 /* Lives the process of the slot? */
 static bool is_alive(hp_pool *pool, uint32_t slot)
@@ -62,6 +64,26 @@ static void leave(hp_cache *cache, struct pool_wait *wait)
 	hp_cache_wake(cache);
 }
 
+/* The first, as seen at the end of the latest slice. */
+struct first {
+	int64_t slot;
+	uint64_t ticket;
+	uint32_t looks;
+	unsigned slices;
+};
+
+static bool my_turn(const hp_cache *cache, int64_t me, struct first *last)
+{
+	int64_t slot = first_waiter(cache->pool, cache->class);
+	if (slot < 0 || slot == me) return true;
+	const struct pool_wait *wait = &cache->pool->waits[slot];
+	uint64_t ticket = atomic_load(&wait->ticket);
+	uint32_t looks = atomic_load(&wait->looks);
+	if (slot == last->slot && ticket == last->ticket && looks == last->looks) return ++last->slices > PATIENCE;
+	*last = (struct first){slot, ticket, looks, 0};
+	return false;
+}
+
 void *cache_wait(hp_cache *cache, unsigned flags, uint64_t deadline, int *error)
 {
 	hp_pool *pool = cache->pool;
@@ -70,6 +92,7 @@ void *cache_wait(hp_cache *cache, unsigned flags, uint64_t deadline, int *error)
 	struct pool_wait *wait = &pool->waits[me->slot - pool->slots];
 	if ((*error = pool_control_populate_at(pool, wait, sizeof *wait)) < 0) return NULL;
 	void *object = NULL;
+	struct first first = {.slot = -1};
 	atomic_fetch_add_explicit(&cache->shared->waits, 1, memory_order_relaxed);
 	atomic_store(&wait->class, cache->class);
 	atomic_store(&wait->ticket, atomic_fetch_add(&cache->shared->tickets, 1) + 1);
@@ -78,8 +101,13 @@ void *cache_wait(hp_cache *cache, unsigned flags, uint64_t deadline, int *error)
 		atomic_store(cache->waiting, 1);
 		/* the flag before the look: for puts, which read it without a fence, all processors pass one here */
 		if (pool->fenced || os_membarrier() < 0) atomic_thread_fence(memory_order_seq_cst);
-		*error = cache_is_live(cache) ? 0 : -ESTALE;
-		if (*error == 0) object = cache_take(cache, error);
+		if (!cache_is_live(cache)) {
+			*error = -ESTALE;
+		} else if (my_turn(cache, me->slot - pool->slots, &first)) {
+			atomic_fetch_add(&wait->looks, 1);
+			*error = 0;
+			object = cache_take(cache, error);
+		}
 		if (object || (*error != -ENOMEM && *error != -EAGAIN)) break;
 		if (*error == -EAGAIN && flags & HP_CACHE_LIMITFAIL) break;
 		uint64_t now = os_now_ns();
