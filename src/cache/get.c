@@ -127,7 +127,7 @@ static __attribute__((noinline)) void *get_slow(hp_cache *cache, unsigned flags,
 	return object;
 }
 
-static inline void *take_fast(hp_cache *cache)
+static inline __attribute__((always_inline)) void *take_fast(hp_cache *cache)
 {
 	struct participant *me = hp_thread_current;
 	struct pool_slot *slot = me->slot;

@@ -67,7 +67,7 @@ static __attribute__((noinline)) void *alloc_refill(struct participant *me, size
 	return likely(block != NULL) ? block : alloc_slow(me->pool, size, NULL);
 }
 
-static inline __attribute__((always_inline)) void *alloc(hp_pool *pool, size_t size, const void *caller)
+static inline __attribute__((always_inline)) void *alloc(hp_pool *pool, size_t size)
 {
 	struct participant *me = hp_thread_current;
 	struct pool_slot *slot = me->slot;
@@ -77,19 +77,19 @@ static inline __attribute__((always_inline)) void *alloc(hp_pool *pool, size_t s
 		participant_end_fast(slot);
 		return block;
 	}
-	return alloc_slow(pool, size, caller);
+	return alloc_slow(pool, size, __builtin_return_address(0)); /* of the function that this is inlined into */
 }
 
 void *hp_malloc(hp_pool *pool, size_t size)
 {
-	return alloc(pool, size, __builtin_return_address(0));
+	return alloc(pool, size);
 }
 
 void *hp_calloc(hp_pool *pool, size_t count, size_t size)
 {
 	size_t bytes;
 	if (__builtin_mul_overflow(count, size, &bytes)) return failed(-ENOMEM);
-	void *block = alloc(pool, bytes, __builtin_return_address(0));
+	void *block = alloc(pool, bytes);
 	return likely(block != NULL) ? memset(block, 0, bytes) : NULL;
 }
 
@@ -101,7 +101,7 @@ static void *aligned_plain(hp_pool *pool, size_t align, size_t size)
 		size_t room = (size + align - 1) & ~(align - 1);
 		if (room < align) room = align;
 		while (slab_malloc_size(slab_malloc_class(room)) % align) room += align;
-		return debug_on(pool) ? alloc_plain(pool, 16, room) : alloc(pool, room, NULL);
+		return debug_on(pool) ? alloc_plain(pool, 16, room) : alloc(pool, room);
 	}
 	if (align <= HP_PAGE_SIZE) return alloc_plain(pool, 16, size > SLAB_MALLOC_MAX ? size : SLAB_MALLOC_MAX + 1);
 	int error;
@@ -122,7 +122,7 @@ void *hp_aligned_alloc(hp_pool *pool, size_t align, size_t size)
 {
 	const void *caller = __builtin_return_address(0);
 	if (align == 0 || align & (align - 1)) return failed(-EINVAL);
-	if (align <= 16) return alloc(pool, size, caller);
+	if (align <= 16) return alloc(pool, size);
 	if (size > SIZE_MAX - align) return failed(-ENOMEM);
 	if (!pool && !(pool = hp_pool_default())) return NULL;
 	void *block = unlikely(debug_on(pool)) ? debug_alloc(pool, align, size, caller, aligned_plain)
@@ -141,7 +141,7 @@ int hp_malloc_abort_on_shortage(hp_pool *pool, bool aborts)
 int hp_malloc_bulk(hp_pool *pool, size_t size, size_t count, void **blocks)
 {
 	for (size_t i = 0; i < count; i++) {
-		blocks[i] = alloc(pool, size, __builtin_return_address(0));
+		blocks[i] = alloc(pool, size);
 		if (unlikely(!blocks[i])) {
 			int error = -errno;
 			hp_free_bulk(pool, i, blocks);
@@ -291,7 +291,7 @@ size_t hp_usable_size(hp_pool *pool, const void *block)
 void *hp_realloc(hp_pool *pool, void *block, size_t size)
 {
 	bool object;
-	if (!block) return alloc(pool, size, __builtin_return_address(0));
+	if (!block) return alloc(pool, size);
 	if (!pool && !(pool = hp_pool_default())) return NULL;
 	size_t was = size_of(pool, block, &object);
 	bool debug = debug_on(pool);
@@ -304,7 +304,7 @@ void *hp_realloc(hp_pool *pool, void *block, size_t size)
 		hp_off off = (hp_off)((uintptr_t)block - (uintptr_t)pool->base);
 		if (pages * HP_PAGE_SIZE == was || page_resize(pool, off / HP_PAGE_SIZE, pages)) return block;
 	}
-	void *other = alloc(pool, size, __builtin_return_address(0));
+	void *other = alloc(pool, size);
 	if (!other) {
 		if (size <= was) return block; /* too much, but it serves */
 		return NULL;
