@@ -87,10 +87,12 @@ static bool my_turn(const hp_cache *cache, int64_t me, struct first *last)
 void *cache_wait(hp_cache *cache, unsigned flags, uint64_t deadline, int *error)
 {
 	hp_pool *pool = cache->pool;
+	int found = *error; /* by the caller: who is not the first has nothing newer */
 	struct participant *me = participant_get(pool, error);
 	if (!me) return NULL;
 	struct pool_wait *wait = &pool->waits[me->slot - pool->slots];
 	if ((*error = pool_control_populate_at(pool, wait, sizeof *wait)) < 0) return NULL;
+	*error = found;
 	void *object = NULL;
 	struct first first = {.slot = -1};
 	atomic_fetch_add_explicit(&cache->shared->waits, 1, memory_order_relaxed);
