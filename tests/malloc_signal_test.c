@@ -76,11 +76,13 @@ static void live_is_all_there_is(const char *name, unsigned long n)
 static char *victim, *result;
 static void *victims[8];
 
+/* Objects at hand. */
 static unsigned magazine(void)
 {
 	int error;
-	struct slab_mag *mag = &participant_get(pool, &error)->slabs->mag[slab_malloc_class(SIZE)];
-	return (unsigned)(mag->top - mag->base);
+	struct slab_state *state = participant_get(pool, &error)->slabs;
+	struct slab_mag *mag = &state->mag[slab_malloc_class(SIZE)];
+	return (unsigned)(mag->top - mag->base) + (unsigned)__builtin_popcountll(state->word[slab_malloc_class(SIZE)].free);
 }
 
 static void nothing_special(void)
