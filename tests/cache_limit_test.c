@@ -57,7 +57,8 @@ static void what_can_be_set(void **state)
 	/* raised while they are out, in small steps and a large one; then lowered, which has to wait for them */
 	for (size_t limit = 101; limit <= 200; limit += limit < 110 ? 1 : 90) {
 		must_be(hp_cache_set_hard_limit(cache, limit, NULL, 0), 0);
-		while (hp_cache_numbers(cache).in_use < limit) must(object[hp_cache_numbers(cache).in_use] = hp_cache_get(cache, 0));
+		while (hp_cache_numbers(cache).in_use < limit)
+			must(object[hp_cache_numbers(cache).in_use] = hp_cache_get(cache, 0));
 		must_refuse(hp_cache_get(cache, 0), EAGAIN);
 	}
 	must(hp_cache_set_hard_limit(cache, 10, NULL, 0) < 0);
@@ -112,9 +113,9 @@ static void warnings_are_rare(void **state)
 
 /* ---- threads and processes, some of them killed ---- */
 
-#define WORKERS 4  /* processes */
+#define WORKERS 4 /* processes */
 #define THREADS 2
-#define EACH 24    /* objects that a thread wants at most */
+#define EACH 24 /* objects that a thread wants at most */
 
 /* What everybody counts into. The cells of a thread say what it holds, so that after its death it can be told. */
 struct cell {
@@ -128,7 +129,7 @@ static struct model {
 	_Atomic long at_least;
 	_Atomic unsigned stop;
 	struct cell cell[WORKERS * THREADS];
-} *model;
+} * model;
 
 struct part {
 	unsigned number;
@@ -215,7 +216,7 @@ static void never_more_than_the_limit(void **state)
 		model = hp_shared(sizeof *model);
 		model->pool = pool;
 		model->limit = limits[l];
-			must_be(hp_cache_set_hard_limit(cache, limits[l], NULL, 0), 0);
+		must_be(hp_cache_set_hard_limit(cache, limits[l], NULL, 0), 0);
 		pid_t pid[WORKERS];
 		for (unsigned w = 0; w < WORKERS; w++) pid[w] = model_start(w, hp_random(&seed));
 		while (model_gets() < limits[l] * (HP_TEST_SANITIZER ? 100u : 1000u)) sched_yield();
@@ -266,7 +267,7 @@ static void deaths_do_not_falsify_the_limit(void **state)
 				uintptr_t object = atomic_exchange(&cell->object[i], 0);
 				if (object) must_be(hp_cache_put(cache, hp_pool_pointer(pool, object - 1)), 0);
 			}
-			}
+		}
 		pid[w] = model_start(w, hp_random(&seed));
 	}
 	atomic_store(&model->stop, 1);

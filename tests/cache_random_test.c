@@ -28,7 +28,7 @@ static struct books {
 	hp_pool *pool;
 	_Atomic uint64_t box[BOX];
 	_Atomic unsigned long refused;
-} *books;
+} * books;
 
 struct user {
 	hp_pool *pool;

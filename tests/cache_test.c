@@ -42,9 +42,9 @@ static void objects_of_every_size_and_alignment(void **state)
 {
 	(void)state;
 	hp_pool *pool = hp_plain_pool(128 * MIB, 0);
-	static const size_t sizes[] = {1,    7,    8,    9,     15,    16,    17,    24,     100,   500,   512,
-	                               1000, 2048, 4095, 4096,  4097,  5000,  9000,  20000,  32768, 32769, 40000,
-	                               65536, 99999, 262144, 524288, 1000000, 1044479, 1044480};
+	static const size_t sizes[] = {1,     7,     8,     9,     15,     16,     17,      24,      100,    500,
+	                               512,   1000,  2048,  4095,  4096,   4097,   5000,    9000,    20000,  32768,
+	                               32769, 40000, 65536, 99999, 262144, 524288, 1000000, 1044479, 1044480};
 	static const size_t aligns[] = {0, 8, 16, 32, 128, 1024, 4096};
 	uint64_t seed = hp_seed("sizes");
 	for (unsigned s = 0; s < sizeof sizes / sizeof *sizes; s++)

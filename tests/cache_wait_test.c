@@ -255,7 +255,8 @@ static void destroy_ends_the_wait(void **state)
 {
 	(void)state;
 	hp_pool *pool = hp_plain_pool(4 * MIB, 0);
-	hp_cache *cache = hp_cache_make(pool, "short of memory", 4096, 0), *other = hp_cache_opened(pool, "short of memory");
+	hp_cache *cache = hp_cache_make(pool, "short of memory", 4096, 0),
+			 *other = hp_cache_opened(pool, "short of memory");
 	void *block[1025]; /* one for the refusal */
 	unsigned n = 0;
 	while (hp_page_alloc(pool, PAGE, 0, &block[n]) == 0) n++;

@@ -37,13 +37,13 @@ static inline struct hp_cache_stats hp_cache_numbers(hp_cache *cache)
 static inline void hp_cache_fill(void *object, size_t size, uint64_t whose)
 {
 	unsigned char *at = (unsigned char *)object;
-	for (size_t i = 0; i < size; i += size > 8192 && i % 512 > 64 ? 61 : 1) at[i] = (unsigned char)(whose * 31 + i * 7);
+	for (size_t i = 0; i<size; i += size> 8192 && i % 512 > 64 ? 61 : 1) at[i] = (unsigned char)(whose * 31 + i * 7);
 }
 
 static inline bool hp_cache_filled(const void *object, size_t size, uint64_t whose)
 {
 	const unsigned char *at = (const unsigned char *)object;
-	for (size_t i = 0; i < size; i += size > 8192 && i % 512 > 64 ? 61 : 1)
+	for (size_t i = 0; i<size; i += size> 8192 && i % 512 > 64 ? 61 : 1)
 		if (at[i] != (unsigned char)(whose * 31 + i * 7)) return false;
 	return true;
 }

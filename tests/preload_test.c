@@ -129,7 +129,8 @@ static void blocks_are_aligned(void **state)
 			}
 		}
 	}
-	for (size_t align = 2 * MIB; align <= 64 * MIB; align *= 2) { /* over any number of chunks, at any of their borders */
+	for (size_t align = 2 * MIB; align <= 64 * MIB;
+	     align *= 2) { /* over any number of chunks, at any of their borders */
 		char *block[3] = {aligned_alloc(align, 1), aligned_alloc(align, 10 * MIB), aligned_alloc(8192, align + 1)};
 		for (unsigned i = 0; i < 3; i++) assert_non_null(block[i]);
 		assert_int_equal((uintptr_t)block[0] % align | (uintptr_t)block[1] % align | (uintptr_t)block[2] % 8192, 0);
@@ -550,18 +551,12 @@ int main(int argc, char **argv)
 	}
 	if (mode && !strcmp(mode, "greedy")) return greedy();
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(constructors_allocate),
-		cmocka_unit_test(blocks_are_aligned),
-		cmocka_unit_test(errors_are_those_of_posix),
-		cmocka_unit_test(realloc_keeps_what_both_sizes_hold),
-		cmocka_unit_test(calloc_gives_zeros),
-		cmocka_unit_test(wrong_frees_harm_nothing),
-		cmocka_unit_test(children_of_threads_allocate),
-		cmocka_unit_test(handlers_allocate),
-		cmocka_unit_test(threads_come_and_go),
-		cmocka_unit_test(trim_gives_memory_back),
-		cmocka_unit_test(the_environment_decides),
-		cmocka_unit_test(hugetlb_pages_by_request),
+		cmocka_unit_test(constructors_allocate),        cmocka_unit_test(blocks_are_aligned),
+		cmocka_unit_test(errors_are_those_of_posix),    cmocka_unit_test(realloc_keeps_what_both_sizes_hold),
+		cmocka_unit_test(calloc_gives_zeros),           cmocka_unit_test(wrong_frees_harm_nothing),
+		cmocka_unit_test(children_of_threads_allocate), cmocka_unit_test(handlers_allocate),
+		cmocka_unit_test(threads_come_and_go),          cmocka_unit_test(trim_gives_memory_back),
+		cmocka_unit_test(the_environment_decides),      cmocka_unit_test(hugetlb_pages_by_request),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

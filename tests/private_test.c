@@ -294,7 +294,8 @@ static void *churn(void *arg)
 	for (uint64_t turn = 0; !atomic_load(&stop); turn++) {
 		unsigned i = (unsigned)hp_below(&seed, MANY);
 		if (block[i]) {
-			must(*(unsigned char *)block[i] == (unsigned char)i && ((unsigned char *)block[i])[size[i] - 1] == (unsigned char)i);
+			must(*(unsigned char *)block[i] == (unsigned char)i &&
+			     ((unsigned char *)block[i])[size[i] - 1] == (unsigned char)i);
 			must_be(hp_free(pool, block[i]), 0);
 		}
 		size[i] = 1 + hp_below(&seed, hp_below(&seed, 8) ? 2000 : 300000);

@@ -32,7 +32,7 @@ typedef struct hp_cache hp_cache; /* one process' handle */
 #define HP_CACHE_NOWAIT 0u    /* fail at once */
 #define HP_CACHE_WAIT 1u      /* wait until there is one */
 #define HP_CACHE_LIMITFAIL 2u /* with WAIT: fail at the hard limit, wait for memory */
-#define HP_CACHE_URGENT 4u    /* abort, with a message, when there is none: for callers that could only do so themselves */
+#define HP_CACHE_URGENT 4u /* abort, with a message, when there is none: for callers that could only do so themselves */
 
 /* Called with nothing held, by the process that gets or gives back. Not 0 from the constructor: the object is not given
  * out, and hp_cache_get fails with ECANCELED. */
@@ -124,13 +124,13 @@ HP_API int hp_cache_invalidate(hp_cache *cache);
 HP_API int64_t hp_cache_reclaim(hp_cache *cache);
 
 struct hp_cache_stats {
-	size_t struct_size;            /* sizeof this struct */
-	size_t size, stride;           /* of an object, and from one to the next */
-	uint64_t in_use;               /* objects that are out: exact on a cache at rest */
-	uint64_t cached;               /* free objects in slabs */
-	uint64_t slabs, bytes;         /* memory held */
-	uint64_t fails, waits, wakes;  /* since it was made */
-	uint64_t waiting;              /* threads right now */
+	size_t struct_size;           /* sizeof this struct */
+	size_t size, stride;          /* of an object, and from one to the next */
+	uint64_t in_use;              /* objects that are out: exact on a cache at rest */
+	uint64_t cached;              /* free objects in slabs */
+	uint64_t slabs, bytes;        /* memory held */
+	uint64_t fails, waits, wakes; /* since it was made */
+	uint64_t waiting;             /* threads right now */
 	uint64_t limit, low, high;
 };
 HP_API int hp_cache_stats(hp_cache *cache, struct hp_cache_stats *stats);

@@ -127,7 +127,8 @@ int private_commit(const struct backing *backing, uint64_t from, uint64_t to, co
 		if (error)
 			because(entry, error, "it cannot be told whether the pages are huge");
 		else if (huge < bytes) {
-			put_cause(entry->cause, "the kernel found no free blocks of 2 MiB for all of it (memory is fragmented or short)");
+			put_cause(entry->cause,
+			          "the kernel found no free blocks of 2 MiB for all of it (memory is fragmented or short)");
 			put_cure(entry->cure, "echo 1 > /proc/sys/vm/compact_memory");
 			entry->error = -ENOMEM;
 		}
@@ -214,8 +215,7 @@ static int try_rung(const struct backing_want *want, hp_rung rung, struct backin
 	error = advise(backing, entry);
 	if (want->prefault == HP_PREFAULT_BACKGROUND && *committed > (page > 2 * MIB ? page : 2 * MIB))
 		*committed = page > 2 * MIB ? page : 2 * MIB;
-	struct range_order order = {
-		.numa = want->numa, .progress = want->progress, .progress_arg = want->progress_arg};
+	struct range_order order = {.numa = want->numa, .progress = want->progress, .progress_arg = want->progress_arg};
 	if (!error) error = private_commit(backing, 0, *committed, &order, report, entry);
 	if (error) {
 		backing_unmap(backing);

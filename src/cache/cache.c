@@ -8,7 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FLAGS (HP_CACHE_ZERO | HP_CACHE_LARGE_MAGAZINES | HP_CACHE_NO_MAGAZINES | HP_CACHE_PROCESS | HP_CACHE_ON_NODE | CACHE_ROOM)
+#define FLAGS \
+	(HP_CACHE_ZERO | HP_CACHE_LARGE_MAGAZINES | HP_CACHE_NO_MAGAZINES | HP_CACHE_PROCESS | HP_CACHE_ON_NODE | \
+	 CACHE_ROOM)
 
 static size_t name_length(const char *name)
 {
@@ -25,7 +27,8 @@ static bool same_name(const struct pool_cache *shared, const char *name)
 static bool fit(struct slab_class *class, uint64_t size, uint32_t align, uint32_t offset, uint32_t flags, uint32_t node,
                 bool constructed)
 {
-	if (size == 0 || size > 255 * 4096 || flags & ~FLAGS || align & (align - 1) || align > 4096 || align < 8) return false;
+	if (size == 0 || size > 255 * 4096 || flags & ~FLAGS || align & (align - 1) || align > 4096 || align < 8)
+		return false;
 	if (offset >= align || (flags & HP_CACHE_ON_NODE && node >= HP_MAX_NODES)) return false;
 	if ((flags & HP_CACHE_LARGE_MAGAZINES && flags & HP_CACHE_NO_MAGAZINES)) return false;
 	if (flags & CACHE_ROOM) size += DEBUG_ROOM;
@@ -75,7 +78,8 @@ static int handle_new(hp_pool *pool, unsigned i, const struct hp_cache_options *
 	struct slab_class class;
 	hp_cache *cache = calloc(1, sizeof *cache);
 	if (!cache) return -ENOMEM;
-	if (!fit(&class, shared->size, shared->align, shared->align_offset, shared->flags, shared->node, shared->constructed)) {
+	if (!fit(&class, shared->size, shared->align, shared->align_offset, shared->flags, shared->node,
+	         shared->constructed)) {
 		free(cache);
 		return -EBADMSG;
 	}

@@ -162,7 +162,8 @@ int hp_cache_get_bulk(hp_cache *cache, unsigned flags, size_t n, void **objects)
 	if (likely(atomic_load_explicit(&me->fast, memory_order_relaxed) == cache->fast) &&
 	    likely(participant_try_begin(me, slot))) {
 		while (have < n && (slab_has_any(me->slabs, cache->class) || slab_refill_own(me, cache->class)))
-			have += slab_take_bulk(me->slabs, cache->class, n - have < SLAB_MAGAZINE ? (unsigned)(n - have) : SLAB_MAGAZINE, objects + have);
+			have += slab_take_bulk(me->slabs, cache->class,
+			                       n - have < SLAB_MAGAZINE ? (unsigned)(n - have) : SLAB_MAGAZINE, objects + have);
 		participant_end_fast(slot);
 	}
 	for (; have < n; have++) {
@@ -196,7 +197,8 @@ static bool not_ours(const hp_cache *cache, const struct slab *slab)
 	const hp_pool *pool = cache->pool;
 	if (!(cache->flags & HP_CACHE_PROCESS)) return false;
 	uint64_t page = (uint64_t)(slab - pool->slabs);
-	return atomic_load_explicit(&pool->chunks[page >> pool->page_shift_chunk].tag, memory_order_acquire) != page_tag(pool);
+	return atomic_load_explicit(&pool->chunks[page >> pool->page_shift_chunk].tag, memory_order_acquire) !=
+	       page_tag(pool);
 }
 
 static void served(hp_cache *cache)

@@ -11,7 +11,10 @@
 #define CACHE_PLACES 8064u
 #define CACHE_ROOM 0x10000u /* in flags: behind each object lies room for a tag (src/debug) */
 
-enum cache_constructed { CACHE_CONSTRUCTED = 1, CACHE_DESTROYED = 2 }; /* it was made with a constructor, with a destructor */
+enum cache_constructed {
+	CACHE_CONSTRUCTED = 1,
+	CACHE_DESTROYED = 2
+}; /* it was made with a constructor, with a destructor */
 
 /* word = {generation:24, record + 1:16, state:8}. Changed under the growth lock, so whoever finds MAKING or ENDING there under
  * the lock knows that its process has died. */
@@ -26,7 +29,7 @@ struct pool_cache {
 	/* the hard limit */
 	_Alignas(64) _Atomic uint64_t limit;
 	_Atomic uint64_t warned, every; /* nanoseconds: when last, and how often at most */
-	_Atomic uint64_t low, high; /* marks, in objects; high: UINT64_MAX is none */
+	_Atomic uint64_t low, high;     /* marks, in objects; high: UINT64_MAX is none */
 	_Atomic uint64_t fails, waits, wakes;
 	_Atomic uint32_t epoch; /* 1 to 255: objects constructed before the last invalidation have another */
 	char warning[CACHE_WARNING_MAX];
@@ -52,7 +55,7 @@ static inline uint64_t cache_word(enum cache_state state, uint32_t generation)
 struct pool_wait {
 	_Alignas(64) _Atomic uint64_t ticket; /* 0: does not wait */
 	_Atomic uint32_t class;
-	_Atomic uint32_t futex; /* counts the wakes */
+	_Atomic uint32_t futex;       /* counts the wakes */
 	_Atomic uint64_t object, dst; /* offsets */
 	_Atomic uint32_t intent;
 	_Atomic uint32_t looks; /* counts how often the waiter has looked */

@@ -26,8 +26,8 @@ static int count_slab(void *arg, uint32_t chunk, unsigned page, unsigned len, ui
 	for (unsigned w = 0; w * 64 < objects; w++) {
 		uint64_t a = atomic_load_explicit(&slab->a[w], memory_order_acquire);
 		uint64_t bits = a ^ atomic_load_explicit(&slab->r[w], memory_order_acquire);
-		live += (unsigned)__builtin_popcountll(objects - w * 64 >= 64 ? bits
-		                                                              : bits & ((UINT64_C(1) << (objects - w * 64)) - 1));
+		live += (unsigned)__builtin_popcountll(
+			objects - w * 64 >= 64 ? bits : bits & ((UINT64_C(1) << (objects - w * 64)) - 1));
 	}
 	sum->slabs++;
 	sum->bytes += pages * HP_PAGE_SIZE;
@@ -67,7 +67,8 @@ int hp_pool_caches(hp_pool *pool, hp_cache_seen_fn *each, void *arg)
 	uint32_t top = pool_top(pool), slots = pool_slots_top(pool);
 	for (uint32_t i = 0; i < top; i++) {
 		uint64_t ctl;
-		if (inspect_committed(pool, i, &ctl) && ctl_state(ctl) != CTL_QUARANTINED) inspect_runs(pool, i, count_slab, &sums);
+		if (inspect_committed(pool, i, &ctl) && ctl_state(ctl) != CTL_QUARANTINED)
+			inspect_runs(pool, i, count_slab, &sums);
 	}
 	for (uint32_t i = 0; i < slots; i++) {
 		int cache = waits_for(pool, i);

@@ -16,7 +16,7 @@ struct check {
 	const hp_pool *pool;
 	char line[256]; /* the latest finding of the part being looked at */
 	bool wrong;
-	unsigned end; /* first page behind the last run seen */
+	unsigned end;     /* first page behind the last run seen */
 	unsigned outside; /* first page of the chunk that may lie in no slab */
 };
 
@@ -94,8 +94,8 @@ static void check_slab(struct check *check, uint32_t chunk, unsigned page, unsig
 	switch (ctl_state(slab.ctl)) {
 	case CTL_OWNED:
 		if (!slot_stands(pool, slab.ctl))
-			wrong(check, "slab at page %llu: lost, its owner slot %u generation %u is gone", at, ctl_owner(slab.ctl) - 1,
-			      ctl_generation(slab.ctl));
+			wrong(check, "slab at page %llu: lost, its owner slot %u generation %u is gone", at,
+			      ctl_owner(slab.ctl) - 1, ctl_generation(slab.ctl));
 		break;
 	case CTL_UNOWNED: break;
 	case CTL_RECOVERING:

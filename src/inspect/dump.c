@@ -63,8 +63,8 @@ static int put_chunk(const struct dump *dump, uint32_t i)
 	if (ctl_state(ctl) == CTL_OWNED) snprintf(owner, sizeof owner, " by slot %u", ctl_owner(ctl) - 1);
 	if (tag) snprintf(process, sizeof process, ", of process record %u", (unsigned)(tag >> 32) - 1);
 	stop = put(dump, "chunk %u at 0x%llx: %s%s%s, %u of %u pages free\n", i,
-	           (unsigned long long)(i * pool_chunk_bytes(pool)),
-	           state_name(ctl), owner, process, free, pool->chunk_pages);
+	           (unsigned long long)(i * pool_chunk_bytes(pool)), state_name(ctl), owner, process, free,
+	           pool->chunk_pages);
 	return stop ? stop : inspect_runs(pool, i, put_run, (void *)dump);
 }
 

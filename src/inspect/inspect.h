@@ -25,9 +25,9 @@ static inline bool inspect_is_slab(unsigned len)
 struct inspect_slab {
 	uint64_t page, ctl;
 	unsigned pages, class, objects, first, live;
-	uint32_t size;              /* of an object; 0: not known yet */
-	uint64_t bits[SLAB_WORDS];  /* live objects */
-	bool beyond;                /* one behind the last */
+	uint32_t size;             /* of an object; 0: not known yet */
+	uint64_t bits[SLAB_WORDS]; /* live objects */
+	bool beyond;               /* one behind the last */
 };
 void inspect_slab(const hp_pool *pool, uint32_t chunk, unsigned page, unsigned len, struct inspect_slab *slab);
 

@@ -93,7 +93,9 @@ static int make(const struct wish *wish, hp_pool **pool, struct hp_report *repor
 	struct hp_pool_options options = {
 		.struct_size = sizeof options,
 		.name = "malloc",
-		.size = wish->rung == HP_RUNG_1G ? 1024 * MIB : huge ? 2 * MIB : FIRST,
+		.size = wish->rung == HP_RUNG_1G ? 1024 * MIB
+	            : huge                   ? 2 * MIB
+	                                     : FIRST,
 		.capacity = wish->size,
 		.choice = wish->rung == HP_RUNG_BEST ? HP_CHOICE_ANY : HP_CHOICE_REQUIRE,
 		.rung = wish->rung,

@@ -45,15 +45,18 @@ static void *alloc_plain(hp_pool *pool, size_t align, size_t size)
 static __attribute__((noinline, cold)) void *shortage(hp_pool *pool, size_t size)
 {
 	if (!pool->aborts || errno != ENOMEM) return NULL;
-	debug_say(pool, "hugepool: pool %s has no memory for a block of %zu bytes, and hp_malloc_abort_on_shortage is set: make "
-	          "it with more size or capacity", pool->geometry.name, size);
+	debug_say(pool,
+	          "hugepool: pool %s has no memory for a block of %zu bytes, and hp_malloc_abort_on_shortage is set: make "
+	          "it with more size or capacity",
+	          pool->geometry.name, size);
 	abort();
 }
 
 static __attribute__((noinline)) void *alloc_slow(hp_pool *pool, size_t size, const void *caller)
 {
 	if (!pool && !(pool = hp_pool_default())) return NULL;
-	void *block = unlikely(debug_on(pool)) ? debug_alloc(pool, 16, size, caller, alloc_plain) : alloc_plain(pool, 16, size);
+	void *block = unlikely(debug_on(pool)) ? debug_alloc(pool, 16, size, caller, alloc_plain)
+	                                       : alloc_plain(pool, 16, size);
 	return likely(block != NULL) ? block : shortage(pool, size);
 }
 
@@ -215,9 +218,11 @@ int hp_free(hp_pool *pool, void *block)
 	unsigned index, class;
 	if (unlikely(!participant_is_fast(me, pool))) return free_slow(pool, block);
 	hp_off off = (hp_off)((uintptr_t)block - (uintptr_t)pool->base);
-	if (unlikely(off >= pool->capacity) || unlikely(!participant_try_begin(me, me->slot))) return free_slow(pool, block);
+	if (unlikely(off >= pool->capacity) || unlikely(!participant_try_begin(me, me->slot)))
+		return free_slow(pool, block);
 	struct slab *slab;
-	if (unlikely(!slab_find_fast(pool, off, 0, &slab, &index, &class)) || unlikely(!slab_is_mine(me, slab)) || unlikely(class >= SLAB_MALLOC_CLASSES))
+	if (unlikely(!slab_find_fast(pool, off, 0, &slab, &index, &class)) || unlikely(!slab_is_mine(me, slab)) ||
+	    unlikely(class >= SLAB_MALLOC_CLASSES))
 		return free_other(me, block);
 	enum slab_gave gave = slab_give(&me->slabs->mag[class], slab, index, block);
 	if (unlikely(gave == SLAB_NOT)) return free_other(me, block);

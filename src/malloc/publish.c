@@ -81,7 +81,8 @@ int hp_alloc_into(hp_pool *pool, size_t size, uint64_t *dst)
 	for (error = 0; error == 0 && !tried;) {
 		participant_begin(me);
 		if (slab_has_any(me->slabs, class)) {
-			uint64_t object = (uint64_t)(slab_next_at_hand(me->slabs, class) - pool->base), value = object | PUBLISHED, old = 0;
+			uint64_t object = (uint64_t)(slab_next_at_hand(me->slabs, class) - pool->base), value = object | PUBLISHED,
+					 old = 0;
 			tried = true;
 			if (unlikely(debug_on(pool))) debug_blank(pool, slab_next_at_hand(me->slabs, class), size);
 			intend(cell, INTENT_INTO, object, at);

@@ -107,7 +107,8 @@ int os_mbind(void *addr, size_t bytes, int mode, uint64_t nodes, bool move)
 	unsigned long mask[2] = {nodes, 0};
 	_Static_assert(sizeof mask[0] == 8, "64-bit targets only");
 	/* The kernel takes one off the number of bits. */
-	return os_result(syscall(SYS_mbind, addr, bytes, mode, nodes ? mask : NULL, nodes ? 65 : 0, move ? MPOL_MF_MOVE : 0));
+	return os_result(
+		syscall(SYS_mbind, addr, bytes, mode, nodes ? mask : NULL, nodes ? 65 : 0, move ? MPOL_MF_MOVE : 0));
 }
 
 int os_move_pages(unsigned long count, void **pages, int *status)

@@ -91,7 +91,7 @@ int os_byte_held(int fd, uint64_t byte);   /* 1, 0 or -errno */
 #define OS_MAP_PRIVATE_ANON 2u /* fd is ignored */
 #define OS_MAP_FIXED 4u        /* over our own reservation */
 #define OS_MAP_AT 8u           /* exactly at hint or -EEXIST (MAP_FIXED_NOREPLACE, checked on kernels without it) */
-#define OS_MAP_HUGE_2M 16u     /* private anonymous memory on huge pages; reserved, so that a shortage is -ENOMEM here */
+#define OS_MAP_HUGE_2M 16u /* private anonymous memory on huge pages; reserved, so that a shortage is -ENOMEM here */
 #define OS_MAP_HUGE_1G 32u
 int os_map(void *hint, size_t bytes, int prot, unsigned os_map_flags, int fd, uint64_t at, void **addr);
 int os_unmap(void *addr, size_t bytes);

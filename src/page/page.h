@@ -37,8 +37,9 @@ struct page_want {
 	uint64_t pages;
 	int node; /* -1: any */
 	bool process;
-	bool strict;    /* that node or none */
-	uint16_t type;  /* into the length word: whose run it is, of the layers above; those of type 0 are the application's */
+	bool strict; /* that node or none */
+	uint16_t
+		type; /* into the length word: whose run it is, of the layers above; those of type 0 are the application's */
 	uint16_t align; /* in pages, a power of two; 0 or 1: none */
 	/* Called inside the operation, right before a run of one chunk becomes live. */
 	void (*prepare)(struct participant *me, const struct page_want *want, uint64_t page);

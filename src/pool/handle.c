@@ -118,7 +118,8 @@ hp_pool *pool_handle_new(const struct pool_geometry *g, char *control)
 	}
 	pool->classes = tables;
 	pool->table_bytes = table_bytes;
-	pool->slabs_populated = (_Atomic uint16_t *)(void *)((char *)tables + page_up(SLAB_CLASSES * sizeof(struct slab_class)));
+	pool->slabs_populated = (_Atomic uint16_t *)(void *)((char *)tables +
+	                                                     page_up(SLAB_CLASSES * sizeof(struct slab_class)));
 	slab_classes_init(pool);
 	pool->lives.fd = pool->control_fd.fd = pool->data_fd.fd = -1;
 	pool->exported[0] = pool->exported[1] = pool->exported[2] = -1;

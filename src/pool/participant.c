@@ -121,10 +121,10 @@ static bool follow_fork(hp_pool *pool)
 			if (p->pool != pool) continue;
 			uint64_t word = atomic_load_explicit(&p->slot->word, memory_order_relaxed);
 			atomic_store_explicit(&p->slot->tid, (uint32_t)os_tid(), memory_order_relaxed);
-			atomic_store_explicit(&p->slot->word,
-			                      slot_make(slot_state(word), slot_generation(word), pool->record,
-			                                pool->record_generation),
-			                      memory_order_relaxed);
+			atomic_store_explicit(
+				&p->slot->word,
+				slot_make(slot_state(word), slot_generation(word), pool->record, pool->record_generation),
+				memory_order_relaxed);
 		}
 		atomic_store_explicit(&pool->joined, generation, memory_order_release);
 	}
@@ -178,7 +178,7 @@ static void fork_child(void)
 		if (pool->base) os_protect(pool->base, pool->capacity, PROT_NONE);
 		os_protect(pool->control, pool->control_size, PROT_NONE);
 	}
-	if (!hp_thread_current->pool) hp_thread_current = &nobody; /* it was wiped, its `fast` too */
+	if (!hp_thread_current->pool) hp_thread_current = &nobody;      /* it was wiped, its `fast` too */
 	if (fork_guarded) os_signals_restore(fork_guard.saved_signals); /* the lock was wiped with its arena */
 }
 
@@ -417,8 +417,8 @@ int participant_reserve_private(void)
 {
 	void *memory;
 	if (arena_private) return 0;
-	int error = os_map(NULL, sizeof(struct arena), PROT_READ | PROT_WRITE, OS_MAP_PRIVATE_ANON | OS_MAP_NORESERVE, -1, 0,
-	                   &memory);
+	int error = os_map(NULL, sizeof(struct arena), PROT_READ | PROT_WRITE, OS_MAP_PRIVATE_ANON | OS_MAP_NORESERVE, -1,
+	                   0, &memory);
 	if (error < 0) return error;
 	os_advise(memory, sizeof(struct arena), MADV_NOHUGEPAGE);
 	arena_private = memory;

@@ -39,7 +39,7 @@ struct hp_pool {
 	struct pool_cache *caches;
 	struct pool_wait *waits;
 	_Atomic uint64_t *places;
-	struct slab_class *classes; /* SLAB_CLASSES of them */
+	struct slab_class *classes;        /* SLAB_CLASSES of them */
 	_Atomic uint16_t *slabs_populated; /* a word a chunk, a bit for each page of its descriptors */
 	uint64_t table_bytes;              /* of both */
 
@@ -61,14 +61,14 @@ struct hp_pool {
 	/* this process' record: valid for the fork generation it was taken in */
 	_Atomic uint32_t joined; /* participant_fork_generation() it is valid in; 0: none */
 	uint32_t record, record_generation;
-	int pid; /* whose threads our slots belong to; not what getpid() says in a child of vfork */
+	int pid;          /* whose threads our slots belong to; not what getpid() says in a child of vfork */
 	uint32_t settled; /* private: generations before it have left nothing half-done; see private_settle */
 	_Atomic uint32_t settling;
 	void *life; /* the mapping that holds our lock */
 	unsigned forked_in_op;
 
 	_Atomic(struct debug *) debug; /* NULL: never had a debug mode (src/debug) */
-	bool aborts; /* hp_malloc: when memory is short */
+	bool aborts;                   /* hp_malloc: when memory is short */
 	hp_log_fn *log;
 	void *log_arg;
 	unsigned trace;

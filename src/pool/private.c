@@ -28,7 +28,8 @@
 hp_pool *private_handle(void)
 {
 	void *memory;
-	return os_map(NULL, sizeof(hp_pool), PROT_READ | PROT_WRITE, OS_MAP_PRIVATE_ANON, -1, 0, &memory) < 0 ? NULL : memory;
+	return os_map(NULL, sizeof(hp_pool), PROT_READ | PROT_WRITE, OS_MAP_PRIVATE_ANON, -1, 0, &memory) < 0 ? NULL
+	                                                                                                      : memory;
 }
 
 static int create(const struct hp_pool_options *o, struct hp_report *report, hp_pool **out)
@@ -61,7 +62,8 @@ static int create(const struct hp_pool_options *o, struct hp_report *report, hp_
 
 	void *control;
 	hp_pool *pool = NULL;
-	error = os_map(NULL, g.control_size, PROT_READ | PROT_WRITE, OS_MAP_PRIVATE_ANON | OS_MAP_NORESERVE, -1, 0, &control);
+	error = os_map(NULL, g.control_size, PROT_READ | PROT_WRITE, OS_MAP_PRIVATE_ANON | OS_MAP_NORESERVE, -1, 0,
+	               &control);
 	if (error < 0) goto fail;
 	os_advise(control, g.control_size, MADV_NOHUGEPAGE); /* sparse: a huge page would be mostly wasted */
 	error = -ENOMEM;

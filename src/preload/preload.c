@@ -49,8 +49,8 @@ static void *early_take(size_t align, size_t size)
 			errno = ENOMEM;
 			return NULL;
 		}
-	} while (!atomic_compare_exchange_weak_explicit(&early_used, &used, end, memory_order_relaxed,
-	                                                memory_order_relaxed));
+	} while (
+		!atomic_compare_exchange_weak_explicit(&early_used, &used, end, memory_order_relaxed, memory_order_relaxed));
 	memcpy(early + at - 16, &size, sizeof size);
 	return early + at;
 }

@@ -29,12 +29,14 @@ unsigned slab_take_bulk(struct slab_state *state, unsigned class, unsigned n, vo
 	if (bits) {
 		word->free = free;
 		/* commit, as above */
-		atomic_store_explicit(word->a, atomic_load_explicit(word->a, memory_order_relaxed) ^ bits, memory_order_release);
+		atomic_store_explicit(word->a, atomic_load_explicit(word->a, memory_order_relaxed) ^ bits,
+		                      memory_order_release);
 	}
 	return i;
 }
 
-size_t slab_give_bulk(struct participant *me, unsigned class, uint32_t skew, size_t n, void *const *objects, bool *untidy)
+size_t slab_give_bulk(struct participant *me, unsigned class, uint32_t skew, size_t n, void *const *objects,
+                      bool *untidy)
 {
 	hp_pool *pool = me->pool;
 	struct slab_mag *mag = &me->slabs->mag[class];
@@ -43,8 +45,8 @@ size_t slab_give_bulk(struct participant *me, unsigned class, uint32_t skew, siz
 	size_t i = 0;
 	while (i < n) {
 		hp_off off = (hp_off)((uintptr_t)objects[i] - (uintptr_t)pool->base);
-		if (off >= pool->capacity || slab_find_skewed(pool, off, skew, &slab, &index, &is) != SLAB_OBJECT || is != class ||
-		    !slab_is_mine(me, slab))
+		if (off >= pool->capacity || slab_find_skewed(pool, off, skew, &slab, &index, &is) != SLAB_OBJECT ||
+		    is != class || !slab_is_mine(me, slab))
 			break;
 		/* with those that follow and lie in the same word; what the magazine has no room for is left to the slab */
 		_Atomic uint64_t *a = &slab->a[index >> 6];
@@ -72,8 +74,8 @@ size_t slab_give_bulk(struct participant *me, unsigned class, uint32_t skew, siz
 		/* commit: all of these are free */
 		atomic_store_explicit(a, old ^ bits, memory_order_release);
 		mag->top = top;
-		if (unlikely(live == bits || (top == mag->limit && atomic_load_explicit(&slab->noted, memory_order_relaxed) !=
-		                                                       SLAB_LISTED)))
+		if (unlikely(live == bits ||
+		             (top == mag->limit && atomic_load_explicit(&slab->noted, memory_order_relaxed) != SLAB_LISTED)))
 			*untidy |= slab_given(me, slab, class);
 	}
 	return i;

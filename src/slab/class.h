@@ -12,7 +12,7 @@ struct slab_class {
 	uint32_t size;       /* from one object to the next */
 	uint32_t reciprocal; /* 2^32 / size, rounded up */
 	uint16_t pages, objects;
-	uint16_t least; /* pages of a thread's first slab of the class; malloc's only */
+	uint16_t least;         /* pages of a thread's first slab of the class; malloc's only */
 	uint16_t lead;          /* where object 0 lies in a slab of the first colour, in bytes */
 	uint16_t step, colours; /* bytes from colour to colour, and how many there are */
 	uint8_t magazine;       /* objects in a magazine at first */
@@ -37,7 +37,7 @@ bool slab_class_fit(struct slab_class *class, uint32_t size, uint32_t align, uin
 
 /* By 16 bytes up to 1 KiB, where most sizes are. */
 static const uint8_t slab_small_class[65] = {
-	0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 16, 17, 17, 18,
+	0,  0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15, 16, 16, 17, 17, 18,
 	18, 19, 19, 20, 20, 21, 21, 22, 22, 23, 23, 24, 24, 24, 24, 25, 25, 25, 25, 26, 26, 26,
 	26, 27, 27, 27, 27, 28, 28, 28, 28, 29, 29, 29, 29, 30, 30, 30, 30, 31, 31, 31, 31,
 };
@@ -57,4 +57,3 @@ static inline uint32_t slab_malloc_size(unsigned class)
 void slab_classes_init(hp_pool *pool);
 
 #endif
-

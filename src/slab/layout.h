@@ -20,7 +20,8 @@
 /* Runs of this type in the length words of the page layer are slabs. */
 #define PAGE_TYPE_SLAB (UINT16_C(1) << PARITY_TYPE_SHIFT)
 
-#define SLAB_BUILT 0x8000u /* a byte an object, in the descriptor places of the pages after the first: it is constructed */
+#define SLAB_BUILT \
+	0x8000u /* a byte an object, in the descriptor places of the pages after the first: it is constructed */
 #define SLAB_NO_PLACE 0x3fffu
 #define SLAB_CLASSES 256u /* of sizes: those of malloc first, then caches */
 
@@ -47,7 +48,7 @@ struct slab {
 	_Atomic uint16_t first;            /* where object 0 lies, in bytes from the start of the run */
 	_Atomic uint16_t objects;
 	_Atomic uint8_t class;
-	_Atomic uint8_t noted; /* a hint: enum slab_noted */
+	_Atomic uint8_t noted;  /* a hint: enum slab_noted */
 	_Atomic uint16_t extra; /* SLAB_BUILT, and its place in the cache's directory, or SLAB_NO_PLACE */
 	_Atomic uint64_t a[SLAB_WORDS];
 	/* by all others */

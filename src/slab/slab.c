@@ -14,8 +14,9 @@
 #include <sys/mman.h>
 
 #define KEEP_PAGES 32u /* in slabs without objects a thread keeps, and an eighth of what it owns */
-#define SHORT_ROUNDS 4   /* where memory is short: the page layer has its own patience */
-#define ROUNDS 256 /* before giving up on owners that are always busy, and on slabs that others are always quicker to take */
+#define SHORT_ROUNDS 4 /* where memory is short: the page layer has its own patience */
+#define ROUNDS \
+	256 /* before giving up on owners that are always busy, and on slabs that others are always quicker to take */
 
 /* ---- one slab ---- */
 
@@ -115,7 +116,8 @@ static void destroy_objects(hp_pool *pool, struct slab *slab, uint32_t page)
 {
 	unsigned objects = objects_of(slab);
 	const struct slab_class *known = &pool->classes[atomic_load_explicit(&slab->class, memory_order_relaxed)];
-	char *object = pool->base + (uint64_t)page * HP_PAGE_SIZE + atomic_load_explicit(&slab->first, memory_order_relaxed);
+	char *object = pool->base + (uint64_t)page * HP_PAGE_SIZE +
+	               atomic_load_explicit(&slab->first, memory_order_relaxed);
 	for (unsigned i = 0; i < objects; i++, object += known->size) {
 		if (!atomic_load_explicit(&built_of(slab)[i], memory_order_relaxed)) continue;
 		atomic_store_explicit(&built_of(slab)[i], 0, memory_order_release);
@@ -214,7 +216,8 @@ static bool load_slab(struct participant *me, struct slab_mag *mag, struct slab 
 {
 	struct slab_word *word = &me->slabs->word[mag - me->slabs->mag];
 	unsigned objects = objects_of(slab), from = 0;
-	if (mag->current == slab && word->a >= slab->a && word->a < slab->a + SLAB_WORDS) from = (unsigned)(word->a - slab->a) + 1;
+	if (mag->current == slab && word->a >= slab->a && word->a < slab->a + SLAB_WORDS)
+		from = (unsigned)(word->a - slab->a) + 1;
 	mag->current = slab;
 	atomic_store_explicit(&slab->noted, SLAB_LISTED, memory_order_relaxed); /* the current one needs no list */
 	for (unsigned k = 0; k < SLAB_WORDS; k++) {
@@ -270,7 +273,8 @@ static void count_empty(const hp_pool *pool, struct slab_state *state, const str
 	count(&state->empty, sign * (int32_t)pages_of(pool, slab));
 }
 
-static void count_owned(const hp_pool *pool, struct slab_state *state, unsigned class, const struct slab *slab, int sign)
+static void count_owned(const hp_pool *pool, struct slab_state *state, unsigned class, const struct slab *slab,
+                        int sign)
 {
 	count(&state->owned, sign * (int32_t)pages_of(pool, slab));
 	if (sign > 0 ? state->slabs[class] < UINT16_MAX : state->slabs[class] > 0)
@@ -285,7 +289,9 @@ bool slab_refill_own(struct participant *me, unsigned class)
 	uint32_t size = pool->classes[class].size;
 	if (state == &slab_nothing) return false;
 	size_t room = (size_t)(mag->limit - mag->base) * 2, most = pool->classes[class].magazine_most;
-	mag->limit = mag->base + (room == 0 ? pool->classes[class].magazine : room < most ? room : most); /* it is used up */
+	mag->limit = mag->base + (room == 0     ? pool->classes[class].magazine
+	                          : room < most ? room
+	                                        : most); /* it is used up */
 	if (mag->current) {
 		if (load_slab(me, mag, mag->current, (uint32_t)(mag->current - pool->slabs), size)) return true;
 		drop_current(me, mag);
@@ -312,7 +318,8 @@ static void list_slab(struct participant *me, struct slab *slab, unsigned class)
 {
 	struct slab_state *state = me->slabs;
 	uint32_t page1 = (uint32_t)(slab - me->pool->slabs) + 1;
-	if (state->mag[class].current == slab || atomic_load_explicit(&slab->noted, memory_order_relaxed) == SLAB_LISTED) return;
+	if (state->mag[class].current == slab || atomic_load_explicit(&slab->noted, memory_order_relaxed) == SLAB_LISTED)
+		return;
 	atomic_store_explicit(&slab->next, state->list[class], memory_order_relaxed);
 	atomic_store_explicit(&slab->noted, SLAB_LISTED, memory_order_relaxed);
 	state->list[class] = page1;
@@ -634,10 +641,11 @@ static void prepare(struct participant *me, const struct page_want *want, uint64
 	populate(pool, (uint32_t)page); /* failing here means a late fault, which is what the kernel then decides about */
 	uint64_t old = atomic_load_explicit(&slab->ctl, memory_order_relaxed);
 	atomic_store_explicit(&slab->ctl, by_record(pool, old), memory_order_relaxed);
-	atomic_store_explicit(&slab->class, (uint8_t)class, memory_order_relaxed);
+	atomic_store_explicit(&slab->class, (uint8_t) class, memory_order_relaxed);
 	atomic_store_explicit(&slab->first, colour(known, making->pages, old), memory_order_relaxed);
 	atomic_store_explicit(&slab->objects, making->objects, memory_order_relaxed);
-	atomic_store_explicit(&slab->extra, (uint16_t)(making->place | (known->built ? SLAB_BUILT : 0)), memory_order_relaxed);
+	atomic_store_explicit(&slab->extra, (uint16_t)(making->place | (known->built ? SLAB_BUILT : 0)),
+	                      memory_order_relaxed);
 	for (unsigned i = 0; known->built && i < known->objects; i++)
 		atomic_store_explicit(&built_of(slab)[i], 0, memory_order_relaxed);
 	if (making->place != SLAB_NO_PLACE) cache_place_set(pool, class, making->place, (uint32_t)page, true);
@@ -646,7 +654,8 @@ static void prepare(struct participant *me, const struct page_want *want, uint64
 	atomic_store_explicit(&slab->next, 0, memory_order_relaxed);
 	atomic_store_explicit(&slab->announce, 0, memory_order_relaxed);
 	for (unsigned w = 0; w < SLAB_WORDS; w++) /* nothing lives, whatever R has come to */
-		atomic_store_explicit(&slab->a[w], atomic_load_explicit(&slab->r[w], memory_order_relaxed), memory_order_relaxed);
+		atomic_store_explicit(&slab->a[w], atomic_load_explicit(&slab->r[w], memory_order_relaxed),
+		                      memory_order_relaxed);
 }
 
 /* keep: it is not for the magazine. -EAGAIN: the cache's limit, or it has just been given one. */
@@ -751,7 +760,8 @@ static int count_slab(hp_pool *pool, struct slab *slab, uint32_t page, void *arg
 	unsigned objects = objects_of(slab), live = 0;
 	if (!is_of(slab, census->class)) return 0;
 	for (unsigned w = 0; w * 64 < objects; w++)
-		live += (objects - w * 64 < 64 ? objects - w * 64 : 64) - (unsigned)__builtin_popcountll(free_in(slab, w, objects));
+		live += (objects - w * 64 < 64 ? objects - w * 64 : 64) -
+		        (unsigned)__builtin_popcountll(free_in(slab, w, objects));
 	unsigned state = ctl_state(atomic_load_explicit(&slab->ctl, memory_order_acquire));
 	if (state != CTL_OWNED && state != CTL_UNOWNED) return 0;
 	census->sum->slabs++;
@@ -887,7 +897,8 @@ static void raze_free(hp_pool *pool, struct slab *slab, uint32_t page)
 {
 	unsigned objects = objects_of(slab);
 	const struct slab_class *known = &pool->classes[atomic_load_explicit(&slab->class, memory_order_relaxed)];
-	char *object = pool->base + (uint64_t)page * HP_PAGE_SIZE + atomic_load_explicit(&slab->first, memory_order_relaxed);
+	char *object = pool->base + (uint64_t)page * HP_PAGE_SIZE +
+	               atomic_load_explicit(&slab->first, memory_order_relaxed);
 	for (unsigned i = 0; i < objects; i++, object += known->size) {
 		if (slab_live(slab, i) || !slab_built(slab, i)) continue;
 		slab_set_built(slab, i, 0);

@@ -35,13 +35,13 @@ struct slab_word {
 struct slab_state {
 	struct slab_mag mag[SLAB_CLASSES];
 	struct slab_word word[SLAB_CLASSES];
-	uint32_t list[SLAB_CLASSES];   /* page + 1 of the first slab with free objects, linked by `next` */
-	uint16_t slabs[SLAB_CLASSES];  /* owned, about */
-	uint32_t cursor[SLAB_CLASSES]; /* chunk where the summary was looked at last */
-	uint32_t owned, empty;         /* pages of all, and of those without live objects, about */
+	uint32_t list[SLAB_CLASSES];        /* page + 1 of the first slab with free objects, linked by `next` */
+	uint16_t slabs[SLAB_CLASSES];       /* owned, about */
+	uint32_t cursor[SLAB_CLASSES];      /* chunk where the summary was looked at last */
+	uint32_t owned, empty;              /* pages of all, and of those without live objects, about */
 	uint64_t untidy[SLAB_CLASSES / 64]; /* classes with such */
-	uint8_t wait[SLAB_CLASSES];         /* how often the summary is not looked at any more, since it held nothing for us, */
-	uint8_t waited[SLAB_CLASSES];       /* and how often it was not last time */
+	uint8_t wait[SLAB_CLASSES];   /* how often the summary is not looked at any more, since it held nothing for us, */
+	uint8_t waited[SLAB_CLASSES]; /* and how often it was not last time */
 	struct slab_entry entry[SLAB_CLASSES][SLAB_MAGAZINE + 1];
 };
 
@@ -138,7 +138,8 @@ static inline char *slab_next_at_hand(const struct slab_state *state, unsigned c
 {
 	const struct slab_mag *mag = &state->mag[class];
 	const struct slab_word *word = &state->word[class];
-	return mag->top != mag->base ? mag->top[-1].object : word->base + (unsigned)__builtin_ctzll(word->free) * word->size;
+	return mag->top != mag->base ? mag->top[-1].object
+	                             : word->base + (unsigned)__builtin_ctzll(word->free) * word->size;
 }
 
 static inline bool slab_has_any(const struct slab_state *state, unsigned class)
@@ -178,7 +179,8 @@ uint64_t slab_free_remote(hp_pool *pool, struct slab *slab, unsigned w, uint64_t
 unsigned slab_take_bulk(struct slab_state *state, unsigned class, unsigned n, void **objects);
 /* Inside an operation: gives the first ones that are out and lie in slabs the thread owns, and says how many. *untidy is set
  * when slab_tidy is to be called after the operation. */
-size_t slab_give_bulk(struct participant *me, unsigned class, uint32_t skew, size_t n, void *const *objects, bool *untidy);
+size_t slab_give_bulk(struct participant *me, unsigned class, uint32_t skew, size_t n, void *const *objects,
+                      bool *untidy);
 
 /* Frees one that is live, by one who is not the owner. */
 void slab_flip_remote(hp_pool *pool, struct slab *slab, unsigned index);
@@ -204,7 +206,7 @@ void slab_census(hp_pool *pool, unsigned class, struct slab_census *sum);
 uint64_t slab_reclaim(struct participant *me, unsigned class);
 /* Makes slabs until so many objects are free. */
 int slab_prime(struct participant *me, unsigned class, uint64_t objects);
-uint8_t slab_built(struct slab *slab, unsigned index); /* what is noted of its construction; 0: raw */
+uint8_t slab_built(struct slab *slab, unsigned index);                 /* what is noted of its construction; 0: raw */
 void slab_set_built(struct slab *slab, unsigned index, uint8_t built); /* by who holds the object */
 /* Destroys the constructed objects that are free, in all slabs that can be had. */
 void slab_raze(struct participant *me, unsigned class);

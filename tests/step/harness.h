@@ -41,9 +41,9 @@ step_fn step_alloc;                         /* bytes / 4096 pages, flags: the bl
 step_fn step_free;                          /* offset */
 step_fn step_touch;                         /* registers the thread: a slot, nothing owned; x & 2: and magazines */
 step_fn step_recover, step_grow, step_trim; /* -; bytes; keep */
-step_fn step_exhaust;   /* allocates blocks of x pages until nothing is left, into env->list: how many */
-step_fn step_free_list; /* frees y blocks of the list, from the x-th */
-step_fn step_churn;     /* x pairs of alloc and free of y pages, 0 or the first error */
+step_fn step_exhaust;     /* allocates blocks of x pages until nothing is left, into env->list: how many */
+step_fn step_free_list;   /* frees y blocks of the list, from the x-th */
+step_fn step_churn;       /* x pairs of alloc and free of y pages, 0 or the first error */
 step_fn step_malloc;      /* bytes, alignment or 0: the block's offset */
 step_fn step_mfree;       /* offset */
 step_fn step_realloc;     /* offset, bytes: the block's new offset */
@@ -76,7 +76,7 @@ struct step_world {
 	const char *name;
 	struct step_pool shape;
 	int fds[3];
-	char *control, *data; /* the harness' own mappings */
+	char *control, *data;             /* the harness' own mappings */
 	uint64_t control_size, data_size; /* of control, what is compared and copied */
 	uint64_t slabs_at;                /* in the file; in `geometry`: in these mappings */
 	struct pool_geometry geometry;
@@ -84,7 +84,7 @@ struct step_world {
 	struct step_block block[STEP_BLOCKS];
 	unsigned blocks;
 	uint64_t object; /* size of the latest object in the model: what survivors allocate until there is no more */
-	uint64_t x, y; /* arguments of the operation: set by the table, or by the set-up */
+	uint64_t x, y;   /* arguments of the operation: set by the table, or by the set-up */
 	/* where the victim is */
 	uint64_t instructions, states;
 	struct user_regs_struct regs;
@@ -112,8 +112,8 @@ hp_off step_block(struct step_world *world, int actor, uint64_t pages, unsigned 
 void step_unblock(struct step_world *world, int actor, hp_off off); /* frees, and out of the model */
 /* The same by hp_malloc: an object, or a block of whole pages where it is large. */
 hp_off step_object(struct step_world *world, int actor, uint64_t bytes);
-void step_fill(struct step_world *world, int actor, uint64_t bytes);      /* until there is no more */
-void step_use_up(struct step_world *world, int actor, uint64_t bytes);    /* until its magazine is empty */
+void step_fill(struct step_world *world, int actor, uint64_t bytes);   /* until there is no more */
+void step_use_up(struct step_world *world, int actor, uint64_t bytes); /* until its magazine is empty */
 void step_unobject(struct step_world *world, int actor, hp_off off);
 uint64_t step_size(uint64_t bytes); /* what hp_malloc gives for so many */
 void step_model_add(struct step_world *world, hp_off off, uint64_t pages, int owner);

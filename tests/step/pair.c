@@ -146,7 +146,8 @@ static void has_objects(struct pair *pair, int actor)
 	uint64_t there = step_free_objects(w, bytes);
 	int64_t got = step_call(w, actor, step_malloc_all, bytes, 0);
 	if (got < 0 || (uint64_t)got < there) {
-		step_fail(w, "actor %d gets %lld objects, and there are %llu", actor, (long long)got, (unsigned long long)there);
+		step_fail(w, "actor %d gets %lld objects, and there are %llu", actor, (long long)got,
+		          (unsigned long long)there);
 		return;
 	}
 	unsigned char *used = calloc(units, 1);

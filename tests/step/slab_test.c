@@ -326,8 +326,7 @@ static unsigned half(struct step_world *w)
 {
 	unsigned count = 0;
 	for (uint64_t i = 0; i < (uint64_t)w->geometry.chunks * w->geometry.chunk_pages; i++) {
-		const struct parity_unit *units =
-			(const struct parity_unit *)(const void *)(w->control + w->geometry.units_at);
+		const struct parity_unit *units = (const struct parity_unit *)(const void *)(w->control + w->geometry.units_at);
 		uint64_t bits = atomic_load(&units[i / w->geometry.chunk_pages].a[i % w->geometry.chunk_pages / 64]) ^
 		                atomic_load(&units[i / w->geometry.chunk_pages].r[i % w->geometry.chunk_pages / 64]);
 		count += bits >> (i % 64) & 1 && ctl_state(atomic_load(&step_slabs(w)[i].ctl)) == CTL_RECOVERING;

@@ -43,7 +43,7 @@ struct look {
 	/* pages; reachable: free and usable for class POOL, or idle: in slabs without objects, which come back before anybody
 	 * goes without */
 	uint64_t committed, live, reachable, idle;
-	unsigned char *used;                 /* a byte a page: 0 free and usable, 2 taken by the survivor */
+	unsigned char *used; /* a byte a page: 0 free and usable, 2 taken by the survivor */
 	void **block;
 };
 
@@ -496,8 +496,8 @@ static void slabs_alone(struct step_world *w, int victim)
 		if (!memcmp((const void *)was[i].a, (const void *)is[i].a, sizeof is[i].a)) continue;
 		int owner = owner_of(w, w->first, ctl);
 		if (owner >= 0 && owner != victim && atomic_load(&is[i].ctl) == ctl)
-			step_fail(w, "A of the slab at page %llu, which actor %d owns, was written by another", (unsigned long long)i,
-			          owner);
+			step_fail(w, "A of the slab at page %llu, which actor %d owns, was written by another",
+			          (unsigned long long)i, owner);
 	}
 }
 

@@ -506,8 +506,8 @@ void storm_run(uint64_t kills, unsigned flags, uint64_t seed)
 		"hands, %llu refused; %llu were in dead hands; %llu chunks and slabs taken; no page lost\n",
 		(unsigned long long)storm->kills, (unsigned long long)stats.recovered, (unsigned long long)allocs,
 		(unsigned long long)frees, (unsigned long long)mallocs, (unsigned long long)mfrees,
-		(unsigned long long)taken_over, (unsigned long long)refused,
-		(unsigned long long)storm->in_hand, (unsigned long long)stats.taken);
+		(unsigned long long)taken_over, (unsigned long long)refused, (unsigned long long)storm->in_hand,
+		(unsigned long long)stats.taken);
 	hp_pool_detach(storm->pool);
 	munmap(storm, sizeof *storm);
 }

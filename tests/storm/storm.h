@@ -27,7 +27,7 @@ struct storm_thread {
 struct storm {
 	hp_pool *pool;
 	uint64_t seed;
-	_Atomic unsigned pause;              /* futex */
+	_Atomic unsigned pause;               /* futex */
 	_Atomic uint64_t owner[STORM_PAGES];  /* see storm.c */
 	_Atomic uint64_t object[STORM_CELLS]; /* the same for objects of hp_malloc, by the cell that they begin in */
 	struct storm_thread thread[STORM_WORKERS][STORM_THREADS];

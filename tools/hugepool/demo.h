@@ -83,7 +83,7 @@ struct demo_shared {
 	struct bell reader_bell;
 	/* the sender */
 	_Alignas(RING_LINE) _Atomic uint64_t sent, sent_bytes, given, end_ns;
-	_Atomic uint64_t put_ns; /* of all */
+	_Atomic uint64_t put_ns;   /* of all */
 	_Atomic uint64_t disorder; /* frames that came twice or out of order */
 	struct bell sender_bell;
 	/* whoever fails first */

@@ -28,9 +28,11 @@
 enum { PAGES = 256, NODE, SIZE };
 
 static const struct argp_option options[] = {
-	{"pages", PAGES, "1g|2m|thp|4k", 0, "pages that its memory stands on; by default transparent huge pages, else 4k", 0},
+	{"pages", PAGES, "1g|2m|thp|4k", 0, "pages that its memory stands on; by default transparent huge pages, else 4k",
+     0},
 	{"node", NODE, "N", 0, "NUMA node to take memory from", 0},
-	{"size", SIZE, "BYTES", 0, "the most memory that malloc may hand out (K, M, G, T); default 4 times the machine's", 0},
+	{"size", SIZE, "BYTES", 0, "the most memory that malloc may hand out (K, M, G, T); default 4 times the machine's",
+     0},
 	{0}};
 
 struct order {
@@ -49,7 +51,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		order->pages = arg;
 		return 0;
 	case NODE:
-		snprintf(order->node, sizeof(order->node), "%u", (unsigned)cli_number(state, "--node", arg, 0, HP_MAX_NODES - 1));
+		snprintf(order->node, sizeof(order->node), "%u",
+		         (unsigned)cli_number(state, "--node", arg, 0, HP_MAX_NODES - 1));
 		return 0;
 	case SIZE: {
 		uint64_t size = cli_bytes(state, "--size", arg);
@@ -113,8 +116,8 @@ static void warn_of(const char *title, const char *name)
 	struct stat st;
 	Elf64_Ehdr elf;
 	if (fstat(fd, &st) == 0 && st.st_mode & (S_ISUID | S_ISGID) && geteuid() != 0)
-		fprintf(stderr, "%s: %s runs with other rights, so the system ignores LD_PRELOAD: it keeps its own malloc\n", title,
-		        name);
+		fprintf(stderr, "%s: %s runs with other rights, so the system ignores LD_PRELOAD: it keeps its own malloc\n",
+		        title, name);
 	if (pread(fd, &elf, sizeof(elf), 0) == (ssize_t)sizeof(elf) && !memcmp(elf.e_ident, ELFMAG, SELFMAG) &&
 	    elf.e_ident[EI_CLASS] == ELFCLASS64) {
 		bool interpreted = false;
@@ -141,9 +144,11 @@ static bool pages_there(const char *title, const char *pages)
 	if (error)
 		fprintf(stderr, "%s: this machine has no huge pages of %s; take --pages thp\n", title, cli_size(size));
 	else
-		fprintf(stderr, "%s: no huge page of %s is free; cure: echo %llu > /sys/kernel/mm/hugepages/hugepages-%llukB/nr_hugepages\n",
-		        title, cli_size(size), (unsigned long long)(there.total + (size >> 30 ? 1 : 64)),
-		        (unsigned long long)(size >> 10));
+		fprintf(
+			stderr,
+			"%s: no huge page of %s is free; cure: echo %llu > /sys/kernel/mm/hugepages/hugepages-%llukB/nr_hugepages\n",
+			title, cli_size(size), (unsigned long long)(there.total + (size >> 30 ? 1 : 64)),
+			(unsigned long long)(size >> 10));
 	return false;
 }
 
@@ -156,7 +161,8 @@ static bool node_there(const char *title, const char *node)
 	for (unsigned i = 0; i < HP_MAX_NODES; i++)
 		if (nodes >> i & 1)
 			length += (size_t)snprintf(list + length, sizeof(list) - length, "%s%u", length ? ", " : "", i);
-	fprintf(stderr, "%s: node %s is not there or has no memory for this process; nodes that have: %s\n", title, node, list);
+	fprintf(stderr, "%s: node %s is not there or has no memory for this process; nodes that have: %s\n", title, node,
+	        list);
 	return false;
 }
 
@@ -170,11 +176,15 @@ static bool put(const char *title, const char *variable, const char *value)
 int run_main(int argc, char **argv)
 {
 	static const struct argp argp = {
-		options, parse, "-- PROGRAM [ARGUMENT...]",
+		options,
+		parse,
+		"-- PROGRAM [ARGUMENT...]",
 		"Runs a program with malloc from hugepool: transparent huge pages, and no libc heap.\v"
 		"The exit status is the program's; 2: wrong usage, 3: the library or the pages are not there, 126 and 127: the "
 		"program could not be started. What it starts inherits the malloc.",
-		NULL, NULL, NULL};
+		NULL,
+		NULL,
+		NULL};
 	struct order order = {.pages = ""};
 	char path[PATH_MAX];
 	const char *title = argv[0];
@@ -182,13 +192,15 @@ int run_main(int argc, char **argv)
 	argp_err_exit_status = EXIT_USAGE;
 	if (argp_parse(&argp, argc, argv, ARGP_IN_ORDER, NULL, &order) != 0) return EXIT_USAGE;
 	if (!find_library(path)) {
-		fprintf(stderr, "%s: " LIBRARY " is neither beside this program nor in %s; build it (it is not built with a "
-		                "sanitizer), or install both with cmake --install\n",
+		fprintf(stderr,
+		        "%s: " LIBRARY " is neither beside this program nor in %s; build it (it is not built with a "
+		        "sanitizer), or install both with cmake --install\n",
 		        title, HUGEPOOL_LIBDIR);
 		return EXIT_BLIND;
 	}
 	if (strpbrk(path, " :")) {
-		fprintf(stderr, "%s: %s has a space or a colon in it, which LD_PRELOAD takes for an end; move it\n", title, path);
+		fprintf(stderr, "%s: %s has a space or a colon in it, which LD_PRELOAD takes for an end; move it\n", title,
+		        path);
 		return EXIT_BLIND;
 	}
 	if (!pages_there(title, order.pages) || !node_there(title, order.node)) return EXIT_BLIND;

@@ -107,14 +107,16 @@ static json_t *as_json(hp_pool *pool, const struct hp_pool_stats *stats)
 static int cache_text(void *arg, const struct hp_cache_seen *cache)
 {
 	(void)arg;
-	printf("  cache %s: objects of %" PRIu64 " bytes, %" PRIu64 " in use, %" PRIu64 " cached, %" PRIu64 " slabs of %s in all\n",
+	printf("  cache %s: objects of %" PRIu64 " bytes, %" PRIu64 " in use, %" PRIu64 " cached, %" PRIu64
+	       " slabs of %s in all\n",
 	       cache->name, cache->size, cache->in_use, cache->cached, cache->slabs, cli_size(cache->bytes));
 	if (cache->limit || cache->fails || cache->waits) {
 		if (cache->limit)
 			printf("    limit %" PRIu64 ", ", cache->limit);
 		else
 			printf("    no limit, ");
-		printf("%" PRIu64 " fails, %" PRIu64 " waits, %" PRIu64 " waiting\n", cache->fails, cache->waits, cache->waiting);
+		printf("%" PRIu64 " fails, %" PRIu64 " waits, %" PRIu64 " waiting\n", cache->fails, cache->waits,
+		       cache->waiting);
 	}
 	return 0;
 }

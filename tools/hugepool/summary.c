@@ -76,10 +76,11 @@ void summary_text(const struct demo *demo, const struct demo_result *result)
 	       rate(per_second(result, result->allocs)), (double)result->run_ns / 1e9, demo->options->workers,
 	       demo->options->workers == 1 ? "" : "s");
 	if (result->got_ns + result->put_ns > 0)
-		printf("cost        %.1f ns a packet: a buffer got in %.1f, filled in %.1f, passed on by the reader in %.1f, put "
-		       "back by the sender in %.1f\n",
-		       result->got_ns + result->filled_ns + result->passed_ns + result->put_ns, result->got_ns,
-		       result->filled_ns, result->passed_ns, result->put_ns);
+		printf(
+			"cost        %.1f ns a packet: a buffer got in %.1f, filled in %.1f, passed on by the reader in %.1f, put "
+			"back by the sender in %.1f\n",
+			result->got_ns + result->filled_ns + result->passed_ns + result->put_ns, result->got_ns, result->filled_ns,
+			result->passed_ns, result->put_ns);
 	death_text(demo, result);
 	printf("leaked      %" PRId64 " pages\n", result->pages_leaked);
 }
