@@ -53,8 +53,8 @@ struct hp_pool_options {
 	size_t struct_size; /* sizeof this struct; 0 means the size it had in version 0.1 */
 	const char *name;   /* 1 to 63 bytes, no '/'; NULL: one is made up */
 	uint64_t size;      /* bytes committed at creation, rounded up to pages of the rung; 0: 64 MiB */
-	uint64_t capacity;  /* bytes it may ever grow to, rounded up likewise; 0: size. Costs address space, and 1/1700
-	                       of it in control memory once committed */
+	uint64_t capacity;  /* bytes it may ever grow to, rounded up likewise; 0: size. Costs address space, and 1/400
+	                       of it in control memory once committed; slabs take 1/32 of theirs in addition */
 	hp_rung_choice choice;
 	hp_rung rung;
 	struct hp_numa numa; /* of the memory committed at creation, and the default for growth */
