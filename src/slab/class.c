@@ -1,5 +1,6 @@
 /* How a slab is cut: the number of pages is the largest at which little is left over. */
 #include "slab/class.h"
+#include <string.h>
 
 bool slab_class_fit(struct slab_class *class, uint32_t size, uint32_t align, uint32_t offset, bool built)
 {
@@ -37,12 +38,25 @@ bool slab_class_fit(struct slab_class *class, uint32_t size, uint32_t align, uin
 	return true;
 }
 
+/* Those of malloc, which are the same everywhere: worked out by the process' first pools. */
+static struct slab_class malloc_class[SLAB_MALLOC_CLASSES];
+static _Atomic int ready; /* 1: being written, 2: there */
+
 void slab_classes_init(hp_pool *pool)
 {
-	for (unsigned c = 0; c < SLAB_MALLOC_CLASSES; c++) {
-		uint32_t size = slab_malloc_size(c);
-		slab_class_fit(&pool->classes[c], size, size & (~size + 1), 0, false);
-		uint32_t few = size <= 2048 ? 8 : size <= 8192 ? 4 : 2, least = (few * size + HP_PAGE_SIZE - 1) / HP_PAGE_SIZE;
-		pool->classes[c].least = (uint16_t)(least < pool->classes[c].pages ? least : pool->classes[c].pages);
+	if (atomic_load_explicit(&ready, memory_order_acquire) == 2) {
+		memcpy(pool->classes, malloc_class, sizeof malloc_class);
+	} else {
+		for (unsigned c = 0; c < SLAB_MALLOC_CLASSES; c++) {
+			struct slab_class *class = &pool->classes[c];
+			uint32_t size = slab_malloc_size(c), few = size <= 2048 ? 8 : size <= 8192 ? 4 : 2;
+			slab_class_fit(class, size, size & (~size + 1), 0, false);
+			uint32_t least = (few * size + HP_PAGE_SIZE - 1) / HP_PAGE_SIZE;
+			class->least = (uint16_t)(least < class->pages ? least : class->pages);
+		}
+		int nobody = 0;
+		if (!atomic_compare_exchange_strong(&ready, &nobody, 1)) return;
+		memcpy(malloc_class, pool->classes, sizeof malloc_class);
+		atomic_store_explicit(&ready, 2, memory_order_release);
 	}
 }

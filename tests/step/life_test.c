@@ -210,9 +210,11 @@ static int step_create(const void *unused, unsigned index)
 			}
 		}
 		bool there = fds[0] >= 0 && fds[1] >= 0 && fds[2] >= 0;
-		if (there && (called || !w->last || memcmp(control, w->last, (size_t)st.st_size))) {
-			uint64_t now = control ? step_hash(control, (size_t)st.st_size, 0) : 1;
-			if (control && (size_t)st.st_size <= w->control_size) memcpy(w->last, control, (size_t)st.st_size);
+		/* what the world watches; behind it lies what a creator does not touch */
+		size_t watched = (uint64_t)st.st_size < w->control_size ? (size_t)st.st_size : w->control_size;
+		if (there && (called || !control || memcmp(control, w->last, watched))) {
+			uint64_t now = control ? step_hash(control, watched, 0) : 1;
+			if (control) memcpy(w->last, control, watched);
 			int seals = fcntl(fds[1], F_GET_SEALS);
 			now = step_hash(&(uint64_t){(uint64_t)seals}, 8, now);
 			if (now != hash && !step_seen(w, now)) creator_dies(w, fds, seals & F_SEAL_SHRINK);
