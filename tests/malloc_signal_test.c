@@ -9,9 +9,11 @@
 #include <limits.h>
 #include <pthread.h>
 
-static hp_pool *pool, *other; /* the same one; other's slabs are foreign to pool's participant */
+static hp_pool *pool;
 
 #if HP_TRAP
+
+static hp_pool *other; /* the same one; its slabs are foreign to pool's participant */
 
 #define BLOCKS 8192
 
