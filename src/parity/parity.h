@@ -183,7 +183,7 @@ static inline bool parity_free_run_near(struct parity_unit *unit, struct parity_
 	uint64_t bits = atomic_load_explicit(&unit->a[i >> 6], memory_order_relaxed);
 	uint64_t others = atomic_load_explicit(&unit->r[i >> 6], memory_order_relaxed);
 	unsigned len = atomic_load_explicit(&unit->len[i], memory_order_relaxed), b = i & 63;
-	if (__builtin_expect(len - 2 > 62 - b, 0) || __builtin_expect(!((bits ^ others) >> b & 1), 0)) return false;
+	if (__builtin_expect(len < 2 || len > 64 - b, 0) || __builtin_expect(!((bits ^ others) >> b & 1), 0)) return false;
 	/* commit, as in parity_free_local */
 	atomic_store_explicit(&unit->a[i >> 6], bits ^ UINT64_C(1) << b, memory_order_release);
 	view->free[i >> 6] |= ~UINT64_C(0) >> (64 - len) << b;
