@@ -86,7 +86,8 @@ static void try_them(wrong_fn *wrong, const char *kind)
 		int want = 0, error;
 		char *address = wrong(&want);
 		bool elsewhere = below(2);
-		char *there = (char *)((uintptr_t)address - (uintptr_t)all.pool->base + (uintptr_t)all.again->base); /* outside of the pool that is some address, too */
+		char *there = (char *)((uintptr_t)address - (uintptr_t)all.pool->base +
+		                       (uintptr_t)all.again->base); /* outside of the pool that is some address, too */
 		error = elsewhere ? hp_free(all.again, there) : hp_free(all.pool, address);
 		if (error >= 0 || (want && error != want))
 			fail_msg("%s: free of offset %lld (%s) says %d, not %d", kind, (long long)(address - all.pool->base),
