@@ -111,7 +111,8 @@ static _Atomic uint8_t *built_of(struct slab *slab)
 	return (_Atomic uint8_t *)(void *)(slab + 1);
 }
 
-/* Constructed objects in a slab that we hold alone: destroyed, each at most once whenever we die. */
+/* Constructed objects that are free, in a slab that we hold alone: destroyed, each at most once whenever we die. What is free
+ * in a slab of ours is nobody else's to get; no handler of this thread gets it either, since it is held. */
 static void destroy_objects(hp_pool *pool, struct slab *slab, uint32_t page)
 {
 	unsigned objects = objects_of(slab);
@@ -119,8 +120,8 @@ static void destroy_objects(hp_pool *pool, struct slab *slab, uint32_t page)
 	char *object = pool->base + (uint64_t)page * HP_PAGE_SIZE +
 	               atomic_load_explicit(&slab->first, memory_order_relaxed);
 	for (unsigned i = 0; i < objects; i++, object += known->size) {
-		if (!atomic_load_explicit(&built_of(slab)[i], memory_order_relaxed)) continue;
-		atomic_store_explicit(&built_of(slab)[i], 0, memory_order_release);
+		if (slab_live(slab, i) || !slab_built(slab, i)) continue;
+		slab_set_built(slab, i, 0);
 		if (known->dtor) known->dtor(known->arg, object);
 	}
 }
@@ -181,18 +182,26 @@ static void slab_release(hp_pool *pool, struct slab *slab, uint32_t page, uint64
 
 struct slab_state slab_nothing;
 
-static struct slab_state *state_begin(const hp_pool *pool, struct slab_state *state)
+/* Nothing is at hand, nothing is known to be owned. */
+static void state_forget(struct slab_state *state)
 {
 	for (unsigned c = 0; c < SLAB_CLASSES; c++) {
-		struct slab_mag *mag = &state->mag[c];
-		mag->top = mag->base = state->entry[c];
-		mag->limit = mag->base + pool->classes[c].magazine;
-		mag->current = NULL;
+		state->mag[c].top = state->mag[c].base;
+		state->mag[c].current = NULL;
 		state->word[c].free = 0;
 		state->list[c] = 0;
 		state->slabs[c] = 0;
 	}
 	state->owned = state->empty = 0;
+}
+
+static struct slab_state *state_begin(const hp_pool *pool, struct slab_state *state)
+{
+	for (unsigned c = 0; c < SLAB_CLASSES; c++) {
+		state->mag[c].base = state->entry[c];
+		state->mag[c].limit = state->entry[c] + pool->classes[c].magazine;
+	}
+	state_forget(state);
 	return state;
 }
 
@@ -328,6 +337,7 @@ static void list_slab(struct participant *me, struct slab *slab, unsigned class)
 bool slab_given(struct participant *me, struct slab *slab, unsigned class)
 {
 	struct slab_state *state = me->slabs;
+	if (state->mag[class].current == slab) return false; /* looked at when the magazine has run out */
 	list_slab(me, slab, class);
 	if (!is_empty(slab)) return false;
 	count_empty(me->pool, state, slab, 1);
@@ -817,14 +827,7 @@ static void purge_thoroughly(struct participant *me, unsigned class)
 	struct slab_state *state = me->slabs;
 	if (state == &slab_nothing) return;
 	participant_begin(me);
-	for (unsigned c = 0; c < SLAB_CLASSES; c++) {
-		state->mag[c].top = state->mag[c].base;
-		state->word[c].free = 0;
-		state->mag[c].current = NULL;
-		state->list[c] = 0;
-		state->slabs[c] = 0;
-	}
-	state->owned = state->empty = 0;
+	state_forget(state);
 	visit_slabs(me->pool, 0, pool_top(me->pool), relist, me);
 	participant_end(me);
 	slab_purge(me, class);
@@ -892,20 +895,6 @@ void slab_set_built(struct slab *slab, unsigned index, uint8_t built)
 	atomic_store_explicit(&built_of(slab)[index], built, memory_order_release);
 }
 
-/* What is free in a slab of ours is nobody else's to get; no handler of this thread gets it either, since it is held. */
-static void raze_free(hp_pool *pool, struct slab *slab, uint32_t page)
-{
-	unsigned objects = objects_of(slab);
-	const struct slab_class *known = &pool->classes[atomic_load_explicit(&slab->class, memory_order_relaxed)];
-	char *object = pool->base + (uint64_t)page * HP_PAGE_SIZE +
-	               atomic_load_explicit(&slab->first, memory_order_relaxed);
-	for (unsigned i = 0; i < objects; i++, object += known->size) {
-		if (slab_live(slab, i) || !slab_built(slab, i)) continue;
-		slab_set_built(slab, i, 0);
-		if (known->dtor) known->dtor(known->arg, object);
-	}
-}
-
 static int raze_slab(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 {
 	struct census *census = arg;
@@ -922,7 +911,7 @@ static int raze_slab(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 		take_units(me, &want, 1, &mine, &skipped);
 	}
 	if (!mine) return 0;
-	raze_free(pool, slab, page);
+	destroy_objects(pool, slab, page);
 	if (!was_mine) slab_release(pool, slab, page, ours, true);
 	return 0;
 }
@@ -990,14 +979,7 @@ static void reread(struct participant *me, bool marked)
 	(void)marked;
 	struct slab_state *state = me->slabs;
 	if (state == &slab_nothing) return;
-	for (unsigned c = 0; c < SLAB_CLASSES; c++) {
-		state->mag[c].top = state->mag[c].base;
-		state->word[c].free = 0;
-		state->mag[c].current = NULL;
-		state->list[c] = 0;
-		state->slabs[c] = 0;
-	}
-	state->owned = state->empty = 0;
+	state_forget(state);
 	visit_slabs(me->pool, 0, pool_top(me->pool), forget_if_owned, &me->who);
 }
 

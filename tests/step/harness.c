@@ -127,16 +127,22 @@ int64_t step_trim(struct step_env *env, uint64_t x, uint64_t y)
 	return hp_pool_trim(env->pool, x);
 }
 
-int64_t step_exhaust(struct step_env *env, uint64_t x, uint64_t y)
+/* As often as it goes: how often. */
+static int64_t exhaust(struct step_env *env, int64_t (*one)(struct step_env *, uint64_t, uint64_t), uint64_t x)
 {
-	(void)y;
 	for (int64_t count = 0; count < STEP_LIST; count++) {
-		int64_t off = step_alloc(env, x, 0);
+		int64_t off = one(env, x, 0);
 		if (off == -ENOMEM) return count;
 		if (off < 0) return off;
 		env->list[count] = (uint64_t)off;
 	}
 	return -E2BIG;
+}
+
+int64_t step_exhaust(struct step_env *env, uint64_t x, uint64_t y)
+{
+	(void)y;
+	return exhaust(env, step_alloc, x);
 }
 
 int64_t step_free_list(struct step_env *env, uint64_t x, uint64_t y)
@@ -180,13 +186,7 @@ int64_t step_realloc(struct step_env *env, uint64_t x, uint64_t y)
 int64_t step_malloc_all(struct step_env *env, uint64_t x, uint64_t y)
 {
 	(void)y;
-	for (int64_t count = 0; count < STEP_LIST; count++) {
-		int64_t off = step_malloc(env, x, 0);
-		if (off == -ENOMEM) return count;
-		if (off < 0) return off;
-		env->list[count] = (uint64_t)off;
-	}
-	return -E2BIG;
+	return exhaust(env, step_malloc, x);
 }
 
 int64_t step_in_magazine(struct step_env *env, uint64_t x, uint64_t y)
