@@ -28,6 +28,15 @@ static inline uint64_t round_up(uint64_t value, uint64_t to)
 	return (value + to - 1) / to * to;
 }
 
+/* ladder.c: from the top down, until a rung holds. The two functions say why a rung is not tried (NULL: it is), and try. */
+typedef const char *ladder_skipped(const struct backing_want *want, hp_rung rung);
+typedef int ladder_try(const struct backing_want *want, hp_rung rung, struct backing *backing, uint64_t *committed,
+                       struct hp_report *report, struct hp_report_rung *entry);
+void ladder_begin(const struct backing_want *want, struct backing *backing, uint64_t *committed,
+                  struct hp_report *report);
+int ladder_climb(const struct backing_want *want, struct backing *backing, uint64_t *committed,
+                 struct hp_report *report, ladder_skipped *why, ladder_try *try);
+
 /* range.c: the whole of making a range real. */
 struct range_order {
 	struct hp_numa numa;

@@ -106,10 +106,9 @@ static bool makes_sense(const struct backing_want *want)
 	       want->rung == HP_RUNG_4K;
 }
 
-int backing_create(const struct backing_want *want, struct backing *backing, uint64_t *committed,
-                   struct hp_report *report)
+void ladder_begin(const struct backing_want *want, struct backing *backing, uint64_t *committed,
+                  struct hp_report *report)
 {
-	int error = -EINVAL;
 	memset(report, 0, sizeof *report);
 	*backing = (struct backing){.fd = -1};
 	*committed = 0;
@@ -117,16 +116,21 @@ int backing_create(const struct backing_want *want, struct backing *backing, uin
 	report->rung_asked = want->choice == HP_CHOICE_ANY ? HP_RUNG_BEST : want->rung;
 	report->choice = want->choice;
 	report->numa = want->numa;
-	if (!makes_sense(want)) return -EINVAL;
+}
+
+int ladder_climb(const struct backing_want *want, struct backing *backing, uint64_t *committed,
+                 struct hp_report *report, ladder_skipped *why, ladder_try *try)
+{
+	int error = -EINVAL;
 	for (hp_rung rung = HP_RUNG_1G; rung <= HP_RUNG_4K; rung++) {
 		struct hp_report_rung *entry = &report->rung[report->rungs++];
 		*entry = (struct hp_report_rung){.rung = rung, .page_size = rung_page_size(rung)};
-		const char *why_not = skipped(want, rung);
+		const char *why_not = why(want, rung);
 		if (why_not) {
 			put_cause(entry->cause, "%s", why_not);
 			continue;
 		}
-		error = try_rung(want, rung, backing, committed, report, entry);
+		error = try(want, rung, backing, committed, report, entry);
 		if (!error) {
 			report->rung_got = rung;
 			report->page_size = backing->page_size;
@@ -136,4 +140,11 @@ int backing_create(const struct backing_want *want, struct backing *backing, uin
 		if (error == -ECANCELED) break;
 	}
 	return error;
+}
+
+int backing_create(const struct backing_want *want, struct backing *backing, uint64_t *committed,
+                   struct hp_report *report)
+{
+	ladder_begin(want, backing, committed, report);
+	return makes_sense(want) ? ladder_climb(want, backing, committed, report, skipped, try_rung) : -EINVAL;
 }

@@ -227,30 +227,6 @@ static int try_rung(const struct backing_want *want, hp_rung rung, struct backin
 int backing_create_private(const struct backing_want *want, struct backing *backing, uint64_t *committed,
                            struct hp_report *report)
 {
-	int error = -EINVAL;
-	memset(report, 0, sizeof *report);
-	*backing = (struct backing){.fd = -1};
-	*committed = 0;
-	report->bytes_asked = want->size;
-	report->rung_asked = want->choice == HP_CHOICE_ANY ? HP_RUNG_BEST : want->rung;
-	report->choice = want->choice;
-	report->numa = want->numa;
-	for (hp_rung rung = HP_RUNG_1G; rung <= HP_RUNG_4K; rung++) {
-		struct hp_report_rung *entry = &report->rung[report->rungs++];
-		*entry = (struct hp_report_rung){.rung = rung, .page_size = rung_page_size(rung)};
-		const char *why_not = skipped(want, rung);
-		if (why_not) {
-			put_cause(entry->cause, "%s", why_not);
-			continue;
-		}
-		error = try_rung(want, rung, backing, committed, report, entry);
-		if (!error) {
-			report->rung_got = rung;
-			report->page_size = backing->page_size;
-			report->bytes_got = *committed;
-			return 0;
-		}
-		if (error == -ECANCELED) break;
-	}
-	return error;
+	ladder_begin(want, backing, committed, report);
+	return ladder_climb(want, backing, committed, report, skipped, try_rung);
 }
