@@ -255,17 +255,19 @@ int hp_cache_destroy(hp_cache *cache)
 	struct pool_cache *shared = cache->shared;
 	settle(shared);
 	if (cache_is_live(cache)) {
-		/* From here on nobody makes a slab of it (cache_place_holds). Then what is empty ends, wherever it is; if anything
-		 * is left, it goes on living as if nothing had been. */
-		atomic_store(&shared->word, cache_word(CACHE_ENDING, cache->generation));
+		/* What is empty ends, wherever it is. Who makes a slab from here on makes the cache live again (cache_insist); then,
+		 * and if anything is left, it goes on living as if nothing had been. */
+		uint64_t ending = cache_word(CACHE_ENDING, cache->generation);
+		atomic_store(&shared->word, ending);
 		atomic_thread_fence(memory_order_seq_cst);
 		reclaim_all(cache);
 		slab_census(pool, cache->class, &sum);
-		if (sum.slabs == 0)
-			atomic_store(&shared->word, cache_word(CACHE_FREE, cache->generation + 1)); /* commit: it is gone */
-		else
-			atomic_store(&shared->word, cache_word(CACHE_LIVE, cache->generation));
-		error = sum.slabs == 0 ? 0 : -EBUSY;
+		bool gone = sum.slabs == 0;
+		/* commit: it is gone */
+		gone = gone &&
+		       atomic_compare_exchange_strong(&shared->word, &ending, cache_word(CACHE_FREE, cache->generation + 1));
+		if (!gone) atomic_store(&shared->word, cache_word(CACHE_LIVE, cache->generation));
+		error = gone ? 0 : -EBUSY;
 	}
 	growth_unlock(pool);
 	if (error == 0) hp_cache_close(cache);

@@ -44,7 +44,8 @@ int cache_find(const hp_cache *cache, const void *object, struct slab **slab, un
 static inline bool cache_is_live(const hp_cache *cache)
 {
 	uint64_t word = atomic_load_explicit(&cache->shared->word, memory_order_acquire);
-	return cache_state(word) == CACHE_LIVE && cache_generation(word) == cache->generation;
+	return (cache_state(word) == CACHE_LIVE || cache_state(word) == CACHE_ENDING) &&
+	       cache_generation(word) == cache->generation;
 }
 
 #endif

@@ -16,8 +16,9 @@ enum cache_constructed {
 	CACHE_DESTROYED = 2
 }; /* it was made with a constructor, with a destructor */
 
-/* word = {generation:24, record + 1:16, state:8}. Changed under the growth lock, so whoever finds MAKING or ENDING there under
- * the lock knows that its process has died. */
+/* word = {generation:24, 0:24, state:8}. Changed under the growth lock, so whoever finds MAKING or ENDING there under
+ * the lock knows that its process has died. But for one change: who needs a slab of a cache that is ENDING makes it LIVE
+ * again, so that nobody is refused by an end that does not come. */
 enum cache_state { CACHE_FREE = 0, CACHE_MAKING = 1, CACHE_LIVE = 2, CACHE_ENDING = 3 };
 
 struct pool_cache {

@@ -54,16 +54,23 @@ static uint16_t objects_at(const hp_pool *pool, unsigned class, uint64_t limit, 
 	return (uint16_t)(left < each ? left : each);
 }
 
-static bool is_live(const hp_pool *pool, unsigned class)
+bool cache_insist(const hp_pool *pool, unsigned class)
 {
 	const struct slab_class *known = &pool->classes[class];
 	uint64_t word = atomic_load(&known->cache->word);
-	return cache_state(word) == CACHE_LIVE && cache_generation(word) == known->generation;
+	while (cache_generation(word) == known->generation) {
+		if (cache_state(word) == CACHE_LIVE) return true;
+		if (cache_state(word) != CACHE_ENDING) return false;
+		/* commit: it goes on; who was about to end it finds it busy */
+		if (atomic_compare_exchange_strong(&known->cache->word, &word, cache_word(CACHE_LIVE, known->generation)))
+			return true;
+	}
+	return false;
 }
 
 int cache_place_claim(hp_pool *pool, unsigned class, unsigned *place, uint16_t *objects)
 {
-	if (!is_live(pool, class)) return -ESTALE;
+	if (!cache_insist(pool, class)) return -ESTALE;
 	uint64_t limit = limit_of(pool, class);
 	*place = SLAB_NO_PLACE;
 	*objects = pool->classes[class].objects;
@@ -82,14 +89,9 @@ int cache_place_claim(hp_pool *pool, unsigned class, unsigned *place, uint16_t *
 	return -EAGAIN;
 }
 
-bool cache_place_moving(hp_pool *pool, unsigned class)
+bool cache_place_all(const hp_pool *pool, unsigned class, uint64_t objects)
 {
-	uint64_t places = places_for(pool, class, limit_of(pool, class));
-	for (unsigned i = 0; i < places; i++) {
-		uint64_t word = atomic_load_explicit(place_of(pool, class, i), memory_order_acquire);
-		if (word & CLAIM || is_over(pool, class, i, word)) return true;
-	}
-	return false;
+	return objects >= limit_of(pool, class);
 }
 
 void cache_place_unclaim(hp_pool *pool, unsigned class, unsigned place)
@@ -113,7 +115,7 @@ bool cache_place_holds(hp_pool *pool, unsigned class, unsigned place)
 {
 	atomic_thread_fence(memory_order_seq_cst); /* after the slab's ctl; pairs with cache_end and set_hard_limit */
 	uint64_t limit = limit_of(pool, class);
-	if (!is_live(pool, class)) return false;
+	if (!cache_insist(pool, class)) return false;
 	return limit ? place < places_for(pool, class, limit) : true;
 }
 

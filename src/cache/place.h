@@ -10,11 +10,13 @@
 #include "cache/layout.h"
 #include "pool/pool.h"
 
+/* Is the cache there? One that is being ended, and may yet be found busy, is kept by who needs it. */
+bool cache_insist(const hp_pool *pool, unsigned class);
 /* For a new slab of the class: its place (SLAB_NO_PLACE: there is no limit) and how many objects it may hold. -EAGAIN: all are
  * taken; -ESTALE: the cache is gone. */
 int cache_place_claim(hp_pool *pool, unsigned class, unsigned *place, uint16_t *objects);
-/* Is a slab being made, or has one ended since? Then -EAGAIN may be too early. */
-bool cache_place_moving(hp_pool *pool, unsigned class);
+/* Are these as many as the limit allows? */
+bool cache_place_all(const hp_pool *pool, unsigned class, uint64_t objects);
 void cache_place_unclaim(hp_pool *pool, unsigned class, unsigned place);
 /* The claimed place names its page: `claimed` as long as the slab is being made. */
 void cache_place_set(hp_pool *pool, unsigned class, unsigned place, uint32_t page, bool claimed);

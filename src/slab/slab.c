@@ -512,12 +512,25 @@ struct wanted {
 	uint32_t size;
 	bool take, others, found;
 	unsigned skipped, moved;
+	uint64_t out, print; /* objects that were met and cannot be had, and which state of theirs */
 	struct take_want *list;
 	uint32_t *page;
 	unsigned count;
 };
 
 #define TAKE_SLABS 64
+
+static void not_to_be_had(struct wanted *want, const struct slab *slab, uint32_t page)
+{
+	uint64_t print = want->print + page;
+	for (unsigned w = 0; w < SLAB_WORDS; w++) {
+		print = print * UINT64_C(0x9e3779b97f4a7c15) ^ atomic_load_explicit(&slab->a[w], memory_order_acquire);
+		print = print * UINT64_C(0x9e3779b97f4a7c15) ^ atomic_load_explicit(&slab->r[w], memory_order_acquire);
+		print ^= print >> 32;
+	}
+	want->print = print;
+	want->out += objects_of(slab);
+}
 
 static int try_slab(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 {
@@ -526,11 +539,15 @@ static int try_slab(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 	struct slab_mag *mag = &me->slabs->mag[want->class];
 	/* first: what is read after it is true of the slab that is adopted at this word, and not of one that was here before */
 	uint64_t seen = atomic_load_explicit(&slab->ctl, memory_order_acquire);
-	if (atomic_load_explicit(&slab->class, memory_order_relaxed) != want->class || !has_free(slab)) return 0;
+	if (atomic_load_explicit(&slab->class, memory_order_relaxed) != want->class) return 0;
 	/* objects of class PROCESS are no other process' */
-	if (pool->classes[want->class].process &&
-	    atomic_load_explicit(&pool->chunks[page >> pool->page_shift_chunk].tag, memory_order_acquire) != page_tag(pool))
+	bool barred = pool->classes[want->class].process &&
+	              atomic_load_explicit(&pool->chunks[page >> pool->page_shift_chunk].tag, memory_order_acquire) !=
+	                  page_tag(pool);
+	if (barred || !has_free(slab)) {
+		not_to_be_had(want, slab, page);
 		return 0;
+	}
 	if (ctl_state(seen) == CTL_OWNED && ctl_who(seen) != me->who) {
 		want->others = true;
 		if (want->take && want->count < TAKE_SLABS) {
@@ -561,6 +578,7 @@ static int try_slab(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 			list_slab(me, slab, want->class);
 	}
 	participant_end(me);
+	want->skipped += !want->found; /* it had something free, which another was quicker to take */
 	return want->found;
 }
 
@@ -602,6 +620,7 @@ static bool from_anywhere(struct wanted *want, bool take)
 	bool mine[TAKE_SLABS];
 	want->take = take;
 	want->skipped = want->moved = 0;
+	want->out = want->print = 0;
 	want->list = list;
 	want->page = page;
 	want->count = 0;
@@ -738,8 +757,10 @@ int slab_refill(struct participant *me, unsigned class)
 		if (error == -EAGAIN && round % 16 == 0) recover_dead(pool);
 		if (from_anywhere(&want, false) || (error = make_slab(me, class, false)) == 0) return 0;
 		if (error != -ENOMEM && error != -EAGAIN) return error;
-		bool moving = error == -EAGAIN && cache_place_moving(pool, class);
+		uint64_t print = want.print;
 		if (from_anywhere(&want, true)) return 0;
+		/* two looks at the same are one look at all of it; what it does not show is about to be somewhere */
+		bool moving = error == -EAGAIN && (want.print != print || !cache_place_all(pool, class, want.out));
 		/* what was moved without an object in it has ended, so that there is room for another */
 		if (!want.skipped && !want.moved && !moving) break;
 		if (error == -ENOMEM && round >= SHORT_ROUNDS) break;
