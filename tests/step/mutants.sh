@@ -38,16 +38,16 @@ ready_too_early | pool/create.c | s/(\tgrowth_publish_first\()/\tatomic_store(&p
 slab_remote_free_without_cas | slab/slab.c | s/!atomic_compare_exchange_weak_explicit\(word, &r, r \^ bits, memory_order_release, memory_order_relaxed\)/(atomic_store_explicit(word, r ^ bits, memory_order_release), 0)/ | slab_interleave:two
 slab_owner_frees_what_is_free | slab/slab.h | s/if \(unlikely\(!\(live & bit\)\)\) return SLAB_NOT;// | slab:again
 slab_owner_not_asked | slab/slab.h | s/return ctl_who\(atomic_load_explicit\(&slab->ctl, memory_order_relaxed\)\) == me->who;/return slab || me;/ | slab:remote slab_interleave:owner
-slab_map_before_run | slab/slab.c | s/(static void prepare\(.*?)(\n\}\n)/$1\n\tatomic_store(&pool->map[page], map_make(known->reciprocal, 0, class, 0));$2/s | slab:malloc
-slab_owned_before_map | slab/slab.c | s/(\tint first = atomic_load_explicit\(&slab->first[^;]*;\n)/$1\tatomic_store(&slab->ctl, ctl_make(CTL_OWNED, me->who >> 16, me->who & 0xffff, atomic_load(&slab->ctl)));\n/ | slab_interleave:making
-slab_ends_with_objects | slab/slab.c | s/if \(!is_empty\(slab\) \|\| !atomic_compare_exchange_strong\(&slab->ctl, &seen, by_record/if (!atomic_compare_exchange_strong(&slab->ctl, &seen, by_record/ | slab_interleave slab:recover
-slab_ends_by_store | slab/slab.c | s/if \(!is_empty\(slab\) \|\| !atomic_compare_exchange_strong\(&slab->ctl, &seen, by_record\(pool, seen\)\)\) return false;/if (!is_empty(slab)) return false;\n\tatomic_store(&slab->ctl, by_record(pool, seen));/ | slab_interleave
+slab_map_before_run | slab/make.c | s/(static void prepare\(.*?)(\n\}\n)/$1\n\tatomic_store(&pool->map[page], map_make(known->reciprocal, 0, class, 0));$2/s | slab:malloc
+slab_owned_before_map | slab/make.c | s/(\tint first = atomic_load_explicit\(&slab->first[^;]*;\n)/$1\tatomic_store(&slab->ctl, ctl_make(CTL_OWNED, me->who >> 16, me->who & 0xffff, atomic_load(&slab->ctl)));\n/ | slab_interleave:making
+slab_ends_with_objects | slab/slab.c | s/if \(!slab_is_empty\(slab\) \|\| !atomic_compare_exchange_strong\(&slab->ctl, &seen, slab_by_record/if (!atomic_compare_exchange_strong(&slab->ctl, &seen, slab_by_record/ | slab_interleave slab:recover
+slab_ends_by_store | slab/slab.c | s/if \(!slab_is_empty\(slab\) \|\| !atomic_compare_exchange_strong\(&slab->ctl, &seen, slab_by_record\(pool, seen\)\)\)\s*return false;/if (!slab_is_empty(slab)) return false;\n\tatomic_store(&slab->ctl, slab_by_record(pool, seen));/ | slab_interleave
 slab_run_freed_before_map | slab/slab.c | s/(\tfor \(unsigned i = 0; i < pages; i\+\+\) atomic_store_explicit\(&pool->map\[page \+ i\], 0, memory_order_relaxed\);\n)(.*?page_free_typed\(pool, page\) == 0;\n)/$2$1/s | slab:nobody
-slab_half_not_finished | slab/slab.c | s/(static int finish_half\(.*?\{\n)/$1\tif (arg) return 0;\n/s | slab:recover slab:making
-slab_of_the_dead_stays | slab/slab.c | s/(static int release_if_owned\(.*?\{\n)/$1\tif (arg) return 0;\n/s | slab:recover
-slab_magazine_kept_in_reread | slab/slab.c | s/(static void reread\(.*?)\t\tstate->mag\[c\]\.top = state->mag\[c\]\.base;\n/$1/s | slab_interleave:take
-slab_adopted_by_store | slab/slab.c | s/mine = atomic_compare_exchange_strong_explicit\(&slab->ctl, &seen, ours, memory_order_acq_rel,\s*memory_order_relaxed\);/atomic_store(&slab->ctl, ours), mine = true;/ | slab_interleave:adopt
-slab_class_read_before_its_word | slab/slab.c | s/(static int try_slab\(.*?)(\tuint64_t seen = atomic_load_explicit\(&slab->ctl, memory_order_acquire\);\n)(\tif \(atomic_load_explicit\(&slab->class[^;]*;\n)/$1$3$2/s | slab_interleave:another size
+slab_half_not_finished | slab/layer.c | s/(static int finish_half\(.*?\{\n)/$1\tif (arg) return 0;\n/s | slab:recover slab:making
+slab_of_the_dead_stays | slab/layer.c | s/(static int release_if_owned\(.*?\{\n)/$1\tif (arg) return 0;\n/s | slab:recover
+slab_magazine_kept_in_reread | slab/layer.c | s/\tslab_state_forget\(state\);\n// | slab_interleave:take
+slab_adopted_by_store | slab/search.c | s/mine = atomic_compare_exchange_strong_explicit\(&slab->ctl, &seen, ours, memory_order_acq_rel,\s*memory_order_relaxed\);/atomic_store(&slab->ctl, ours), mine = true;/ | slab_interleave:adopt
+slab_class_read_before_its_word | slab/search.c | s/(static int try_slab\(.*?)(\tuint64_t seen = atomic_load_explicit\(&slab->ctl, memory_order_acquire\);\n)(\tif \(atomic_load_explicit\(&slab->class[^;]*;\n)/$1$3$2/s | slab_interleave:another size
 END
 )
 

@@ -1,0 +1,234 @@
+/* What a thread has at hand, and the slabs it knows to own: all of it private, and only a view. */
+#include "slab/internal.h"
+#include "os/os.h"
+#include <string.h>
+#include <sys/mman.h>
+
+#define KEEP_PAGES 32u /* in slabs without objects a thread keeps, and an eighth of what it owns */
+
+struct slab_state slab_nothing;
+
+/* Nothing is at hand, nothing is known to be owned. */
+void slab_state_forget(struct slab_state *state)
+{
+	for (unsigned c = 0; c < SLAB_CLASSES; c++) {
+		state->mag[c].top = state->mag[c].base;
+		state->mag[c].current = NULL;
+		state->word[c].free = 0;
+		state->list[c] = 0;
+		state->slabs[c] = 0;
+	}
+	state->owned = state->empty = 0;
+}
+
+static struct slab_state *state_begin(const hp_pool *pool, struct slab_state *state)
+{
+	for (unsigned c = 0; c < SLAB_CLASSES; c++) {
+		state->mag[c].base = state->entry[c];
+		state->mag[c].limit = state->entry[c] + pool->classes[c].magazine;
+	}
+	slab_state_forget(state);
+	return state;
+}
+
+struct slab_state *slab_state_renew(const hp_pool *pool, struct slab_state *left)
+{
+	return left && left != &slab_nothing ? state_begin(pool, left) : &slab_nothing;
+}
+
+struct slab_state *slab_state(struct participant *me)
+{
+	if (likely(me->slabs != &slab_nothing)) return me->slabs;
+	void *memory;
+	if (os_map(NULL, sizeof(struct slab_state), PROT_READ | PROT_WRITE, OS_MAP_PRIVATE_ANON | OS_MAP_NORESERVE, -1, 0,
+	           &memory) < 0)
+		return NULL;
+	return me->slabs = state_begin(me->pool, memory);
+}
+
+/* Inside an operation, nothing of the class at hand, slab owned: the next of its words that has something free is. */
+bool slab_load(struct participant *me, struct slab_mag *mag, struct slab *slab, uint32_t page, uint32_t size)
+{
+	struct slab_word *word = &me->slabs->word[mag - me->slabs->mag];
+	unsigned objects = slab_objects(slab), from = 0;
+	if (mag->current == slab && word->a >= slab->a && word->a < slab->a + SLAB_WORDS)
+		from = (unsigned)(word->a - slab->a) + 1;
+	mag->current = slab;
+	atomic_store_explicit(&slab->noted, SLAB_LISTED, memory_order_relaxed); /* the current one needs no list */
+	for (unsigned k = 0; k < SLAB_WORDS; k++) {
+		unsigned w = from + k < SLAB_WORDS ? from + k : from + k - SLAB_WORDS;
+		uint64_t free = slab_free_in(slab, w, objects);
+		if (!free) continue;
+		word->free = free;
+		word->a = &slab->a[w];
+		word->base = me->pool->base + (uint64_t)page * HP_PAGE_SIZE +
+		             atomic_load_explicit(&slab->first, memory_order_relaxed) + (uint64_t)w * 64 * size;
+		word->size = size;
+		return true;
+	}
+	return false;
+}
+
+/* Inside an operation: forgets the current slab, which has nothing left. */
+void slab_drop_current(struct participant *me, struct slab_mag *mag)
+{
+	struct slab *slab = mag->current;
+	uint32_t page = (uint32_t)(slab - me->pool->slabs);
+	mag->current = NULL;
+	atomic_store_explicit(&slab->noted, SLAB_UNKNOWN, memory_order_relaxed);
+	/* what was freed remotely right before that store has told nobody */
+	if (slab_has_free(slab)) slab_note(me->pool, slab, page);
+}
+
+static void count(uint32_t *counter, int32_t more)
+{
+	*counter = more < 0 && *counter < (uint32_t)-more ? 0 : *counter + (uint32_t)more;
+}
+
+static void count_empty(const hp_pool *pool, struct slab_state *state, const struct slab *slab, int sign)
+{
+	count(&state->empty, sign * (int32_t)slab_pages(pool, slab));
+}
+
+void slab_count_owned(const hp_pool *pool, struct slab_state *state, unsigned class, const struct slab *slab,
+                        int sign)
+{
+	count(&state->owned, sign * (int32_t)slab_pages(pool, slab));
+	if (sign > 0 ? state->slabs[class] < UINT16_MAX : state->slabs[class] > 0)
+		state->slabs[class] = (uint16_t)(state->slabs[class] + sign);
+}
+
+bool slab_refill_own(struct participant *me, unsigned class)
+{
+	hp_pool *pool = me->pool;
+	struct slab_state *state = me->slabs;
+	struct slab_mag *mag = &state->mag[class];
+	uint32_t size = pool->classes[class].size;
+	if (state == &slab_nothing) return false;
+	size_t room = (size_t)(mag->limit - mag->base) * 2, most = pool->classes[class].magazine_most;
+	mag->limit = mag->base + (room == 0     ? pool->classes[class].magazine
+	                          : room < most ? room
+	                                        : most); /* it is used up */
+	if (mag->current) {
+		if (slab_load(me, mag, mag->current, (uint32_t)(mag->current - pool->slabs), size)) return true;
+		slab_drop_current(me, mag);
+	}
+	while (state->list[class]) {
+		uint32_t page = state->list[class] - 1;
+		struct slab *slab = &pool->slabs[page];
+		/* taken from us, or spoilt: what was behind it is found by the summary, or the last search */
+		if (!slab_is_mine(me, slab) || slab->class != class) {
+			state->list[class] = 0;
+			return false;
+		}
+		state->list[class] = slab_next(pool, slab);
+		atomic_store_explicit(&slab->next, 0, memory_order_relaxed); /* no loop can be followed for ever */
+		if (state->empty && slab_is_empty(slab)) count_empty(pool, state, slab, -1);
+		if (slab_load(me, mag, slab, page, size)) return true;
+		slab_drop_current(me, mag);
+	}
+	return false;
+}
+
+/* Inside an operation: others than the magazine are to know that the slab has free objects. */
+void slab_list(struct participant *me, struct slab *slab, unsigned class)
+{
+	struct slab_state *state = me->slabs;
+	uint32_t page1 = (uint32_t)(slab - me->pool->slabs) + 1;
+	if (state->mag[class].current == slab || atomic_load_explicit(&slab->noted, memory_order_relaxed) == SLAB_LISTED)
+		return;
+	atomic_store_explicit(&slab->next, state->list[class], memory_order_relaxed);
+	atomic_store_explicit(&slab->noted, SLAB_LISTED, memory_order_relaxed);
+	state->list[class] = page1;
+}
+
+bool slab_given(struct participant *me, struct slab *slab, unsigned class)
+{
+	struct slab_state *state = me->slabs;
+	if (state->mag[class].current == slab) return false; /* looked at when the magazine has run out */
+	slab_list(me, slab, class);
+	if (!slab_is_empty(slab)) return false;
+	count_empty(me->pool, state, slab, 1);
+	state->untidy[class / 64] |= UINT64_C(1) << (class % 64);
+	const struct pool_cache *cache = me->pool->classes[class].cache;
+	if (cache && atomic_load_explicit(&cache->high, memory_order_relaxed) != UINT64_MAX) return true;
+	return state->empty > KEEP_PAGES + state->owned / 8;
+}
+
+/* Inside an operation: the objects of a magazine are left to their slabs. */
+void slab_empty_magazine(struct participant *me, unsigned class)
+{
+	struct slab_mag *mag = &me->slabs->mag[class];
+	me->slabs->word[class].free = 0; /* that of the current slab */
+	for (; mag->top != mag->base; mag->top--) {
+		uint64_t at = (mag->top[-1].where >> 6) - (uintptr_t)me->pool->slabs;
+		slab_list(me, &me->pool->slabs[at / sizeof(struct slab)], class);
+	}
+}
+
+/* Takes the empty slabs out of the list, and ends them, as far as a cache's marks allow. `asked`: also the current one. */
+static void purge(struct participant *me, unsigned class, bool asked)
+{
+	hp_pool *pool = me->pool;
+	uint64_t budget = slab_may_go(pool, class, asked);
+	struct slab_state *state = me->slabs;
+	struct slab_mag *mag = &state->mag[class];
+	uint32_t ending = 0, staying = 0, at, next;
+	participant_begin(me);
+	/* what ends must have nothing in the magazine */
+	slab_empty_magazine(me, class);
+	if (mag->current && asked) {
+		atomic_store_explicit(&mag->current->next, state->list[class], memory_order_relaxed);
+		state->list[class] = (uint32_t)(mag->current - pool->slabs) + 1;
+		mag->current = NULL;
+	}
+	for (at = state->list[class]; at; at = next) {
+		struct slab *slab = &pool->slabs[at - 1];
+		if (!slab_is_mine(me, slab) || slab->class != class) break;
+		next = slab_next(pool, slab);
+		bool ends = budget && slab_is_empty(slab);
+		uint32_t *list = ends ? &ending : &staying;
+		if (ends) {
+			budget--;
+			count_empty(pool, state, slab, -1);
+			slab_count_owned(pool, state, class, slab, -1);
+		}
+		atomic_store_explicit(&slab->next, *list, memory_order_relaxed);
+		*list = at;
+		if (next == at) break;
+	}
+	state->list[class] = staying;
+	participant_end(me);
+	for (at = ending; at; at = next) {
+		struct slab *slab = &pool->slabs[at - 1];
+		next = slab_next(pool, slab);
+		uint64_t seen = atomic_load_explicit(&slab->ctl, memory_order_acquire);
+		if (ctl_state(seen) != CTL_OWNED || ctl_who(seen) != me->who) break;
+		slab_release(pool, slab, at - 1, seen, true);
+	}
+}
+
+void slab_purge(struct participant *me, unsigned class)
+{
+	if (me->slabs == &slab_nothing) return;
+	for (unsigned c = class < SLAB_CLASSES ? class : 0; c < (class < SLAB_CLASSES ? class + 1 : SLAB_CLASSES); c++)
+		if (me->slabs->list[c] || me->slabs->mag[c].current || slab_has_any(me->slabs, c)) purge(me, c, true);
+	if (class == SLAB_CLASSES) me->slabs->empty = 0;
+}
+
+void slab_tidy(struct participant *me, unsigned class)
+{
+	const struct pool_cache *cache = me->pool->classes[class].cache;
+	participant_hold(me);
+	if (cache && atomic_load(&cache->high) != UINT64_MAX)
+		purge(me, class, false);
+	else if (me->slabs->owned < 4 * KEEP_PAGES)
+		slab_purge(me, SLAB_CLASSES); /* little is left: all of it */
+	else
+		for (unsigned w = 0; w < SLAB_CLASSES / 64; w++)
+			for (uint64_t rest = me->slabs->untidy[w]; rest; rest &= rest - 1)
+				purge(me, w * 64 + (unsigned)__builtin_ctzll(rest), true);
+	me->slabs->empty = 0;
+	memset(me->slabs->untidy, 0, sizeof me->slabs->untidy);
+	participant_let_go(me);
+}
