@@ -108,6 +108,22 @@ HP_API int hp_cache_set_hard_limit(hp_cache *cache, size_t n, const char *warnin
 HP_API int hp_cache_set_low_watermark(hp_cache *cache, size_t n);
 HP_API int hp_cache_set_high_watermark(hp_cache *cache, size_t n);
 
+/* An eventfd of this process that becomes readable when the number of free objects falls below the low mark, or rises above
+ * the high one, whichever process did it; also when it is beyond a mark already, and when the cache is destroyed. What is
+ * read from it says how often that has happened. Getting and putting pay nothing: a thread of the library counts every
+ * 5 ms, or as much more rarely as keeps it below a sixteenth of a CPU's time (in pools beyond some 100 GiB). So it becomes
+ * readable that much later, and a crossing that is over before the next count is not seen.
+ * Returns the descriptor (non-blocking, close-on-exec), or -EINVAL, -ESTALE, -ENOMEM, -EMFILE, -EAGAIN (no thread is to be
+ * had). It stays the library's: hp_cache_unwatch closes it, as do hp_cache_close, hp_cache_destroy and hp_pool_detach. A
+ * forked child has no such thread: what it inherits tells of its parent's watches; it can make its own. The death of this or
+ * any other process leaves nothing behind. Not for signal handlers.
+ * Origin: none; the ancestor's watermarks could only be polled. */
+#define HP_CACHE_WATCH_LOW 1u
+#define HP_CACHE_WATCH_HIGH 2u
+HP_API int hp_cache_watch(hp_cache *cache, unsigned marks);
+/* Ends a watch, and closes its descriptor. -ENOENT: no watch of this handle has it. */
+HP_API int hp_cache_unwatch(hp_cache *cache, int fd);
+
 /* Called, with nothing held, in this process: when hp_cache_get finds nothing, before it fails or waits, and when
  * hp_cache_reclaim begins. May put objects back; what was wanted is then tried again. NULL: none. */
 typedef void hp_drain_fn(void *arg, unsigned flags);

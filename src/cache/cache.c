@@ -226,6 +226,7 @@ int hp_cache_open(hp_pool *pool, const char *name, const struct hp_cache_options
 void hp_cache_close(hp_cache *cache)
 {
 	if (!cache) return;
+	cache_end_watches(cache);
 	delist(cache);
 	free(cache);
 }

@@ -41,6 +41,9 @@ void *cache_wait(hp_cache *cache, unsigned flags, uint64_t deadline, int *error)
 /* Which object it is; -errno where it is none of this cache. */
 int cache_find(const hp_cache *cache, const void *object, struct slab **slab, unsigned *index);
 
+/* Ends the watches of a handle (watch.c). */
+void cache_end_watches(const hp_cache *cache);
+
 static inline bool cache_is_live(const hp_cache *cache)
 {
 	uint64_t word = atomic_load_explicit(&cache->shared->word, memory_order_acquire);

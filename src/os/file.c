@@ -6,6 +6,7 @@
 #include <linux/magic.h>
 #include <os/hook.h>
 #include <stdio.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -143,6 +144,23 @@ int os_cloexec(int fd, bool on)
 {
 	OS_ASK(OS_CLOEXEC);
 	return os_result(fcntl(fd, F_SETFD, on ? FD_CLOEXEC : 0));
+}
+
+int os_event(void)
+{
+	OS_ASK(OS_EVENT);
+	return os_result(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+}
+
+int os_event_signal(int fd)
+{
+	OS_ASK(OS_EVENT);
+	uint64_t one = 1;
+	int64_t result;
+	do {
+		result = os_result(write(fd, &one, sizeof one));
+	} while (result == -EINTR);
+	return result < 0 ? result : 0;
 }
 
 int64_t os_pread(int fd, void *buf, size_t bytes, uint64_t at)

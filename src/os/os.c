@@ -40,6 +40,7 @@ static const char *const names[OS_CALLS] = {
 	[OS_ALLOCATE] = "allocate",
 	[OS_CPU] = "cpu",
 	[OS_THREAD_EXISTS] = "thread_exists",
+	[OS_EVENT] = "event",
 };
 
 const char *os_call_name(enum os_call call)

@@ -52,6 +52,7 @@ enum os_call {
 	OS_ALLOCATE,
 	OS_CPU,
 	OS_THREAD_EXISTS,
+	OS_EVENT,
 	OS_CALLS
 };
 
@@ -77,6 +78,8 @@ int os_reopen(int fd, int flags);         /* a fresh description of the same fil
 int os_close(int fd);
 int os_dup(int fd); /* close-on-exec, at 3 or above */
 int os_cloexec(int fd, bool on);
+int os_event(void);          /* an eventfd, close-on-exec and non-blocking, or -errno */
+int os_event_signal(int fd); /* adds 1; same hook id */
 int64_t os_pread(int fd, void *buf, size_t bytes, uint64_t at);
 int64_t os_read_file(const char *path, char *buf, size_t size); /* whole small file, 0-terminated,
                                                                  trailing \n cut; -EFBIG if it does not fit */

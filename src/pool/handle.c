@@ -1,5 +1,6 @@
 /* The handle, its geometry, and the small functions that only look at it. */
 #include "pool/create.h"
+#include "pool/layers.h"
 #include "pool/record.h"
 #include "slab/class.h"
 #include "debug/debug.h"
@@ -222,6 +223,8 @@ int hp_pool_detach(hp_pool *pool)
 {
 	if (!pool) return 0;
 	background_stop(pool);
+	for (const struct pool_layer *const *layer = pool_layers; *layer; layer++)
+		if ((*layer)->detach) (*layer)->detach(pool);
 	struct participant_guard guard;
 	if (!pool->observer) {
 		/* no memory even for that, in a forked child: better left than freed while the fork handlers know it */

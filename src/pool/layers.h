@@ -16,6 +16,8 @@ struct pool_layer {
 	/* Outside of operations, held: no pages are left, so what is kept without being used goes back, also what owners keep
 	 * that do not run. True: something did. *skipped counts owners that are inside an operation right now. */
 	bool (*reclaim)(struct participant *me, unsigned *skipped);
+	/* The process detaches from the pool: nothing of it is to be used any more. Nothing is held. */
+	void (*detach)(hp_pool *pool);
 };
 
 extern const struct pool_layer *const pool_layers[]; /* ends with NULL */
