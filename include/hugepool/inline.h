@@ -14,12 +14,11 @@ extern "C" {
 
 struct hp_inline_entry {
 	char *object;
-	uint64_t where;
+	uint64_t *a, bit;
 };
 
 struct hp_inline_magazine {
-	struct hp_inline_entry *top, *base, *limit;
-	void *current;
+	struct hp_inline_entry *top, *base, *known, *limit;
 };
 
 struct hp_inline_slot {
@@ -30,7 +29,7 @@ struct hp_inline_slot {
 struct hp_inline_thread {
 	const void *fast;
 	struct hp_inline_slot *slot;
-	struct hp_inline_magazine *magazines;
+	struct hp_inline_magazine *magazines; /* and behind them a pointer each */
 	const void *pool;
 	uint64_t seen;
 	uint32_t who;
@@ -51,6 +50,7 @@ struct hp_inline_cache {
 	const uint64_t *map;
 	char *slabs;
 	const uint32_t *waiting;
+	uint64_t key, magazine;
 	uint32_t class_, skew;
 };
 
@@ -68,14 +68,13 @@ static inline void *hp_cache_get_inline(hp_cache *cache, unsigned flags)
 		__atomic_store_n(&slot->in_op, 1, __ATOMIC_RELAXED);
 		__atomic_signal_fence(__ATOMIC_SEQ_CST);
 		if (HP_INLINE_LIKELY(__atomic_load_n(&slot->taker, __ATOMIC_ACQUIRE) == me->seen)) {
-			struct hp_inline_magazine *mag = &me->magazines[c->class_];
-			struct hp_inline_entry *top = mag->top;
-			if (HP_INLINE_LIKELY(top != mag->base)) {
-				char *object = top[-1].object;
-				uint64_t where = top[-1].where, *a = (uint64_t *)(where >> 6);
-				mag->top = top - 1;
-				__atomic_store_n(a, __atomic_load_n(a, __ATOMIC_RELAXED) ^ (uint64_t)1 << (where & 63),
-				                 __ATOMIC_RELEASE);
+			struct hp_inline_magazine *mag = (struct hp_inline_magazine *)(void *)((char *)me->magazines + c->magazine);
+			struct hp_inline_entry *top = mag->top - 1;
+			char *object = top->object;
+			if (HP_INLINE_LIKELY(object != NULL)) {
+				uint64_t *a = top->a;
+				mag->top = top;
+				__atomic_store_n(a, __atomic_load_n(a, __ATOMIC_RELAXED) ^ top->bit, __ATOMIC_RELEASE);
 				__atomic_store_n(&slot->in_op, 0, __ATOMIC_RELEASE);
 				return object;
 			}
@@ -90,39 +89,44 @@ static inline int hp_cache_put_inline(hp_cache *cache, void *object)
 	const struct hp_inline_cache *c = (const struct hp_inline_cache *)(const void *)cache;
 	struct hp_inline_thread *me = hp_thread_current;
 	struct hp_inline_slot *slot = me->slot;
-	uint64_t off = (uint64_t)((char *)object - c->base);
 	if (HP_INLINE_LIKELY(__atomic_load_n(&me->fast, __ATOMIC_RELAXED) == c->pool) &&
-	    HP_INLINE_LIKELY(off < c->capacity) && HP_INLINE_LIKELY(!__atomic_load_n(&slot->in_op, __ATOMIC_RELAXED))) {
+	    HP_INLINE_LIKELY(!__atomic_load_n(&slot->in_op, __ATOMIC_RELAXED))) {
 		__atomic_store_n(&slot->in_op, 1, __ATOMIC_RELAXED);
 		__atomic_signal_fence(__ATOMIC_SEQ_CST);
 		if (HP_INLINE_LIKELY(__atomic_load_n(&slot->taker, __ATOMIC_ACQUIRE) == me->seen)) {
-			uint64_t map = __atomic_load_n(&c->map[off >> 12], __ATOMIC_RELAXED);
-			struct hp_inline_slab *slab =
-				(struct hp_inline_slab *)(void *)(c->slabs + (int64_t)((off >> 12) + 1 - (uint8_t)map) * 128);
-			uint32_t at = ((uint32_t)off & 4095) + (uint32_t)((int32_t)(int16_t)(map >> 16) * 16);
-			uint64_t product = (uint64_t)(at - c->skew) * (uint32_t)(map >> 32);
-			uint64_t index = product >> 32;
-			if (HP_INLINE_LIKELY((uint8_t)map && (uint8_t)(map >> 8) == c->class_ && index < 384) &&
-			    HP_INLINE_LIKELY((uint32_t)product < (uint32_t)(map >> 32)) &&
-			    HP_INLINE_LIKELY(__atomic_load_n(&slab->who, __ATOMIC_RELAXED) == me->who)) {
-				uint64_t *a = &slab->a[index >> 6], bit = (uint64_t)1 << (index & 63);
-				uint64_t old = __atomic_load_n(a, __ATOMIC_RELAXED);
-				uint64_t live = old ^ __atomic_load_n(&slab->r[index >> 6], __ATOMIC_RELAXED);
-				struct hp_inline_magazine *mag = &me->magazines[c->class_];
-				struct hp_inline_entry *top = mag->top;
-				if (HP_INLINE_LIKELY(live & bit) && HP_INLINE_LIKELY(top != mag->limit) &&
-				    HP_INLINE_LIKELY(live != bit || mag->current == slab)) {
-					__atomic_store_n(a, old ^ bit, __ATOMIC_RELEASE);
-					top->object = (char *)object;
-					top->where = (uint64_t)(uintptr_t)a << 6 | (index & 63);
-					mag->top = top + 1;
-					__atomic_store_n(&slot->in_op, 0, __ATOMIC_RELEASE);
-					if (HP_INLINE_LIKELY(!__atomic_load_n(c->waiting, __ATOMIC_RELAXED))) return 0;
-					hp_cache_wake(cache);
-					return 0;
-				}
+			struct hp_inline_magazine *mag = (struct hp_inline_magazine *)(void *)((char *)me->magazines + c->magazine);
+			struct hp_inline_entry *top = mag->top;
+			if (top->object != (char *)object || !object) {
+				/* not the one that was got last: which one it is */
+				uint64_t off = (uint64_t)((char *)object - c->base);
+				if (off >= c->capacity || top == mag->limit) goto other;
+				uint64_t map = __atomic_load_n(&c->map[off >> 12], __ATOMIC_RELAXED);
+				uint32_t at = ((uint32_t)off & 4095) + (uint32_t)((int32_t)(int16_t)(map >> 16) * 16) - c->skew;
+				uint64_t product = (map >> 32) * at;
+				struct hp_inline_slab *slab =
+					(struct hp_inline_slab *)(void *)(c->slabs + (int64_t)((off >> 12) - (uint8_t)(map - 1)) * 128);
+				if (((map ^ c->key) & UINT64_C(0xffffffff0000ff00)) || (uint32_t)product >= map >> 32 ||
+				    product >> 32 >= 384 || __atomic_load_n(&slab->who, __ATOMIC_RELAXED) != me->who)
+					goto other;
+				top->object = (char *)object;
+				top->a = &slab->a[product >> 38];
+				top->bit = (uint64_t)1 << (product >> 32 & 63);
+				if (top == mag->known) mag->known = top + 1;
+			}
+			uint64_t *a = top->a, bit = top->bit, old = __atomic_load_n(a, __ATOMIC_RELAXED);
+			uint64_t live = old ^ __atomic_load_n(a + 6, __ATOMIC_RELAXED);
+			if (HP_INLINE_LIKELY(live & bit) &&
+			    HP_INLINE_LIKELY(live != bit || ((uintptr_t)a & ~(uintptr_t)127) ==
+			                                        (uintptr_t)((void **)(me->magazines + 256))[c->class_])) {
+				__atomic_store_n(a, old ^ bit, __ATOMIC_RELEASE);
+				mag->top = top + 1;
+				__atomic_store_n(&slot->in_op, 0, __ATOMIC_RELEASE);
+				if (HP_INLINE_LIKELY(!__atomic_load_n(c->waiting, __ATOMIC_RELAXED))) return 0;
+				hp_cache_wake(cache);
+				return 0;
 			}
 		}
+	other:
 		__atomic_store_n(&slot->in_op, 0, __ATOMIC_RELEASE);
 	}
 	return hp_cache_put(cache, object);

@@ -88,6 +88,8 @@ static int handle_new(hp_pool *pool, unsigned i, const struct hp_cache_options *
 	                           .map = pool->map,
 	                           .slabs = pool->slabs,
 	                           .waiting = &shared->waiting,
+	                           .key = map_make(class.reciprocal, 0, CACHE_FIRST_CLASS + i, 0) & MAP_KEY,
+	                           .magazine = (CACHE_FIRST_CLASS + i) * sizeof(struct slab_mag),
 	                           .class = CACHE_FIRST_CLASS + i,
 	                           .skew = class.lead & 15,
 	                           .pool = pool,

@@ -14,6 +14,8 @@ struct hp_cache {
 	pool_map *map;
 	struct slab *slabs;
 	_Atomic uint32_t *waiting;
+	uint64_t key;      /* what of a word of the map all pages of the cache have in common */
+	uint64_t magazine; /* where its magazine lies, in bytes */
 	uint32_t class, skew;
 
 	hp_pool *pool;

@@ -21,17 +21,23 @@ SAME(participant, who, hp_inline_thread, who);
 SAME(pool_slot, in_op, hp_inline_slot, in_op);
 SAME(pool_slot, taker, hp_inline_slot, taker);
 SAME(slab_mag, top, hp_inline_magazine, top);
+SAME(slab_mag, known, hp_inline_magazine, known);
 SAME(slab_mag, limit, hp_inline_magazine, limit);
-SAME(slab_entry, where, hp_inline_entry, where);
+SAME(slab_entry, a, hp_inline_entry, a);
+SAME(slab_entry, bit, hp_inline_entry, bit);
 SAME(slab, a, hp_inline_slab, a);
 SAME(slab, r, hp_inline_slab, r);
 SAME(hp_cache, fast, hp_inline_cache, pool);
 SAME(hp_cache, map, hp_inline_cache, map);
 SAME(hp_cache, slabs, hp_inline_cache, slabs);
 SAME(hp_cache, waiting, hp_inline_cache, waiting);
+SAME(hp_cache, key, hp_inline_cache, key);
+SAME(hp_cache, magazine, hp_inline_cache, magazine);
 SAME(hp_cache, class, hp_inline_cache, class_);
 SAME(hp_cache, skew, hp_inline_cache, skew);
-_Static_assert(offsetof(struct slab_state, mag) == 0 && sizeof(struct slab_mag) == sizeof(struct hp_inline_magazine) &&
+_Static_assert(offsetof(struct slab_state, mag) == 0 &&
+                   offsetof(struct slab_state, current) == 256 * sizeof(struct slab_mag) &&
+                   sizeof(struct slab_mag) == sizeof(struct hp_inline_magazine) &&
                    sizeof(struct slab_entry) == sizeof(struct hp_inline_entry) && SLAB_OBJECTS == 384,
                "magazines are as inline.h says");
 
@@ -127,30 +133,37 @@ static __attribute__((noinline)) void *get_slow(hp_cache *cache, unsigned flags,
 	return object;
 }
 
-static inline __attribute__((always_inline)) void *take_fast(hp_cache *cache)
+/* Goes on inside an operation, where nothing is at hand. */
+static __attribute__((noinline)) void *get_refill(hp_cache *cache, unsigned flags, uint64_t ns, const void *caller)
+{
+	struct participant *me = hp_thread_current;
+	char *object = slab_refill_own(me, cache->class) ? slab_at_hand(me->slabs, cache->class) : NULL;
+	participant_end_fast(me->slot);
+	return likely(object != NULL) ? object : get_slow(cache, flags, ns, caller);
+}
+
+static inline __attribute__((always_inline)) void *get(hp_cache *cache, unsigned flags, uint64_t ns)
 {
 	struct participant *me = hp_thread_current;
 	struct pool_slot *slot = me->slot;
 	if (likely(atomic_load_explicit(&me->fast, memory_order_relaxed) == cache->fast) &&
 	    likely(participant_try_begin(me, slot))) {
 		char *object = slab_at_hand(me->slabs, cache->class);
-		if (unlikely(!object) && slab_refill_own(me, cache->class)) object = slab_at_hand(me->slabs, cache->class);
+		if (unlikely(!object)) return get_refill(cache, flags, ns, __builtin_return_address(0));
 		participant_end_fast(slot);
 		return object;
 	}
-	return NULL;
+	return get_slow(cache, flags, ns, __builtin_return_address(0));
 }
 
 void *hp_cache_get(hp_cache *cache, unsigned flags)
 {
-	void *object = take_fast(cache);
-	return likely(object != NULL) ? object : get_slow(cache, flags, UINT64_MAX, __builtin_return_address(0));
+	return get(cache, flags, UINT64_MAX);
 }
 
 void *hp_cache_get_timed(hp_cache *cache, unsigned flags, uint64_t ns)
 {
-	void *object = take_fast(cache);
-	return likely(object != NULL) ? object : get_slow(cache, flags, ns, __builtin_return_address(0));
+	return get(cache, flags, ns);
 }
 
 int hp_cache_get_bulk(hp_cache *cache, unsigned flags, size_t n, void **objects)
@@ -167,8 +180,7 @@ int hp_cache_get_bulk(hp_cache *cache, unsigned flags, size_t n, void **objects)
 		participant_end_fast(slot);
 	}
 	for (; have < n; have++) {
-		objects[have] = take_fast(cache);
-		if (!objects[have]) objects[have] = get_slow(cache, flags, UINT64_MAX, __builtin_return_address(0));
+		objects[have] = get(cache, flags, UINT64_MAX);
 		if (objects[have]) continue;
 		int error = -errno;
 		hp_cache_put_bulk(cache, have, objects);
@@ -221,7 +233,7 @@ static uint64_t put_bits(hp_cache *cache, struct slab *slab, unsigned w, uint64_
 			char *object = pool->base + (uint64_t)(slab - pool->slabs) * HP_PAGE_SIZE +
 			               atomic_load_explicit(&slab->first, memory_order_relaxed) +
 			               (uint64_t)index * pool->classes[cache->class].size;
-			enum slab_gave gave = slab_give(&me->slabs->mag[cache->class], slab, index, object);
+			enum slab_gave gave = slab_give(me->slabs, cache->class, slab, index, object);
 			if (gave == SLAB_RARE) untidy |= slab_given(me, slab, cache->class);
 			if (gave != SLAB_NOT) given |= rest & -rest;
 		}
@@ -252,31 +264,58 @@ static __attribute__((noinline)) int put_slow(hp_cache *cache, void *object)
 	return put_word(cache, slab, index >> 6, UINT64_C(1) << (index & 63));
 }
 
+/* Go on inside an operation: where the object's slab has to be listed, or may be empty, */
+static __attribute__((noinline)) int put_rare(hp_cache *cache, struct slab *slab)
+{
+	struct participant *me = hp_thread_current;
+	unsigned class = cache->class;
+	bool untidy = slab_given(me, slab ? slab : slab_of_word(me->slabs->mag[class].top[-1].a), class);
+	participant_end_fast(me->slot);
+	if (untidy) slab_tidy(me, class);
+	served(cache);
+	return 0;
+}
+
+/* and where it was not what the fast path is for. */
+static __attribute__((noinline)) int put_other(hp_cache *cache, void *object)
+{
+	participant_end_fast(hp_thread_current->slot);
+	return put_slow(cache, object);
+}
+
+static __attribute__((noinline)) int put_served(hp_cache *cache)
+{
+	hp_cache_wake(cache);
+	return 0;
+}
+
 int hp_cache_put(hp_cache *cache, void *object)
 {
 	struct participant *me = hp_thread_current;
 	struct pool_slot *slot = me->slot;
-	hp_off off = (hp_off)((uintptr_t)object - (uintptr_t)cache->base);
-	if (likely(atomic_load_explicit(&me->fast, memory_order_relaxed) == cache->fast) && likely(off < cache->capacity) &&
-	    likely(participant_try_begin(me, slot))) {
-		struct slab *slab;
-		unsigned index, class;
-		enum slab_gave gave = SLAB_NOT;
-		if (slab_find_skewed(cache->pool, off, cache->skew, &slab, &index, &class) == SLAB_OBJECT &&
-		    likely(class == cache->class) && likely(slab_is_mine(me, slab)))
-			gave = slab_give(&me->slabs->mag[class], slab, index, object);
-		bool untidy = gave == SLAB_RARE && slab_given(me, slab, class);
-		participant_end_fast(slot);
-		if (likely(gave != SLAB_NOT)) {
-			if (unlikely(untidy)) slab_tidy(me, class);
-			served(cache);
-			return 0;
-		}
+	if (unlikely(atomic_load_explicit(&me->fast, memory_order_relaxed) != cache->fast) ||
+	    unlikely(!participant_try_begin(me, slot)))
+		return put_slow(cache, object);
+	struct slab *slab = NULL;
+	enum slab_gave gave;
+	if (!slab_give_back(me->slabs, cache->class, object, &gave)) {
+		hp_off off = (hp_off)((uintptr_t)object - (uintptr_t)cache->base);
+		unsigned index;
+		if (unlikely(off >= cache->capacity)) return put_other(cache, object);
+		uint64_t map = atomic_load_explicit(&cache->map[off >> 12], memory_order_relaxed);
+		if (unlikely(map_class(map) != cache->class) ||
+		    unlikely(!slab_find_in(cache->pool, map, off, cache->skew, &slab, &index)) ||
+		    unlikely(!slab_is_mine(me, slab)))
+			return put_other(cache, object);
+		gave = slab_give(me->slabs, cache->class, slab, index, object);
 	}
-	return put_slow(cache, object);
+	if (unlikely(gave == SLAB_NOT)) return put_other(cache, object);
+	if (unlikely(gave == SLAB_RARE)) return put_rare(cache, slab);
+	participant_end_fast(slot);
+	return likely(!atomic_load_explicit(cache->waiting, memory_order_relaxed)) ? 0 : put_served(cache);
 }
 
-/* How many of the first objects are of slabs that the thread owns: those are back, in one operation. */
+/* How many of the last objects are of slabs that the thread owns: those are back, in one operation. */
 static size_t put_own(hp_cache *cache, size_t n, void *const *objects)
 {
 	struct participant *me = hp_thread_current;
@@ -314,7 +353,8 @@ int hp_cache_put_bulk(hp_cache *cache, size_t n, void *const *objects)
 	int error = 0;
 	/* Neighbours that follow each other go back with one change of their word. Nothing is put off beyond this call, so
 	 * nothing has to be remembered for a caller that dies. */
-	for (size_t i = put_own(cache, n, objects); i < n; i++) {
+	n -= put_own(cache, n, objects);
+	for (size_t i = 0; i < n; i++) {
 		struct slab *slab;
 		unsigned index;
 		int one = objects[i] ? cache_find(cache, objects[i], &slab, &index) : 0;

@@ -10,7 +10,7 @@
 #include "cache/layout.h"
 #include "pool/pool.h"
 
-/* Is the cache there? One that is being ended, and may yet be found busy, is kept by who needs it. */
+/* Is the cache there, for a slab that has been made? One that is being ended is kept by it. */
 bool cache_insist(const hp_pool *pool, unsigned class);
 /* For a new slab of the class: its place (SLAB_NO_PLACE: there is no limit) and how many objects it may hold. -EAGAIN: all are
  * taken; -ESTALE: the cache is gone. */

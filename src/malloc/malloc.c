@@ -178,8 +178,7 @@ static int free_plain(hp_pool *pool, void *block)
 	if (me && me->slabs != &slab_nothing && !(debug_flags(pool) & HP_DEBUG_COLD)) {
 		participant_begin(me);
 		bool mine = slab_is_mine(me, slab), untidy = false;
-		struct slab_mag *mag = &me->slabs->mag[class];
-		enum slab_gave gave = mine ? slab_give(mag, slab, index, block) : SLAB_NOT;
+		enum slab_gave gave = mine ? slab_give(me->slabs, class, slab, index, block) : SLAB_NOT;
 		if (gave == SLAB_RARE) untidy = slab_given(me, slab, class);
 		participant_end(me);
 		if (untidy) slab_tidy(me, class);
@@ -195,11 +194,10 @@ static __attribute__((noinline)) int free_slow(hp_pool *pool, void *block)
 	return unlikely(debug_on(pool)) ? debug_free(pool, block, free_plain) : free_plain(pool, block);
 }
 
-/* Goes on inside an operation, where the slab has to be listed, or may be empty. */
-static __attribute__((noinline)) int free_rare(struct participant *me, struct slab *slab)
+/* Goes on inside an operation, where the object's slab has to be listed, or may be empty. */
+static __attribute__((noinline)) int free_rare(struct participant *me, struct slab *slab, unsigned class)
 {
-	unsigned class = atomic_load_explicit(&slab->class, memory_order_relaxed);
-	bool untidy = slab_given(me, slab, class);
+	bool untidy = slab_given(me, slab ? slab : slab_of_word(me->slabs->mag[class].top[-1].a), class);
 	participant_end_fast(me->slot);
 	if (untidy) slab_tidy(me, class);
 	return 0;
@@ -220,13 +218,18 @@ int hp_free(hp_pool *pool, void *block)
 	hp_off off = (hp_off)((uintptr_t)block - (uintptr_t)pool->base);
 	if (unlikely(off >= pool->capacity) || unlikely(!participant_try_begin(me, me->slot)))
 		return free_slow(pool, block);
-	struct slab *slab;
-	if (unlikely(!slab_find_fast(pool, off, 0, &slab, &index, &class)) || unlikely(!slab_is_mine(me, slab)) ||
-	    unlikely(class >= SLAB_MALLOC_CLASSES))
-		return free_other(me, block);
-	enum slab_gave gave = slab_give(&me->slabs->mag[class], slab, index, block);
+	struct slab *slab = NULL;
+	enum slab_gave gave;
+	uint64_t map = atomic_load_explicit(&pool->map[off >> 12], memory_order_relaxed);
+	class = map_class(map);
+	if (unlikely(class >= SLAB_MALLOC_CLASSES)) return free_other(me, block);
+	if (!slab_give_back(me->slabs, class, block, &gave)) {
+		if (unlikely(!slab_find_in(pool, map, off, 0, &slab, &index)) || unlikely(!slab_is_mine(me, slab)))
+			return free_other(me, block);
+		gave = slab_give(me->slabs, class, slab, index, block);
+	}
 	if (unlikely(gave == SLAB_NOT)) return free_other(me, block);
-	if (unlikely(gave == SLAB_RARE)) return free_rare(me, slab);
+	if (unlikely(gave == SLAB_RARE)) return free_rare(me, slab, class);
 	participant_end_fast(me->slot);
 	return 0;
 }

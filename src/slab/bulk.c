@@ -8,12 +8,13 @@ unsigned slab_take_bulk(struct slab_state *state, unsigned class, unsigned n, vo
 	unsigned have = (unsigned)(top - mag->base), i = 0;
 	if (have > n) have = n;
 	while (i < have) {
-		uint64_t word = top[-1].where >> 6, bits = 0;
-		for (; i < have && top[-1].where >> 6 == word; i++, top--) {
-			objects[i] = top[-1].object;
-			bits |= UINT64_C(1) << (top[-1].where & 63);
-		}
-		_Atomic uint64_t *a = (_Atomic uint64_t *)word;
+		_Atomic uint64_t *a = top[-1].a;
+		uint64_t bits = 0;
+		do {
+			top--;
+			objects[i++] = top->object;
+			bits |= top->bit;
+		} while (i < have && top[-1].a == a);
 		mag->top = top;
 		/* commit: all of these are the caller's. A death leaves some to it, and the rest free. */
 		atomic_store_explicit(a, atomic_load_explicit(a, memory_order_relaxed) ^ bits, memory_order_release);
@@ -35,48 +36,68 @@ unsigned slab_take_bulk(struct slab_state *state, unsigned class, unsigned n, vo
 	return i;
 }
 
+/* Those at the end that were taken last and lie in one word, from the entries that know them: how many, and which bits. */
+static size_t known_at_end(const struct slab_entry *top, size_t n, void *const *objects, uint64_t *bits)
+{
+	size_t i = 0;
+	const _Atomic uint64_t *a = top->a;
+	for (*bits = 0; i < n && top->object && top->object == objects[n - 1 - i] && top->a == a && !(*bits & top->bit);
+	     i++, top++)
+		*bits |= top->bit;
+	return i;
+}
+
+/* The same for any of slabs that the thread owns, by looking them up; entries are made for as many as there is room. */
+static size_t found_at_end(const struct participant *me, unsigned class, uint32_t skew, struct slab_entry *top,
+                           const struct slab_entry *limit, size_t n, void *const *objects, uint64_t *bits,
+                           _Atomic uint64_t **a)
+{
+	const hp_pool *pool = me->pool;
+	size_t i = 0;
+	*a = NULL;
+	for (*bits = 0; i < n; i++) {
+		struct slab *slab;
+		unsigned index, is;
+		hp_off off = (hp_off)((uintptr_t)objects[n - 1 - i] - (uintptr_t)pool->base);
+		if (off >= pool->capacity || slab_find_skewed(pool, off, skew, &slab, &index, &is) != SLAB_OBJECT ||
+		    is != class)
+			break;
+		_Atomic uint64_t *word = &slab->a[index >> 6];
+		uint64_t bit = UINT64_C(1) << (index & 63);
+		if (*a ? word != *a || *bits & bit : !slab_is_mine(me, slab)) break;
+		*a = word;
+		*bits |= bit;
+		if (top == limit) continue; /* left to its slab */
+		*top++ = (struct slab_entry){objects[n - 1 - i], word, bit};
+	}
+	return i;
+}
+
 size_t slab_give_bulk(struct participant *me, unsigned class, uint32_t skew, size_t n, void *const *objects,
                       bool *untidy)
 {
-	hp_pool *pool = me->pool;
-	struct slab_mag *mag = &me->slabs->mag[class];
-	struct slab *slab;
-	unsigned index, is;
-	size_t i = 0;
-	while (i < n) {
-		hp_off off = (hp_off)((uintptr_t)objects[i] - (uintptr_t)pool->base);
-		if (off >= pool->capacity || slab_find_skewed(pool, off, skew, &slab, &index, &is) != SLAB_OBJECT ||
-		    is != class || !slab_is_mine(me, slab))
-			break;
-		/* with those that follow and lie in the same word; what the magazine has no room for is left to the slab */
-		_Atomic uint64_t *a = &slab->a[index >> 6];
+	struct slab_state *state = me->slabs;
+	struct slab_mag *mag = &state->mag[class];
+	size_t left = n;
+	while (left) {
 		struct slab_entry *top = mag->top;
-		unsigned word = index >> 6;
-		uint64_t bits = 0;
-		size_t first = i;
-		for (;;) {
-			bits |= UINT64_C(1) << (index & 63);
-			if (top != mag->limit) {
-				top->object = objects[i];
-				top->where = (uint64_t)(uintptr_t)a << 6 | (index & 63);
-				top++;
-			}
-			if (++i == n) break;
-			struct slab *next;
-			off = (hp_off)((uintptr_t)objects[i] - (uintptr_t)pool->base);
-			if (off >= pool->capacity || slab_find_skewed(pool, off, skew, &next, &index, &is) != SLAB_OBJECT ||
-			    next != slab || index >> 6 != word || bits >> (index & 63) & 1)
-				break;
-		}
+		_Atomic uint64_t *a = top->a;
+		uint64_t bits;
+		size_t room = (size_t)(mag->limit - top), some = known_at_end(top, left, objects, &bits);
+		if (!some) some = found_at_end(me, class, skew, top, mag->limit, left, objects, &bits, &a);
+		if (!some) break;
 		uint64_t old = atomic_load_explicit(a, memory_order_relaxed);
-		uint64_t live = old ^ atomic_load_explicit(&slab->r[word], memory_order_relaxed);
-		if (unlikely(bits & ~live)) return first; /* one of them is not out: one by one will tell which */
+		uint64_t live = old ^ atomic_load_explicit(a + (SLAB_R - SLAB_A), memory_order_relaxed);
+		if (unlikely(bits & ~live)) break; /* one of them is not out: one by one will tell which */
 		/* commit: all of these are free */
 		atomic_store_explicit(a, old ^ bits, memory_order_release);
-		mag->top = top;
-		if (unlikely(live == bits ||
-		             (top == mag->limit && atomic_load_explicit(&slab->noted, memory_order_relaxed) != SLAB_LISTED)))
+		mag->top = top + (some < room ? some : room);
+		if (mag->known < mag->top) mag->known = mag->top;
+		struct slab *slab = slab_of_word(a);
+		if (unlikely(live == bits || (mag->top == mag->limit &&
+		                              atomic_load_explicit(&slab->noted, memory_order_relaxed) != SLAB_LISTED)))
 			*untidy |= slab_given(me, slab, class);
+		left -= some;
 	}
-	return i;
+	return n - left;
 }

@@ -95,9 +95,9 @@ void slab_release(hp_pool *pool, struct slab *slab, uint32_t page, uint64_t seen
 /* Nothing is at hand, nothing is known to be owned. */
 void slab_state_forget(struct slab_state *state);
 /* Inside an operation, nothing of the class at hand, slab owned: the next of its words that has something free is. */
-bool slab_load(struct participant *me, struct slab_mag *mag, struct slab *slab, uint32_t page, uint32_t size);
+bool slab_load(struct participant *me, unsigned class, struct slab *slab, uint32_t page, uint32_t size);
 /* Inside an operation: forgets the current slab, which has nothing left. */
-void slab_drop_current(struct participant *me, struct slab_mag *mag);
+void slab_drop_current(struct participant *me, unsigned class);
 /* Inside an operation: others than the magazine are to know that the slab has free objects. */
 void slab_list(struct participant *me, struct slab *slab, unsigned class);
 /* Inside an operation: the objects of a magazine are left to their slabs. */

@@ -12,6 +12,7 @@
 #define HUGEPOOL_SLAB_LAYOUT_H
 
 #include "parity/layout.h"
+#include <stddef.h>
 
 #define SLAB_OBJECTS 384u
 #define SLAB_WORDS (SLAB_OBJECTS / 64u)
@@ -39,6 +40,14 @@ static inline uint64_t map_make(uint32_t reciprocal, int ahead, unsigned class, 
 	       (back + 1);
 }
 
+/* What all pages of a class have in common. */
+#define MAP_KEY UINT64_C(0xffffffff0000ff00)
+
+static inline unsigned map_class(uint64_t map)
+{
+	return (uint8_t)(map >> 8);
+}
+
 /* Before the first descriptor lie as many unused ones as the map can point back. */
 #define SLAB_GUARD 255u
 
@@ -58,5 +67,10 @@ struct slab {
 };
 
 _Static_assert(sizeof(struct slab) == 128, "a slab is two cache lines");
+
+/* In words from the start of a slab */
+#define SLAB_A 2
+#define SLAB_R 8
+_Static_assert(offsetof(struct slab, a) == SLAB_A * 8 && offsetof(struct slab, r) == SLAB_R * 8, "where A and R lie");
 
 #endif

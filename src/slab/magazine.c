@@ -8,12 +8,27 @@
 
 struct slab_state slab_nothing;
 
+/* Empty magazines that are full. */
+static struct slab_state *nothing_begin(void)
+{
+	struct slab_entry *none = slab_nothing.entry[0] + 1;
+	for (unsigned c = 0; c < SLAB_CLASSES && !slab_nothing.mag[c].top; c++)
+		slab_nothing.mag[c] = (struct slab_mag){none, none, none, none};
+	return &slab_nothing;
+}
+
+static void forget_known(struct slab_mag *mag)
+{
+	while (mag->known != mag->top) (--mag->known)->object = NULL;
+}
+
 /* Nothing is at hand, nothing is known to be owned. */
 void slab_state_forget(struct slab_state *state)
 {
 	for (unsigned c = 0; c < SLAB_CLASSES; c++) {
 		state->mag[c].top = state->mag[c].base;
-		state->mag[c].current = NULL;
+		forget_known(&state->mag[c]);
+		state->current[c] = NULL;
 		state->word[c].free = 0;
 		state->list[c] = 0;
 		state->slabs[c] = 0;
@@ -24,8 +39,9 @@ void slab_state_forget(struct slab_state *state)
 static struct slab_state *state_begin(const hp_pool *pool, struct slab_state *state)
 {
 	for (unsigned c = 0; c < SLAB_CLASSES; c++) {
-		state->mag[c].base = state->entry[c];
-		state->mag[c].limit = state->entry[c] + pool->classes[c].magazine;
+		state->mag[c].base = state->entry[c] + 1;
+		if (!state->mag[c].known) state->mag[c].known = state->mag[c].base;
+		state->mag[c].limit = state->mag[c].base + pool->classes[c].magazine;
 	}
 	slab_state_forget(state);
 	return state;
@@ -33,7 +49,7 @@ static struct slab_state *state_begin(const hp_pool *pool, struct slab_state *st
 
 struct slab_state *slab_state_renew(const hp_pool *pool, struct slab_state *left)
 {
-	return left && left != &slab_nothing ? state_begin(pool, left) : &slab_nothing;
+	return left && left != &slab_nothing ? state_begin(pool, left) : nothing_begin();
 }
 
 struct slab_state *slab_state(struct participant *me)
@@ -47,13 +63,14 @@ struct slab_state *slab_state(struct participant *me)
 }
 
 /* Inside an operation, nothing of the class at hand, slab owned: the next of its words that has something free is. */
-bool slab_load(struct participant *me, struct slab_mag *mag, struct slab *slab, uint32_t page, uint32_t size)
+bool slab_load(struct participant *me, unsigned class, struct slab *slab, uint32_t page, uint32_t size)
 {
-	struct slab_word *word = &me->slabs->word[mag - me->slabs->mag];
+	struct slab_state *state = me->slabs;
+	struct slab_word *word = &state->word[class];
 	unsigned objects = slab_objects(slab), from = 0;
-	if (mag->current == slab && word->a >= slab->a && word->a < slab->a + SLAB_WORDS)
+	if (state->current[class] == slab && word->a >= slab->a && word->a < slab->a + SLAB_WORDS)
 		from = (unsigned)(word->a - slab->a) + 1;
-	mag->current = slab;
+	state->current[class] = slab;
 	atomic_store_explicit(&slab->noted, SLAB_LISTED, memory_order_relaxed); /* the current one needs no list */
 	for (unsigned k = 0; k < SLAB_WORDS; k++) {
 		unsigned w = from + k < SLAB_WORDS ? from + k : from + k - SLAB_WORDS;
@@ -70,11 +87,11 @@ bool slab_load(struct participant *me, struct slab_mag *mag, struct slab *slab, 
 }
 
 /* Inside an operation: forgets the current slab, which has nothing left. */
-void slab_drop_current(struct participant *me, struct slab_mag *mag)
+void slab_drop_current(struct participant *me, unsigned class)
 {
-	struct slab *slab = mag->current;
+	struct slab *slab = me->slabs->current[class];
 	uint32_t page = (uint32_t)(slab - me->pool->slabs);
-	mag->current = NULL;
+	me->slabs->current[class] = NULL;
 	atomic_store_explicit(&slab->noted, SLAB_UNKNOWN, memory_order_relaxed);
 	/* what was freed remotely right before that store has told nobody */
 	if (slab_has_free(slab)) slab_note(me->pool, slab, page);
@@ -90,8 +107,7 @@ static void count_empty(const hp_pool *pool, struct slab_state *state, const str
 	count(&state->empty, sign * (int32_t)slab_pages(pool, slab));
 }
 
-void slab_count_owned(const hp_pool *pool, struct slab_state *state, unsigned class, const struct slab *slab,
-                        int sign)
+void slab_count_owned(const hp_pool *pool, struct slab_state *state, unsigned class, const struct slab *slab, int sign)
 {
 	count(&state->owned, sign * (int32_t)slab_pages(pool, slab));
 	if (sign > 0 ? state->slabs[class] < UINT16_MAX : state->slabs[class] > 0)
@@ -109,9 +125,10 @@ bool slab_refill_own(struct participant *me, unsigned class)
 	mag->limit = mag->base + (room == 0     ? pool->classes[class].magazine
 	                          : room < most ? room
 	                                        : most); /* it is used up */
-	if (mag->current) {
-		if (slab_load(me, mag, mag->current, (uint32_t)(mag->current - pool->slabs), size)) return true;
-		slab_drop_current(me, mag);
+	struct slab *current = state->current[class];
+	if (current) {
+		if (slab_load(me, class, current, (uint32_t)(current - pool->slabs), size)) return true;
+		slab_drop_current(me, class);
 	}
 	while (state->list[class]) {
 		uint32_t page = state->list[class] - 1;
@@ -124,8 +141,8 @@ bool slab_refill_own(struct participant *me, unsigned class)
 		state->list[class] = slab_next(pool, slab);
 		atomic_store_explicit(&slab->next, 0, memory_order_relaxed); /* no loop can be followed for ever */
 		if (state->empty && slab_is_empty(slab)) count_empty(pool, state, slab, -1);
-		if (slab_load(me, mag, slab, page, size)) return true;
-		slab_drop_current(me, mag);
+		if (slab_load(me, class, slab, page, size)) return true;
+		slab_drop_current(me, class);
 	}
 	return false;
 }
@@ -135,7 +152,7 @@ void slab_list(struct participant *me, struct slab *slab, unsigned class)
 {
 	struct slab_state *state = me->slabs;
 	uint32_t page1 = (uint32_t)(slab - me->pool->slabs) + 1;
-	if (state->mag[class].current == slab || atomic_load_explicit(&slab->noted, memory_order_relaxed) == SLAB_LISTED)
+	if (state->current[class] == slab || atomic_load_explicit(&slab->noted, memory_order_relaxed) == SLAB_LISTED)
 		return;
 	atomic_store_explicit(&slab->next, state->list[class], memory_order_relaxed);
 	atomic_store_explicit(&slab->noted, SLAB_LISTED, memory_order_relaxed);
@@ -145,7 +162,7 @@ void slab_list(struct participant *me, struct slab *slab, unsigned class)
 bool slab_given(struct participant *me, struct slab *slab, unsigned class)
 {
 	struct slab_state *state = me->slabs;
-	if (state->mag[class].current == slab) return false; /* looked at when the magazine has run out */
+	if (state->current[class] == slab) return false; /* looked at when the magazine has run out */
 	slab_list(me, slab, class);
 	if (!slab_is_empty(slab)) return false;
 	count_empty(me->pool, state, slab, 1);
@@ -160,10 +177,8 @@ void slab_empty_magazine(struct participant *me, unsigned class)
 {
 	struct slab_mag *mag = &me->slabs->mag[class];
 	me->slabs->word[class].free = 0; /* that of the current slab */
-	for (; mag->top != mag->base; mag->top--) {
-		uint64_t at = (mag->top[-1].where >> 6) - (uintptr_t)me->pool->slabs;
-		slab_list(me, &me->pool->slabs[at / sizeof(struct slab)], class);
-	}
+	for (; mag->top != mag->base; mag->top--) slab_list(me, slab_of_word(mag->top[-1].a), class);
+	forget_known(mag); /* who empties it is about to give slabs up */
 }
 
 /* Takes the empty slabs out of the list, and ends them, as far as a cache's marks allow. `asked`: also the current one. */
@@ -172,15 +187,15 @@ static void purge(struct participant *me, unsigned class, bool asked)
 	hp_pool *pool = me->pool;
 	uint64_t budget = slab_may_go(pool, class, asked);
 	struct slab_state *state = me->slabs;
-	struct slab_mag *mag = &state->mag[class];
 	uint32_t ending = 0, staying = 0, at, next;
 	participant_begin(me);
 	/* what ends must have nothing in the magazine */
 	slab_empty_magazine(me, class);
-	if (mag->current && asked) {
-		atomic_store_explicit(&mag->current->next, state->list[class], memory_order_relaxed);
-		state->list[class] = (uint32_t)(mag->current - pool->slabs) + 1;
-		mag->current = NULL;
+	struct slab *current = state->current[class];
+	if (current && asked) {
+		atomic_store_explicit(&current->next, state->list[class], memory_order_relaxed);
+		state->list[class] = (uint32_t)(current - pool->slabs) + 1;
+		state->current[class] = NULL;
 	}
 	for (at = state->list[class]; at; at = next) {
 		struct slab *slab = &pool->slabs[at - 1];
@@ -212,7 +227,7 @@ void slab_purge(struct participant *me, unsigned class)
 {
 	if (me->slabs == &slab_nothing) return;
 	for (unsigned c = class < SLAB_CLASSES ? class : 0; c < (class < SLAB_CLASSES ? class + 1 : SLAB_CLASSES); c++)
-		if (me->slabs->list[c] || me->slabs->mag[c].current || slab_has_any(me->slabs, c)) purge(me, c, true);
+		if (me->slabs->list[c] || me->slabs->current[c] || slab_has_any(me->slabs, c)) purge(me, c, true);
 	if (class == SLAB_CLASSES) me->slabs->empty = 0;
 }
 

@@ -92,11 +92,10 @@ int slab_make(struct participant *me, unsigned class, bool keep)
 	uint64_t old = atomic_load_explicit(&slab->ctl, memory_order_relaxed);
 	/* commit: a slab, and ours. Before it the run goes back when our record is recovered. */
 	atomic_store_explicit(&slab->ctl, ctl_make(CTL_OWNED, me->who >> 16, me->who & 0xffff, old), memory_order_release);
-	struct slab_mag *mag = &me->slabs->mag[class];
 	/* a cache that has been given a limit, or ended, since we looked: whoever did that sees the slab, or we see it */
 	slab_count_owned(pool, me->slabs, class, slab, 1);
 	bool wanted = !known->cache || cache_place_holds(pool, class, making.place);
-	if (wanted && (keep || slab_has_any(me->slabs, class) || !slab_load(me, mag, slab, (uint32_t)page, known->size)))
+	if (wanted && (keep || slab_has_any(me->slabs, class) || !slab_load(me, class, slab, (uint32_t)page, known->size)))
 		slab_list(me, slab, class); /* or a signal handler was here */
 	participant_end(me);
 	if (!wanted) slab_release(pool, slab, (uint32_t)page, atomic_load(&slab->ctl), true);

@@ -39,7 +39,6 @@ static int try_slab(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 {
 	struct wanted *want = arg;
 	struct participant *me = want->me;
-	struct slab_mag *mag = &me->slabs->mag[want->class];
 	/* first: what is read after it is true of the slab that is adopted at this word, and not of one that was here before */
 	uint64_t seen = atomic_load_explicit(&slab->ctl, memory_order_acquire);
 	if (atomic_load_explicit(&slab->class, memory_order_relaxed) != want->class) return 0;
@@ -74,9 +73,9 @@ static int try_slab(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 	}
 	if (mine) {
 		/* a signal handler may have filled the magazine meanwhile, perhaps from this very slab */
-		want->found = slab_has_any(me->slabs, want->class) || slab_load(me, mag, slab, page, want->size);
+		want->found = slab_has_any(me->slabs, want->class) || slab_load(me, want->class, slab, page, want->size);
 		if (!want->found)
-			slab_drop_current(me, mag);
+			slab_drop_current(me, want->class);
 		else
 			slab_list(me, slab, want->class);
 	}
@@ -193,10 +192,10 @@ int slab_take_run(struct participant *me, unsigned class, unsigned n, char **fir
 	hp_pool *pool = me->pool;
 	if (!slab_state(me)) return -ENOMEM;
 	for (unsigned round = 0; round < ROUNDS; round++) {
-		struct slab_mag *mag = &me->slabs->mag[class];
 		participant_begin(me);
 		slab_empty_magazine(me, class); /* a run must have no object in it */
-		*first = mag->current ? take_run(me, mag->current, class, n) : NULL;
+		struct slab *current = me->slabs->current[class];
+		*first = current ? take_run(me, current, class, n) : NULL;
 		for (uint32_t at = me->slabs->list[class], steps = 0; at && !*first && steps < slab_page_limit(pool); steps++) {
 			struct slab *slab = &pool->slabs[at - 1];
 			if (!slab_is_mine(me, slab) || slab->class != class) break;

@@ -14,14 +14,18 @@
 
 struct slab_entry {
 	char *object;
-	uint64_t where; /* address of its word of A, times 64, plus its bit */
+	_Atomic uint64_t *a; /* its word of A */
+	uint64_t bit;
 };
 
+/* What was taken last and comes back first need not be looked up: entries from top up to `known` were taken, and as long as
+ * the thread has given up no slab of the class they still say where their objects lie. Below base, and from known on, the
+ * entries' object is NULL, so that one comparison tells. */
 struct slab_mag {
 	struct slab_entry *top;   /* above the last one */
 	struct slab_entry *base;  /* empty: top == base */
+	struct slab_entry *known; /* top or above */
 	struct slab_entry *limit; /* full: top == limit */
-	struct slab *current;     /* the slab it was filled from last, which is in no list; or NULL */
 };
 
 /* What a magazine is filled up from: the free objects of one word of the current slab, which are in no magazine. */
@@ -34,6 +38,7 @@ struct slab_word {
 
 struct slab_state {
 	struct slab_mag mag[SLAB_CLASSES];
+	struct slab *current[SLAB_CLASSES]; /* the one that words are taken from, which is in no list; or NULL */
 	struct slab_word word[SLAB_CLASSES];
 	uint32_t list[SLAB_CLASSES];        /* page + 1 of the first slab with free objects, linked by `next` */
 	uint16_t slabs[SLAB_CLASSES];       /* owned, about */
@@ -42,7 +47,7 @@ struct slab_state {
 	uint64_t untidy[SLAB_CLASSES / 64]; /* classes with such */
 	uint8_t wait[SLAB_CLASSES];   /* how often the summary is not looked at any more, since it held nothing for us, */
 	uint8_t waited[SLAB_CLASSES]; /* and how often it was not last time */
-	struct slab_entry entry[SLAB_CLASSES][SLAB_MAGAZINE + 1];
+	struct slab_entry entry[SLAB_CLASSES][SLAB_MAGAZINE + 2]; /* with one below, and one above */
 };
 
 /* The state, with memory of its own: NULL when there is none to be had. */
@@ -79,18 +84,16 @@ static inline enum slab_found slab_find(const hp_pool *pool, hp_off off, struct 
 	return slab_find_skewed(pool, off, 0, slab, index, class);
 }
 
-/* The same for fast paths: false for whatever is no object. A word of the map that is 0 fails by its reciprocal. */
-static inline bool slab_find_fast(const hp_pool *pool, hp_off off, uint32_t skew, struct slab **slab, unsigned *index,
-                                  unsigned *class)
+/* The same for fast paths, with the page's word of the map: false for whatever is no object. A word that is 0 fails by its
+ * reciprocal. */
+static inline bool slab_find_in(const hp_pool *pool, uint64_t map, hp_off off, uint32_t skew, struct slab **slab,
+                                unsigned *index)
 {
-	uint64_t map = atomic_load_explicit(&pool->map[off >> 12], memory_order_relaxed);
 	uint32_t at = ((uint32_t)off & (HP_PAGE_SIZE - 1)) + (uint32_t)((int32_t)(int16_t)(map >> 16) * 16) - skew;
 	uint64_t product = (map >> 32) * at;
 	*index = (unsigned)(product >> 32);
-	*class = (uint8_t)(map >> 8);
-	*slab = pool->slabs + (int64_t)((off >> 12) + 1 - (uint8_t)map);
-	if (unlikely((uint32_t)product >= map >> 32)) return false;
-	return likely(*index < SLAB_OBJECTS);
+	*slab = pool->slabs + (int64_t)((off >> 12) - (uint8_t)(map - 1));
+	return likely((uint32_t)product < map >> 32) && likely(*index < SLAB_OBJECTS);
 }
 
 static inline bool slab_live(const struct slab *slab, unsigned i)
@@ -99,17 +102,16 @@ static inline bool slab_live(const struct slab *slab, unsigned i)
 	return ((a ^ atomic_load_explicit(&slab->r[i >> 6], memory_order_acquire)) >> (i & 63)) & 1;
 }
 
-/* Inside an operation, magazine not empty: an object of its class. */
+/* Inside an operation: an object of the magazine, or NULL. */
 static inline char *slab_take(struct slab_mag *mag)
 {
 	struct slab_entry *top = mag->top - 1;
 	char *object = top->object;
-	uint64_t where = top->where;
-	_Atomic uint64_t *a = (_Atomic uint64_t *)(where >> 6);
+	if (unlikely(!object)) return NULL;
+	_Atomic uint64_t *a = top->a;
 	mag->top = top;
 	/* commit: before it the object is free, after it it is the caller's */
-	atomic_store_explicit(a, atomic_load_explicit(a, memory_order_relaxed) ^ UINT64_C(1) << (where & 63),
-	                      memory_order_release);
+	atomic_store_explicit(a, atomic_load_explicit(a, memory_order_relaxed) ^ top->bit, memory_order_release);
 	return object;
 }
 
@@ -128,8 +130,8 @@ static inline char *slab_take_word(struct slab_word *word)
 /* Inside an operation: an object that is at hand, or NULL. */
 static inline char *slab_at_hand(struct slab_state *state, unsigned class)
 {
-	struct slab_mag *mag = &state->mag[class];
-	if (likely(mag->top != mag->base)) return slab_take(mag);
+	char *object = slab_take(&state->mag[class]);
+	if (likely(object != NULL)) return object;
 	return likely(state->word[class].free) ? slab_take_word(&state->word[class]) : NULL;
 }
 
@@ -147,24 +149,52 @@ static inline bool slab_has_any(const struct slab_state *state, unsigned class)
 	return state->mag[class].top != state->mag[class].base || state->word[class].free;
 }
 
-/* Inside an operation, slab owned: SLAB_NOT when the object is not live. When the magazine is full the object is left to its
- * slab. SLAB_RARE: given, and slab_given is to be called before the operation ends. */
+static inline struct slab *slab_of_word(_Atomic uint64_t *a)
+{
+	return (struct slab *)((uintptr_t)a & ~(uintptr_t)(sizeof(struct slab) - 1));
+}
+
+/* SLAB_NOT: the object is not live. SLAB_RARE: given, and slab_given is to be called before the operation ends. */
 enum slab_gave { SLAB_NOT, SLAB_GAVE, SLAB_RARE };
-static inline enum slab_gave slab_give(struct slab_mag *mag, struct slab *slab, unsigned index, char *object)
+
+/* Inside an operation: is the object the one that was taken last? Then its slab is still ours, and *gave says what became of it. */
+static inline bool slab_give_back(struct slab_state *state, unsigned class, const void *object, enum slab_gave *gave)
+{
+	struct slab_mag *mag = &state->mag[class];
+	struct slab_entry *top = mag->top;
+	if (top->object != object || unlikely(!object)) return false;
+	_Atomic uint64_t *a = top->a;
+	uint64_t bit = top->bit, old = atomic_load_explicit(a, memory_order_relaxed);
+	uint64_t live = old ^ atomic_load_explicit(a + (SLAB_R - SLAB_A), memory_order_relaxed);
+	*gave = SLAB_NOT;
+	if (unlikely(!(live & bit))) return true;
+	/* commit: after it the object is free. Release: whoever reuses it comes after the caller's last access. */
+	atomic_store_explicit(a, old ^ bit, memory_order_release);
+	mag->top = top + 1;
+	*gave = likely(live != bit || state->current[class] == slab_of_word(a)) ? SLAB_GAVE : SLAB_RARE;
+	return true;
+}
+
+/* Inside an operation, slab owned. When the magazine is full the object is left to its slab. */
+static inline enum slab_gave slab_give(struct slab_state *state, unsigned class, struct slab *slab, unsigned index,
+                                       char *object)
 {
 	_Atomic uint64_t *a = &slab->a[index >> 6];
 	uint64_t old = atomic_load_explicit(a, memory_order_relaxed), bit = UINT64_C(1) << (index & 63);
-	uint64_t live = old ^ atomic_load_explicit(a + (slab->r - slab->a), memory_order_relaxed);
+	uint64_t live = old ^ atomic_load_explicit(a + (SLAB_R - SLAB_A), memory_order_relaxed);
+	struct slab_mag *mag = &state->mag[class];
 	/* loaded before the store: the two often have the same place in their pages, which makes a later load wait */
 	struct slab_entry *top = mag->top, *limit = mag->limit;
 	if (unlikely(!(live & bit))) return SLAB_NOT;
-	/* commit: after it the object is free. Release: whoever reuses it comes after the caller's last access. */
+	/* commit, as above */
 	atomic_store_explicit(a, old ^ bit, memory_order_release);
 	if (likely(top != limit)) {
 		top->object = object;
-		top->where = (uint64_t)(uintptr_t)a << 6 | (index & 63);
+		top->a = a;
+		top->bit = bit;
+		if (top == mag->known) mag->known = top + 1;
 		mag->top = top + 1;
-		return likely(live != bit || mag->current == slab) ? SLAB_GAVE : SLAB_RARE;
+		return likely(live != bit || state->current[class] == slab) ? SLAB_GAVE : SLAB_RARE;
 	}
 	bool listed = atomic_load_explicit(&slab->noted, memory_order_relaxed) == SLAB_LISTED;
 	return likely(live != bit && listed) ? SLAB_GAVE : SLAB_RARE;
@@ -177,8 +207,8 @@ bool slab_given(struct participant *me, struct slab *slab, unsigned class);
 uint64_t slab_free_remote(hp_pool *pool, struct slab *slab, unsigned w, uint64_t bits);
 /* Inside an operation (slab/bulk.c): up to n objects that are at hand, and how many. */
 unsigned slab_take_bulk(struct slab_state *state, unsigned class, unsigned n, void **objects);
-/* Inside an operation: gives the first ones that are out and lie in slabs the thread owns, and says how many. *untidy is set
- * when slab_tidy is to be called after the operation. */
+/* Inside an operation: gives those at the end that are out and lie in slabs the thread owns, and says how many. *untidy is
+ * set when slab_tidy is to be called after the operation. */
 size_t slab_give_bulk(struct participant *me, unsigned class, uint32_t skew, size_t n, void *const *objects,
                       bool *untidy);
 

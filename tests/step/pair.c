@@ -176,7 +176,7 @@ static uint64_t magazines_hash(struct pair *pair, int actor, const struct slab_s
 	STEP_NEED(w, process_vm_readv(w->actor[actor].pid, &to, 1, &from, 1, 0) == sizeof state);
 	hash = step_hash(&state, offsetof(struct slab_state, entry), hash);
 	for (unsigned c = 0; c < SLAB_CLASSES; c++)
-		hash = step_hash(state.entry[c], (size_t)((char *)state.mag[c].top - (char *)state.mag[c].base), hash);
+		hash = step_hash(state.entry[c], (size_t)((char *)state.mag[c].known - (char *)state.mag[c].base), hash);
 	return hash;
 }
 
