@@ -4,8 +4,10 @@
 #include "pool/record.h"
 #include "slab/slab.h"
 #include <errno.h>
+#include <string.h>
 
 #define CLAIM (UINT64_C(1) << 63)
+#define WIDEN_TRIES 8
 
 static _Atomic uint64_t *place_of(hp_pool *pool, unsigned class, unsigned place)
 {
@@ -93,6 +95,8 @@ int cache_place_claim(hp_pool *pool, unsigned class, unsigned *place, uint16_t *
 		*objects = objects_at(pool, class, limit, i);
 		return 0;
 	}
+	/* whoever raised the limit may have died before he said so to the slab that was the last */
+	cache_places_widen(pool, class);
 	return -EAGAIN;
 }
 
@@ -139,16 +143,40 @@ void cache_place_free(hp_pool *pool, unsigned class, unsigned place, uint64_t re
 	atomic_compare_exchange_strong(place_of(pool, class, place), &read, word_make(pool, read, false, 0));
 }
 
+/* How a slab is cut, whose class and which place it has: a word with the number of its objects. */
+struct cut {
+	uint16_t first, objects;
+	uint8_t class, noted;
+	uint16_t extra;
+};
+_Static_assert(sizeof(struct cut) == sizeof(uint64_t) &&
+                   offsetof(struct slab, extra) == offsetof(struct slab, first) + 6 &&
+                   offsetof(struct slab, first) % 8 == 0,
+               "they lie in one word");
+
+/* The slab that is at the place now, and not another that begins there meanwhile, holds as many objects as it may. */
+static void widen(hp_pool *pool, struct slab *slab, unsigned class, unsigned place, uint16_t may)
+{
+	_Atomic uint64_t *word = (_Atomic uint64_t *)(void *)&slab->first;
+	uint64_t seen = atomic_load_explicit(word, memory_order_acquire), more;
+	for (unsigned tries = 0; tries < WIDEN_TRIES; tries++) { /* others change `noted` */
+		struct cut cut;
+		memcpy(&cut, &seen, sizeof cut);
+		if (cut.objects >= may || cut.class != class || (cut.extra & SLAB_NO_PLACE) != place) return;
+		if (!slab_at_place(pool, (uint32_t)(slab - pool->slabs), class, place)) return;
+		cut.objects = may;
+		memcpy(&more, &cut, sizeof more);
+		if (atomic_compare_exchange_strong(word, &seen, more)) return;
+	}
+}
+
 void cache_places_widen(hp_pool *pool, unsigned class)
 {
 	uint64_t limit = limit_of(pool, class), places = places_for(pool, class, limit);
 	for (unsigned i = 0; i < places; i++) {
 		uint32_t page1 = page1_of(atomic_load_explicit(place_of(pool, class, i), memory_order_acquire));
 		if (!page1 || !slab_at_place(pool, page1 - 1, class, i)) continue;
-		_Atomic uint16_t *objects = &pool->slabs[page1 - 1].objects;
-		uint16_t may = objects_at(pool, class, limit, i);
-		if (atomic_load_explicit(objects, memory_order_relaxed) < may)
-			atomic_store_explicit(objects, may, memory_order_relaxed);
+		widen(pool, &pool->slabs[page1 - 1], class, i, objects_at(pool, class, limit, i));
 	}
 }
 

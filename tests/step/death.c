@@ -21,7 +21,9 @@ static void expect_of(struct step_world *w, const struct step_case *entry, struc
 	                               .pages = entry->pages ? entry->pages : w->x,
 	                               .bytes = entry->bytes ? entry->bytes
 	                                                     : step_size(entry->effect == STEP_MALLOCS ? w->x : w->y),
-	                               .off = w->x,
+	                               .off = entry->effect == STEP_EMPTIES ? w->y : w->x,
+	                               .count = entry->count ? entry->count : 1,
+	                               .whole = entry->flags & STEP_WHOLE,
 	                               .must = -1,
 	                               .files = entry->flags & STEP_FILES,
 	                               .takes = entry->flags & STEP_TAKES};
@@ -44,17 +46,18 @@ static void death(struct watch *watch)
 	struct step_world *w = watch->world;
 	struct step_expect expect = watch->expect;
 	expect.alive &= ~(1u << watch->victim);
-	memcpy(w->last, w->control, w->control_size);
+	step_remember(w);
 	if (watch->count == watch->room) {
 		watch->room = watch->room ? watch->room * 2 : 256;
 		STEP_NEED(w, watch->changes = realloc(watch->changes, watch->room * sizeof *watch->changes));
 	}
 	watch->changes[watch->count++] = w->instructions;
-	if (step_seen(w, step_hash(w->last, w->control_size, 0))) return;
+	if (step_seen(w, step_state(w))) return;
 	w->states++;
 	step_owners_alone(w, watch->victim, watch->entry->flags & STEP_BUSY ? 1 : -1);
 	int effect = step_verify_copy(w, &expect);
-	if (effect >= 0 && effect < w->effect) step_fail(w, "what was done is undone");
+	if (effect >= 0 && effect < w->effect && !(watch->entry->flags & STEP_UNDOES))
+		step_fail(w, "what was done is undone");
 	if (effect >= 0) w->effect = effect;
 }
 
@@ -64,6 +67,7 @@ static void alive(struct watch *watch, int must)
 	struct step_world *w = watch->world;
 	struct step_expect expect = watch->expect;
 	expect.must = must;
+	expect.over = true;
 	int effect = step_verify_copy(w, &expect);
 	if (effect >= 0 && effect != must)
 		step_fail(w, must ? "the operation succeeded, and nothing was done" : "something was done");
@@ -78,7 +82,7 @@ static int64_t watch_run(struct watch *watch)
 	step_begin(w, watch->victim, entry->run, w->x, w->y);
 	death(watch);
 	while (step_one(w, watch->victim) && !w->failures)
-		if (memcmp(w->control, w->last, w->control_size)) death(watch);
+		if (step_changed(w)) death(watch);
 	if (!w->failures) death(watch);
 	int64_t result = step_finish(w, watch->victim);
 	memset(&w->regs, 0, sizeof w->regs);
@@ -104,8 +108,9 @@ static void judge(struct watch *watch, int64_t result)
 {
 	struct step_world *w = watch->world;
 	const struct step_case *entry = watch->entry;
-	if (entry->flags & STEP_FAILS) {
-		if (result != -ENOMEM) step_fail(w, "the operation gives %lld and not -ENOMEM", (long long)result);
+	int error = entry->flags & STEP_FAILS ? -ENOMEM : entry->error;
+	if (error) {
+		if (result != error) step_fail(w, "the operation gives %lld and not %d", (long long)result, error);
 		alive(watch, 0);
 		return;
 	}
@@ -114,7 +119,22 @@ static void judge(struct watch *watch, int64_t result)
 		return;
 	}
 	if (entry->flags & STEP_LEAVES) watch->expect.alive &= ~(1u << watch->victim);
-	if (entry->effect == STEP_MALLOCS || entry->effect == STEP_MOVES || entry->effect == STEP_RESIZES) {
+	if (entry->effect == STEP_GETS || (entry->effect == STEP_MALLOCS && entry->count)) {
+		const uint64_t one = (uint64_t)result, *list = entry->count ? w->actor[watch->victim].list : &one;
+		for (unsigned i = 0; i < watch->expect.count; i++) {
+			if (entry->effect == STEP_GETS)
+				step_model_add_cached(w, list[i]);
+			else
+				step_model_add_object(w, list[i], w->x);
+		}
+		watch->expect.effect = STEP_NONE;
+		alive(watch, 0);
+	} else if (entry->effect == STEP_PUBLISHES) {
+		if (!step_word_value(w)) step_fail(w, "the operation succeeded, and the word is empty");
+		step_model_add_object(w, step_word_value(w) & ~UINT64_C(15), w->y);
+		watch->expect.effect = STEP_NONE;
+		alive(watch, 0);
+	} else if (entry->effect == STEP_MALLOCS || entry->effect == STEP_MOVES || entry->effect == STEP_RESIZES) {
 		new_block(w, entry->effect, watch->expect.bytes, (hp_off)result);
 		watch->expect.effect = STEP_NONE;
 		alive(watch, 0);
@@ -123,7 +143,7 @@ static void judge(struct watch *watch, int64_t result)
 		watch->expect.effect = STEP_NONE;
 		alive(watch, 0);
 	} else {
-		alive(watch, entry->effect != STEP_NONE);
+		alive(watch, entry->effect != STEP_NONE ? (int)watch->expect.count : 0);
 	}
 }
 
@@ -143,7 +163,9 @@ static void kill_for_real(struct step_world *w, const struct watch *watch, uint6
 	const struct step_case *entry = watch->entry;
 	uint64_t count = instructions * 3 / 100;
 	if (count < 2) count = 2;
-	uint64_t most = instructions < 30000 ? 10 : 2; /* each is a walk of its own to the point */
+	uint64_t most = entry->flags & STEP_FEWER ? 3
+	                : instructions < 30000    ? 10
+	                                          : 2; /* each is a walk of its own to the point */
 	if (count > most && !step_full()) count = most;
 	for (uint64_t i = 0; i < count && !w->failures; i++) {
 		/* every second one right after a change of shared memory */

@@ -189,13 +189,23 @@ int64_t step_malloc_all(struct step_env *env, uint64_t x, uint64_t y)
 	return exhaust(env, step_malloc, x);
 }
 
-int64_t step_in_magazine(struct step_env *env, uint64_t x, uint64_t y)
+int64_t step_malloc_bulk(struct step_env *env, uint64_t x, uint64_t y)
+{
+	void *block[64];
+	if (y > 64) return -EINVAL;
+	int error = hp_malloc_bulk(env->pool, x, y, block);
+	for (uint64_t i = 0; i < y && error == 0; i++) env->list[i] = hp_pool_offset(env->pool, block[i]);
+	return error;
+}
+
+int64_t step_at_hand(struct step_env *env, uint64_t x, uint64_t y)
 {
 	int error;
 	struct participant *me = participant_get(env->pool, &error);
 	if (!me) return error;
-	const struct slab_mag *mag = &me->slabs->mag[slab_malloc_class(x)];
-	return y ? mag->limit - mag->top : mag->top - mag->base;
+	unsigned class = slab_malloc_class(x);
+	const struct slab_mag *mag = &me->slabs->mag[class];
+	return y ? mag->limit - mag->top : mag->top - mag->base + __builtin_popcountll(me->slabs->word[class].free);
 }
 
 int64_t step_mfree_list(struct step_env *env, uint64_t x, uint64_t y)
@@ -313,14 +323,16 @@ static void quiet(void *arg, const char *message)
 	printf("  %s\n", message);
 }
 
-/* Of control only what is watched: what caches have there is large, and so are the descriptors of slabs, which come, where
+/* Of control only what is watched: what caches have there (of which the beginning is, where there are any) is large, and so are the descriptors of slabs, which come, where
  * there are slabs, right behind the rest. In the world's geometry they are where they are mapped here. */
 char *step_map_control(struct step_world *w, int fd)
 {
-	uint64_t rest = w->geometry.caches_at, slabs = w->control_size - rest;
+	uint64_t rest = w->shape.caches ? w->geometry.places_at + HP_PAGE_SIZE : w->geometry.caches_at;
+	uint64_t slabs = w->control_size - rest;
 	if (!w->control_size) {
 		slabs = w->shape.slabs ? w->geometry.control_size - w->geometry.slabs_at : 0;
 		w->control_size = rest + slabs;
+		w->front = rest;
 		w->slabs_at = w->geometry.slabs_at;
 		w->geometry.slabs_at = rest;
 	}
@@ -424,20 +436,20 @@ void step_model_add_block(struct step_world *w, const struct step_block *block)
 	for (; i > 0 && w->block[i - 1].off > block->off; i--) w->block[i] = w->block[i - 1];
 	w->block[i] = *block;
 	w->blocks++;
-	for (uint64_t k = 0; k < block->bytes / 8; k++)
+	for (uint64_t k = block->skip / 8; k < block->bytes / 8; k++)
 		((uint64_t *)(void *)(w->data + block->off))[k] = pattern(block->off, k);
 }
 
 void step_model_add(struct step_world *w, hp_off off, uint64_t pages, int owner)
 {
-	step_model_add_block(w, &(struct step_block){off, pages, pages * HP_PAGE_SIZE, owner});
+	step_model_add_block(w, &(struct step_block){off, pages, pages * HP_PAGE_SIZE, owner, 0, false});
 }
 
 void step_model_add_object(struct step_world *w, hp_off off, uint64_t bytes)
 {
 	uint64_t size = step_size(bytes), pages = size > SLAB_MALLOC_MAX ? size / HP_PAGE_SIZE : 0;
 	if (!pages) w->object = size;
-	step_model_add_block(w, &(struct step_block){off, pages, size, -1});
+	step_model_add_block(w, &(struct step_block){off, pages, size, -1, 0, false});
 }
 
 bool step_model_remove(struct step_world *w, hp_off off)
@@ -450,12 +462,17 @@ bool step_model_remove(struct step_world *w, hp_off off)
 	return false;
 }
 
-bool step_pattern_at(struct step_world *w, hp_off at, hp_off of, uint64_t bytes)
+static bool pattern_from(struct step_world *w, hp_off at, hp_off of, uint64_t from, uint64_t bytes)
 {
 	const uint64_t *word = (const uint64_t *)(const void *)(w->data + at);
-	for (uint64_t k = 0; k < bytes / 8; k++)
+	for (uint64_t k = from / 8; k < bytes / 8; k++)
 		if (word[k] != pattern(of, k)) return false;
 	return true;
+}
+
+bool step_pattern_at(struct step_world *w, hp_off at, hp_off of, uint64_t bytes)
+{
+	return pattern_from(w, at, of, 0, bytes);
 }
 
 uint64_t step_size(uint64_t bytes)
@@ -468,7 +485,7 @@ bool step_patterns_intact(struct step_world *w)
 {
 	for (unsigned i = 0; i < w->blocks; i++) {
 		const struct step_block *block = &w->block[i];
-		if (!step_pattern_at(w, block->off, block->off, block->bytes)) {
+		if (!pattern_from(w, block->off, block->off, block->skip, block->bytes)) {
 			step_fail(w, "the bytes of the block at 0x%llx changed", (unsigned long long)block->off);
 			return false;
 		}
@@ -508,12 +525,42 @@ void step_fill(struct step_world *w, int a, uint64_t bytes)
 void step_use_up(struct step_world *w, int a, uint64_t bytes)
 {
 	do step_object(w, a, bytes);
-	while (step_call(w, a, step_in_magazine, bytes, 0) > 0);
+	while (step_call(w, a, step_at_hand, bytes, 0) > 0);
 }
 
 void step_unobject(struct step_world *w, int a, hp_off off)
 {
 	STEP_NEED(w, step_call(w, a, step_mfree, off, 0) == 0 && step_model_remove(w, off));
+}
+
+uint64_t step_word_value(const struct step_world *w)
+{
+	return w->word ? atomic_load((const _Atomic uint64_t *)(const void *)(w->data + w->word)) : 0;
+}
+
+/* The caches that are watched come first, and of the others nothing changes. */
+static uint64_t watched(const struct step_world *w)
+{
+	return w->geometry.caches_at + (w->shape.caches ? STEP_WATCHED_CACHES * sizeof(struct pool_cache) : 0);
+}
+
+bool step_changed(const struct step_world *w)
+{
+	uint64_t to = watched(w), from = w->shape.caches ? w->geometry.waits_at : to;
+	return memcmp(w->control, w->last, to) || memcmp(w->control + from, w->last + from, w->control_size - from) ||
+	       step_word_value(w) != w->last_word;
+}
+
+void step_remember(struct step_world *w)
+{
+	memcpy(w->last, w->control, w->control_size);
+	w->last_word = step_word_value(w);
+}
+
+/* Of what is remembered. */
+uint64_t step_state(const struct step_world *w)
+{
+	return step_hash(&w->last_word, sizeof w->last_word, step_hash(w->last, w->control_size, 0));
 }
 
 /* ---- stepping ---- */

@@ -16,6 +16,7 @@
 #ifndef HUGEPOOL_STEP_HARNESS_H
 #define HUGEPOOL_STEP_HARNESS_H
 
+#include <hugepool/cache.h>
 #include <hugepool/hugepool.h>
 #include "pool/pool.h"
 #include <stdbool.h>
@@ -30,8 +31,9 @@
 /* Runs in an actor. `pool` is the actor's handle, NULL while it is not attached. Returns 0 or more, or -errno. */
 struct step_env {
 	hp_pool *pool;
-	const int *fds; /* of the world's pool */
-	uint64_t *list; /* STEP_LIST words, shared with the harness, an own list for every actor */
+	const int *fds;  /* of the world's pool */
+	uint64_t *list;  /* STEP_LIST words, shared with the harness, an own list for every actor */
+	hp_cache *cache; /* the actor's handle of the world's cache */
 };
 typedef int64_t step_fn(struct step_env *env, uint64_t x, uint64_t y);
 
@@ -47,9 +49,29 @@ step_fn step_churn;       /* x pairs of alloc and free of y pages, 0 or the firs
 step_fn step_malloc;      /* bytes, alignment or 0: the block's offset */
 step_fn step_mfree;       /* offset */
 step_fn step_realloc;     /* offset, bytes: the block's new offset */
-step_fn step_in_magazine; /* objects of x bytes in the thread's magazine, or (y) room for them there */
+step_fn step_malloc_bulk; /* y blocks of x bytes, into env->list: 0 */
+step_fn step_at_hand;     /* objects of x bytes that the thread has at hand, or (y) room for them in its magazine */
+step_fn step_room;        /* objects of the world's cache in the magazine: how many more it can take */
 step_fn step_malloc_all;  /* hp_malloc of x bytes until there is no more, into env->list: how many */
 step_fn step_mfree_list;  /* hp_free of y blocks of the list, from the x-th */
+/* The world's cache (cache.c), which has the name "objects". */
+#define STEP_BUILT UINT64_C(1) << 32 /* with constructor and destructor, which mark and check the object's first word */
+step_fn step_cache_create;           /* size, flags: makes it */
+step_fn step_cache_make;             /* size: makes another, "made", and closes it */
+step_fn step_cache_open;             /* x: 0 or STEP_BUILT */
+step_fn step_cache_reopen;           /* opens it again, and closes that */
+step_fn step_cache_destroy;          /* - */
+step_fn step_cache_limit;            /* n */
+step_fn step_cache_get;              /* -, nanoseconds to wait at most: the object's offset */
+step_fn step_cache_put;              /* offset */
+step_fn step_cache_get_bulk, step_cache_put_bulk;   /* x objects, into env->list; y of the list, from the x-th */
+step_fn step_cache_get_array, step_cache_put_array; /* x objects, into env->list; y objects from offset x on */
+step_fn step_cache_prime, step_cache_reclaim, step_cache_invalidate; /* n; -; - */
+step_fn step_cache_get_all;                                          /* until it is refused, into env->list: how many */
+step_fn step_cache_put_list;                                         /* one by one, y of the list, from the x-th */
+/* Publication. */
+step_fn step_into; /* offset of the word, bytes */
+step_fn step_from; /* offset of the word */
 
 struct step_actor {
 	pid_t pid; /* 0: none */
@@ -63,13 +85,26 @@ struct step_block {
 	hp_off off;
 	uint64_t pages; /* 0: an object in a slab */
 	uint64_t bytes;
-	int owner; /* class PROCESS: the actor, otherwise -1 */
+	int owner;     /* class PROCESS: the actor, otherwise -1 */
+	unsigned skip; /* bytes at the start that are no part of the pattern */
+	bool cached;   /* an object of the world's cache */
 };
 
 struct step_pool {
 	uint64_t pages, capacity; /* of 4 KiB; chunks have 64 pages, or 512 where capacity is 32768 or more */
 	unsigned flags;
-	bool slabs; /* operations use slabs: their descriptors are compared too, and every actor has magazines */
+	bool slabs;  /* operations use slabs: their descriptors are compared too, and every actor has magazines */
+	bool caches; /* with slabs; and caches, or the cells of slots: entries, cells, the first directory, and all data */
+};
+
+#define STEP_SKIP \
+	16 /* of objects of caches, and of blocks that hold a published word: the mark; the word is the second */
+#define STEP_WATCHED_CACHES 4
+
+/* The world's cache, as it should be. */
+struct step_cache {
+	bool there, built;
+	uint64_t stride, limit;
 };
 
 struct step_world {
@@ -79,12 +114,18 @@ struct step_world {
 	char *control, *data;             /* the harness' own mappings */
 	uint64_t control_size, data_size; /* of control, what is compared and copied */
 	uint64_t slabs_at;                /* in the file; in `geometry`: in these mappings */
+	uint64_t front;                   /* of control, up to slabs */
 	struct pool_geometry geometry;
 	struct step_actor actor[STEP_ACTORS];
 	struct step_block block[STEP_BLOCKS];
 	unsigned blocks;
 	uint64_t object; /* size of the latest object in the model: what survivors allocate until there is no more */
-	uint64_t x, y;   /* arguments of the operation: set by the table, or by the set-up */
+	struct step_cache cache;
+	hp_off word; /* a word that blocks are published in; 0: none */
+	uint64_t last_word;
+	hp_off may_go[STEP_BLOCKS]; /* STEP_PUTS: what the operation puts back */
+	unsigned going;
+	uint64_t x, y; /* arguments of the operation: set by the table, or by the set-up */
 	/* where the victim is */
 	uint64_t instructions, states;
 	struct user_regs_struct regs;
@@ -115,6 +156,17 @@ hp_off step_object(struct step_world *world, int actor, uint64_t bytes);
 void step_fill(struct step_world *world, int actor, uint64_t bytes);   /* until there is no more */
 void step_use_up(struct step_world *world, int actor, uint64_t bytes); /* until its magazine is empty */
 void step_unobject(struct step_world *world, int actor, hp_off off);
+/* Caches: the actor makes the world's (`flags` of the cache, and STEP_BUILT), opens it, gets one object, or n by one call. */
+void step_cache(struct step_world *world, int actor, uint64_t size, uint64_t flags);
+void step_opens(struct step_world *world, int actor);
+void step_limit(struct step_world *world, int actor, uint64_t n);
+hp_off step_get(struct step_world *world, int actor);
+void step_put(struct step_world *world, int actor, hp_off off);
+void step_get_all(struct step_world *world, int actor); /* until it is refused */
+void step_model_add_cached(struct step_world *world, hp_off off);
+/* A word of the actor's, empty. */
+void step_word(struct step_world *world, int actor);
+uint64_t step_word_value(const struct step_world *world);
 uint64_t step_size(uint64_t bytes); /* what hp_malloc gives for so many */
 void step_model_add(struct step_world *world, hp_off off, uint64_t pages, int owner);
 void step_model_add_object(struct step_world *world, hp_off off, uint64_t bytes);
@@ -153,14 +205,24 @@ enum step_effect {
 	STEP_TRIMS,     /* up to `pages` pages less */
 	STEP_MALLOCS,   /* a block of `bytes` is there or not */
 	STEP_MOVES,     /* the block at world->x is there, or one of `bytes` beside it, or that one alone */
-	STEP_RESIZES    /* the block at world->x has its length, or `bytes` */
+	STEP_RESIZES,   /* the block at world->x has its length, or `bytes` */
+	STEP_GETS,      /* `count` objects of the cache are there, or some of them, or none */
+	STEP_PUTS,      /* the objects in world->may_go, or the one at world->x, are there, or some of them, or none */
+	STEP_MAKES,     /* the cache "made" is there or not */
+	STEP_ENDS,      /* the world's cache is there or not */
+	STEP_LIMITS,    /* its limit is what it was, or `bytes` */
+	STEP_PUBLISHES, /* a block of `bytes` is there and the world's word names it, or neither */
+	STEP_EMPTIES    /* the block at world->y is there and the word names it, or neither */
 };
 
 struct step_expect {
 	enum step_effect effect;
 	uint64_t pages, bytes;
 	hp_off off;     /* STEP_FREES */
-	int must;       /* -1: either, 0: not done, 1: done */
+	int must;       /* -1: either, 0: not done, otherwise how much of it */
+	unsigned count; /* of what it does; 0: 1 */
+	bool whole;     /* of STEP_GETS and STEP_PUTS: all or none */
+	bool over;      /* nobody died: nothing is left behind, constructed objects neither */
 	unsigned alive; /* bit a: actor a lives (in a copy: gets its lock) */
 	bool files;     /* the data file holds exactly the committed pages */
 	bool takes;     /* what living actors own may be taken from them */
@@ -173,6 +235,15 @@ int step_verify_copy(struct step_world *world, const struct step_expect *expect)
 int step_verify_real(struct step_world *world, const struct step_expect *expect);
 bool step_patterns_intact(struct step_world *world);
 void step_copy_free(struct step_world *world);
+/* cache.c: the world's cache, and others, as seen by who attaches: how much of a cache's effect is there. `object`: those that
+ * are live. step_cache_over: with nothing out any more. */
+int step_verify_cache(struct step_world *world, const struct step_expect *expect, hp_pool *pool, hp_cache **cache,
+                      const hp_off *object, unsigned objects);
+void step_cache_over(struct step_world *world, const struct step_expect *expect, hp_pool *pool, hp_cache *cache,
+                     const char *data);
+bool step_changed(const struct step_world *world); /* control, and the word, since `last` */
+uint64_t step_state(const struct step_world *world);
+void step_remember(struct step_world *world);
 /* A pool knows its files: a copy's header must name the copy's. */
 void step_rename_files(struct step_world *world, struct pool_geometry *geometry, int lives, int data);
 int step_record(const struct step_world *world, const char *control, int actor); /* -1: none */
@@ -201,6 +272,8 @@ struct step_case {
 	uint64_t pages; /* of the effect; 0: x */
 	unsigned flags;
 	uint64_t bytes; /* of STEP_MALLOCS; 0: as hp_malloc gives for x. Of STEP_MOVES and STEP_RESIZES; 0: for y */
+	unsigned count; /* of STEP_GETS, STEP_PUTS, STEP_MALLOCS: how many; 0: one, which is the result */
+	int error;      /* the operation must fail with this, and do nothing */
 };
 #define STEP_FILES 1u   /* verify which pages the data file holds */
 #define STEP_TAKES 2u   /* may take from living owners */
@@ -208,8 +281,11 @@ struct step_case {
 #define STEP_DEPTH2 16u /* a recoverer: points are repeated with it killed, and actor 1, which recovers both, stepped */
 #define STEP_LEAVES 32u /* afterwards the victim is no participant any more */
 #define STEP_NO_KILLS 64u
-#define STEP_ALONE 128u /* before the real pool is verified the other actors are killed too */
-#define STEP_BUSY 256u  /* actor 1 is stopped inside an operation: what it owns stays; in copies it is dead */
+#define STEP_ALONE 128u   /* before the real pool is verified the other actors are killed too */
+#define STEP_WHOLE 512u   /* all or none */
+#define STEP_UNDOES 2048u /* it fails, and takes back what it had done */
+#define STEP_FEWER 1024u  /* fewer real kills */
+#define STEP_BUSY 256u    /* actor 1 is stopped inside an operation: what it owns stays; in copies it is dead */
 
 /* ---- pairs ---- */
 
@@ -218,6 +294,7 @@ struct step_side {
 	uint64_t x, y;
 	enum step_effect effect;
 	uint64_t pages;
+	unsigned count; /* of STEP_GETS: into env->list; 0: one, which is the result */
 };
 
 struct step_pair {
@@ -227,13 +304,15 @@ struct step_pair {
 	struct step_side a, b;
 	unsigned flags;
 };
-#define STEP_MAY_FAIL 1u  /* one of the two may find nothing: -ENOMEM */
+#define STEP_MAY_FAIL 1u  /* one of the two may find nothing: -ENOMEM, -EAGAIN, -ESTALE, -EBUSY, -ENOENT */
 #define STEP_SAME_FREE 2u /* both free one block: one gets 0, the other -EALREADY or -ENOENT */
 #define STEP_STOPS 4u /* B is all of actors 1 to 3 at once, each of them doing much; nothing else is verified of them */
 #define STEP_RACES 16u /* with STEP_SAME_FREE, by the owner and another: both may get 0, and nothing is verified then */
 #define STEP_SLOW 32u  /* fewer points */
-#define STEP_RARE 64u  /* hardly more than those that change something */
-#define STEP_FRESH 8u  /* what A does in the kernel cannot be put back: a sample of points, each from a fresh start */
+#define STEP_EITHER 128u /* one of the two must succeed */
+#define STEP_ONE 256u    /* and only one of them */
+#define STEP_RARE 64u    /* hardly more than those that change something */
+#define STEP_FRESH 8u    /* what A does in the kernel cannot be put back: a sample of points, each from a fresh start */
 
 struct pool_header *step_header(struct step_world *world);
 struct pool_chunk *step_chunks(struct step_world *world);

@@ -28,12 +28,15 @@ struct pair {
 	unsigned living;       /* actors */
 	struct step_image *image[STEP_ACTORS];
 	char *control; /* at the point */
+	char *data;    /* the same, where there are caches */
 	struct step_block block[STEP_BLOCKS];
 	unsigned blocks;
 	uint64_t pages, trials, outcomes;
 	unsigned char *used;
 	bool freed;     /* A's free is done, as B's block shows */
 	bool succeeded; /* B */
+	int named;      /* blocks that the word should name; at the point none, or one that is not in the model */
+	int names;
 	uint64_t *changes, length;
 	unsigned count;
 };
@@ -46,9 +49,34 @@ static int64_t step_where(struct step_env *env, uint64_t x, uint64_t y)
 
 static uint64_t bytes_of(const struct step_side *side)
 {
-	return side->effect == STEP_MALLOCS ? step_size(side->x)
-	       : side->effect == STEP_MOVES ? step_size(side->y)
-	                                    : side->pages * HP_PAGE_SIZE;
+	return side->effect == STEP_MALLOCS                                   ? step_size(side->x)
+	       : side->effect == STEP_MOVES || side->effect == STEP_PUBLISHES ? step_size(side->y)
+	       : side->effect == STEP_LIMITS                                  ? side->x
+	                                                                      : side->pages * HP_PAGE_SIZE;
+}
+
+static bool may_fail(const struct pair *pair, int64_t error)
+{
+	unsigned flags = pair->entry->flags;
+	bool shortage = error == -ENOMEM || error == -EAGAIN || error == -ESTALE || error == -EBUSY;
+	if (flags & (STEP_MAY_FAIL | STEP_EITHER | STEP_ONE) && (shortage || error == -ENOENT)) return true;
+	return flags & STEP_SAME_FREE && (error == -EALREADY || error == -ENOENT);
+}
+
+/* What an actor got: of nobody else. */
+static void got(struct pair *pair, int actor, hp_off off)
+{
+	struct step_world *w = pair->world;
+	for (unsigned i = 0; i < w->blocks; i++) {
+		if (off >= w->block[i].off + w->block[i].bytes || w->block[i].off >= off + w->cache.stride) continue;
+		if (actor == B && pair->a.effect == STEP_PUTS && w->block[i].off == pair->a.x) {
+			pair->freed = step_model_remove(w, pair->a.x); /* A has committed */
+			break;
+		}
+		step_fail(w, "%s gets 0x%llx, which somebody has", actor == A ? "A" : "B", (unsigned long long)off);
+		return;
+	}
+	step_model_add_cached(w, off);
 }
 
 /* Of a result that came without an error: what the model says now. */
@@ -56,8 +84,7 @@ static bool apply(struct pair *pair, int actor, const struct step_side *side, in
 {
 	struct step_world *w = pair->world;
 	const char *who = actor == A ? "A" : "B";
-	if (result == -ENOMEM && pair->entry->flags & STEP_MAY_FAIL) return false;
-	if (result < 0 && pair->entry->flags & STEP_SAME_FREE && (result == -EALREADY || result == -ENOENT)) return false;
+	if (result < 0 && may_fail(pair, result)) return false;
 	if (result < 0) {
 		step_fail(w, "%s fails with %lld", who, (long long)result);
 		return false;
@@ -91,6 +118,17 @@ static bool apply(struct pair *pair, int actor, const struct step_side *side, in
 	case STEP_FREES:
 		if (!(actor == A && pair->freed) && !step_model_remove(w, side->x)) step_fail(w, "both could free the block");
 		break;
+	case STEP_PUTS:
+		if (!(actor == A && pair->freed) && !step_model_remove(w, side->x)) step_fail(w, "both could put the object");
+		break;
+	case STEP_GETS:
+		if (!side->count) got(pair, actor, (hp_off)result);
+		for (unsigned i = 0; i < side->count && !w->failures; i++) got(pair, actor, w->actor[actor].list[i]);
+		break;
+	case STEP_ENDS: w->cache.there = false; break;
+	case STEP_LIMITS: w->cache.limit = side->x; break;
+	case STEP_PUBLISHES: pair->named++; break; /* settle */
+	case STEP_EMPTIES: pair->named--; break;
 	case STEP_MOVES: /* the old block goes, and there is another */
 		if (!step_model_remove(w, side->x)) step_fail(w, "%s could free what was not there", who);
 		step_model_add_object(w, (hp_off)result, side->y);
@@ -167,6 +205,49 @@ static void has_objects(struct pair *pair, int actor)
 	if (error < 0) step_fail(w, "actor %d cannot free an object that it got (%lld)", actor, (long long)error);
 }
 
+/* The same of the world's cache, up to its limit. */
+static void has_cached(struct pair *pair, int actor)
+{
+	struct step_world *w = pair->world;
+	uint64_t out = 0, unit = 16, units = w->geometry.capacity / unit;
+	if (!w->cache.there) return;
+	int64_t got = step_call(w, actor, step_cache_get_all, 0, 0);
+	for (unsigned i = 0; i < w->blocks; i++) out += w->block[i].cached;
+	if (got < 0 || (w->cache.limit && (uint64_t)got + out != w->cache.limit)) {
+		step_fail(w, "actor %d gets %lld objects of the cache, %llu were out, and the limit is %llu", actor,
+		          (long long)got, (unsigned long long)out, (unsigned long long)w->cache.limit);
+		return;
+	}
+	unsigned char *used = calloc(units, 1);
+	STEP_NEED(w, used);
+	for (unsigned i = 0; i < w->blocks; i++) memset(used + w->block[i].off / unit, 1, w->block[i].bytes / unit);
+	for (int64_t i = 0; i < got && !w->failures; i++) {
+		uint64_t at = w->actor[actor].list[i] / unit;
+		if (used[at])
+			step_fail(w, "actor %d gets the cache's object at 0x%llx, which has an owner", actor,
+			          (unsigned long long)at * unit);
+		memset(used + at, 1, w->cache.stride / unit);
+	}
+	free(used);
+	int64_t error = w->failures ? 0 : step_call(w, actor, step_cache_put_list, 0, (uint64_t)got);
+	if (error < 0) step_fail(w, "actor %d cannot put an object that it got (%lld)", actor, (long long)error);
+}
+
+/* What the word names, if anything, is in the model from here on. */
+static void settle(struct pair *pair)
+{
+	struct step_world *w = pair->world;
+	uint64_t value = step_word_value(w);
+	if (!w->word) return;
+	if (value && (value & 15) != 8) step_fail(w, "the word is left with 0x%llx", (unsigned long long)value);
+	if (pair->named != (value != 0))
+		step_fail(w, "%d blocks should be published, and the word has 0x%llx", pair->named, (unsigned long long)value);
+	if (value && !w->failures) {
+		bool of_a = pair->a.effect == STEP_PUBLISHES, of_b = pair->b.effect == STEP_PUBLISHES;
+		step_model_add_object(w, value & ~UINT64_C(15), of_a ? pair->a.y : of_b ? pair->b.y : w->object);
+	}
+}
+
 /* What the magazines hold, not what lies in them from before. */
 static uint64_t magazines_hash(struct pair *pair, int actor, const struct slab_state *there, uint64_t hash)
 {
@@ -196,7 +277,9 @@ static void a_dies(struct pair *pair, int64_t b)
 {
 	struct step_world *w = pair->world;
 	uint64_t key[2] = {(uint64_t)b, 1};
-	if (step_seen(w, step_hash(key, sizeof key, step_hash(w->control, w->control_size, 0)))) return;
+	uint64_t word = step_word_value(w),
+			 state = step_hash(&word, sizeof word, step_hash(w->control, w->control_size, 0));
+	if (step_seen(w, step_hash(key, sizeof key, state))) return;
 	pair->outcomes++;
 	const struct step_side *side = &pair->a;
 	bool gone = pair->freed || (pair->entry->flags & STEP_SAME_FREE && b == 0); /* B has freed A's block */
@@ -205,9 +288,17 @@ static void a_dies(struct pair *pair, int64_t b)
 	                             .pages = side->pages,
 	                             .bytes = bytes_of(side),
 	                             .off = side->x,
+	                             .count = side->count,
 	                             .alive = pair->living & ~(1u << A),
 	                             .takes = true};
+	if (w->word && (pair->a.effect == STEP_EMPTIES || pair->b.effect == STEP_PUBLISHES)) {
+		expect.effect = STEP_PUBLISHES; /* what the word names is there, and nothing else */
+		expect.bytes = w->object;
+	}
+	struct step_cache cache = w->cache;
+	if (side->effect == STEP_ENDS && b < 0) w->cache.there = true;
 	step_verify_copy(w, &expect);
+	w->cache = cache;
 }
 
 /* A and B are done. */
@@ -215,13 +306,16 @@ static void both_done(struct pair *pair, int64_t a, int64_t b)
 {
 	struct step_world *w = pair->world;
 	uint64_t key[2] = {(uint64_t)a, (uint64_t)b};
-	uint64_t hash = step_hash(key, sizeof key, step_hash(w->control, w->control_size, 0));
+	uint64_t word = step_word_value(w), hash = step_hash(&word, sizeof word, step_hash(w->control, w->control_size, 0));
+	hash = step_hash(key, sizeof key, hash);
 	bool leaves = pair->a.run == step_detach;
 	if (!leaves) hash = private_hash(pair, A, hash);
 	if (step_seen(w, private_hash(pair, B, hash))) return;
 	pair->outcomes++;
 	if (w->shape.slabs && !leaves) has_objects(pair, A);
 	if (w->shape.slabs && !w->failures) has_objects(pair, B);
+	if (w->shape.caches && !leaves && !w->failures) has_cached(pair, A);
+	if (w->shape.caches && !w->failures) has_cached(pair, B);
 	if (!leaves && !w->failures) has_all(pair, A, 0);
 	if (!w->failures) has_all(pair, B, 0);
 	if (!w->failures && !leaves) has_all(pair, A, 0);
@@ -251,14 +345,33 @@ static int64_t others_work(struct pair *pair)
 	return result;
 }
 
+/* Objects of the cache that are out, as the slabs say. */
+static uint64_t out_now(struct step_world *w)
+{
+	uint64_t count = 0;
+	for (uint64_t i = 0; i < (uint64_t)w->geometry.chunks * w->geometry.chunk_pages; i++) {
+		const struct slab *slab = &step_slabs(w)[i];
+		unsigned state = ctl_state(atomic_load(&slab->ctl));
+		const pool_map *map = (const pool_map *)(const void *)(w->control + w->geometry.map_at);
+		uint64_t of = atomic_load(&map[i]);
+		if ((uint8_t)of != 1 || (uint8_t)(of >> 8) < SLAB_MALLOC_CLASSES) continue;
+		for (unsigned k = 0; k < SLAB_OBJECTS && (state == CTL_OWNED || state == CTL_UNOWNED); k++)
+			count += slab_live(slab, k);
+	}
+	return count;
+}
+
 static void trial(struct pair *pair)
 {
 	struct step_world *w = pair->world;
+	bool refused = pair->a.effect == STEP_PUTS && w->cache.limit && (step_inside(w, A) || out_now(w) >= w->cache.limit);
 	int64_t b = pair->entry->flags & STEP_STOPS ? others_work(pair)
 	                                            : step_call(w, B, pair->b.run, pair->b.x, pair->b.y);
 	pair->trials++;
 	pair->freed = pair->succeeded = false;
 	if (b == INT64_MIN || w->failures) return;
+	if (pair->a.effect == STEP_PUTS && b == -EAGAIN && w->cache.limit && !refused)
+		step_fail(w, "B is refused, though fewer are out than the limit allows");
 	bool done = apply(pair, B, &pair->b, b);
 	if (!w->failures) a_dies(pair, b);
 	if (w->failures) return;
@@ -268,6 +381,10 @@ static void trial(struct pair *pair)
 	done |= apply(pair, A, &pair->a, a);
 	if (pair->entry->flags & STEP_RACES && a == 0 && b == 0) return; /* see README.md: not told, the caller's fault */
 	if (pair->entry->flags & STEP_SAME_FREE && !done) step_fail(w, "neither could free the block");
+	if (pair->entry->flags & (STEP_EITHER | STEP_ONE) && a < 0 && b < 0)
+		step_fail(w, "neither succeeds: %lld, %lld", (long long)a, (long long)b);
+	if (pair->entry->flags & STEP_ONE && a >= 0 && b >= 0) step_fail(w, "both succeed");
+	if (!w->failures) settle(pair);
 	if (!w->failures && !step_patterns_intact(w)) return;
 	if (!w->failures) both_done(pair, a, b);
 }
@@ -277,6 +394,8 @@ static void trial_and_back(struct pair *pair)
 	struct step_world *w = pair->world;
 	pair->image[A] = image_take(w, A, true, pair->image[A]);
 	memcpy(pair->control, w->control, w->control_size);
+	struct step_cache cache = w->cache;
+	if (pair->data) memcpy(pair->data, w->data, w->data_size);
 	trial(pair);
 	if (w->failures) return;
 	for (int a = 0; a < STEP_ACTORS; a++)
@@ -285,6 +404,9 @@ static void trial_and_back(struct pair *pair)
 	w->blocks = 0;
 	for (unsigned i = 0; i < pair->blocks; i++) /* with their patterns: one may have been freed, and used */
 		step_model_add_block(w, &pair->block[i]);
+	if (pair->data) memcpy(w->data, pair->data, w->data_size);
+	w->cache = cache;
+	pair->named = pair->names;
 	w->shape.pages = pair->pages;
 }
 
@@ -297,6 +419,11 @@ static void pair_open(struct pair *pair, const struct step_pair *entry)
 	if (!pair->b.x) pair->b.x = w->y;
 	if (!pair->a.pages) pair->a.pages = pair->a.x;
 	if (!pair->b.pages) pair->b.pages = pair->b.x;
+	if (step_word_value(w)) {
+		STEP_NEED(w, step_model_remove(w, step_word_value(w) & ~UINT64_C(15)));
+		pair->named = pair->names = 1;
+	}
+	if (w->shape.caches) STEP_NEED(w, pair->data = malloc(w->data_size));
 	pair->pages = w->shape.pages;
 	pair->blocks = w->blocks;
 	memcpy(pair->block, w->block, sizeof pair->block);
@@ -313,6 +440,7 @@ static void pair_close(struct pair *pair)
 {
 	for (int a = 0; a < STEP_ACTORS; a++) image_free(pair->image[a]);
 	free(pair->control);
+	free(pair->data);
 	free(pair->used);
 	step_close(pair->world);
 }
@@ -325,10 +453,10 @@ static void walk(struct pair *all, const struct step_pair *entry)
 	struct step_world *w = pair.world;
 	STEP_NEED(w, all->changes = malloc(1024 * sizeof *all->changes));
 	step_begin(w, A, pair.a.run, pair.a.x, pair.a.y);
-	memcpy(w->last, w->control, w->control_size);
+	step_remember(w);
 	while (step_one(w, A)) {
-		if (!memcmp(w->last, w->control, w->control_size) || all->count == 1024) continue;
-		memcpy(w->last, w->control, w->control_size);
+		if (!step_changed(w) || all->count == 1024) continue;
+		step_remember(w);
 		all->changes[all->count++] = w->instructions;
 	}
 	all->length = w->instructions;
@@ -383,11 +511,11 @@ static int run_pair(const void *table, unsigned index)
 		for (unsigned i = 0; i < all.count && !w->failures; i += skip) fresh(&pair, all.changes[i]);
 	} else {
 		step_begin(w, A, pair.a.run, pair.a.x, pair.a.y);
-		memcpy(w->last, w->control, w->control_size);
+		step_remember(w);
 		do {
-			bool changed = memcmp(w->last, w->control, w->control_size) != 0;
+			bool changed = step_changed(w);
 			if ((!changed && w->instructions < next) || reads_clock(w)) continue;
-			memcpy(w->last, w->control, w->control_size);
+			step_remember(w);
 			next = w->instructions + stride;
 			trial_and_back(&pair);
 		} while (!w->failures && step_one(w, A));

@@ -65,8 +65,8 @@ static void owner_with_a_full_magazine(struct step_world *w)
 	hp_off off[120];
 	step_join(w, 0);
 	small_objects(w, 0, 120, off);
-	for (int i = 0; i < 100 && step_call(w, 0, step_in_magazine, KIB / 2, 1) > 0; i++) step_unobject(w, 0, off[i]);
-	STEP_NEED(w, step_call(w, 0, step_in_magazine, KIB / 2, 1) == 0);
+	for (int i = 0; i < 100 && step_call(w, 0, step_at_hand, KIB / 2, 1) > 0; i++) step_unobject(w, 0, off[i]);
+	STEP_NEED(w, step_call(w, 0, step_at_hand, KIB / 2, 1) == 0);
 	w->x = off[110];
 }
 
@@ -77,19 +77,18 @@ static void owner_with_a_full_slab_behind(struct step_world *w)
 	step_join(w, 0);
 	small_objects(w, 0, 256, off);
 	for (int i = 0; i < 64; i++) step_unobject(w, 0, off[192 + i]);
-	STEP_NEED(w, step_call(w, 0, step_in_magazine, KIB / 2, 1) == 0);
+	STEP_NEED(w, step_call(w, 0, step_at_hand, KIB / 2, 1) == 0);
 	w->x = off[60];
 }
 
-/* Its magazine and its current slab have nothing; another slab is in the list. */
+/* Its magazine and its current word have nothing; another slab is in the list. */
 static void owner_with_a_list(struct step_world *w)
 {
-	hp_off off[256], again[64];
+	hp_off off[256];
 	step_join(w, 0);
 	small_objects(w, 0, 256, off);
 	for (int i = 0; i < 84; i++) step_unobject(w, 0, off[i]);
-	small_objects(w, 0, 64, again);
-	STEP_NEED(w, step_call(w, 0, step_in_magazine, KIB / 2, 0) == 0);
+	step_use_up(w, 0, KIB / 2);
 }
 
 /* Objects of a slab that it has forgotten were freed by another: the summary knows. */
@@ -157,6 +156,10 @@ static const struct step_case local[] = {
 	{"malloc, the first slab", &two, newcomer, step_malloc, .x = 100, .effect = STEP_MALLOCS},
 	{"malloc, registration", &two, unregistered, step_malloc, .x = 100, .effect = STEP_MALLOCS},
 	{"malloc, fenced", &fenced, owner, step_malloc, .x = 8 * KIB, .effect = STEP_MALLOCS},
+	{"malloc_bulk, magazine and current slab", &two, owner_with_an_empty_magazine, step_malloc_bulk, .x = 512, .y = 40,
+     .effect = STEP_MALLOCS, .count = 40},
+	{"malloc_bulk, making a slab", &two, newcomer, step_malloc_bulk, .x = 512, .y = 12, .effect = STEP_MALLOCS,
+     .count = 12},
 	{"free", &one, owner, step_mfree, .effect = STEP_FREES},
 	{"free, of a full slab", &one, owner_of_a_full_slab, step_mfree, .effect = STEP_FREES},
 	{"free, full magazine", &one, owner_with_a_full_magazine, step_mfree, .effect = STEP_FREES},

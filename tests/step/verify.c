@@ -30,6 +30,7 @@ struct step_copy {
 struct run {
 	hp_off off;
 	uint64_t pages, bytes;
+	bool cached;
 };
 
 struct look {
@@ -45,6 +46,7 @@ struct look {
 	uint64_t committed, live, reachable, idle;
 	unsigned char *used; /* a byte a page: 0 free and usable, 2 taken by the survivor */
 	void **block;
+	hp_cache *cache; /* the world's, open */
 };
 
 /* ---- hashes seen ---- */
@@ -159,10 +161,10 @@ static void finding(void *arg, const char *message)
 	step_fail(look->world, "hp_pool_check: %s", message);
 }
 
-static int note_live(struct look *look, hp_off off, uint64_t pages, uint64_t bytes)
+static int note_live(struct look *look, hp_off off, uint64_t pages, uint64_t bytes, bool cached)
 {
 	if (look->runs == LIVES) return 1;
-	look->run[look->runs++] = (struct run){off, pages, bytes};
+	look->run[look->runs++] = (struct run){off, pages, bytes, cached};
 	return 0;
 }
 
@@ -177,13 +179,14 @@ static int note_run(void *arg, uint32_t chunk, unsigned page, unsigned len, uint
 	struct look *look = arg;
 	uint64_t at = (uint64_t)chunk * look->pool->chunk_pages + page;
 	look->live += pages;
-	if (!inspect_is_slab(len)) return note_live(look, at * HP_PAGE_SIZE, pages, pages * HP_PAGE_SIZE);
+	if (!inspect_is_slab(len)) return note_live(look, at * HP_PAGE_SIZE, pages, pages * HP_PAGE_SIZE, false);
 	struct inspect_slab slab;
 	inspect_slab(look->pool, chunk, page, len, &slab);
 	if (slab_idle(&slab)) look->idle += pages;
 	for (unsigned i = 0; i < slab.objects && i < SLAB_OBJECTS; i++)
 		if (slab.bits[i >> 6] >> (i & 63) & 1 &&
-		    note_live(look, at * HP_PAGE_SIZE + slab.first + (uint64_t)i * slab.size, 0, slab.size))
+		    note_live(look, at * HP_PAGE_SIZE + slab.first + (uint64_t)i * slab.size, 0, slab.size,
+		              slab.class >= SLAB_MALLOC_CLASSES))
 			return 1;
 	return 0;
 }
@@ -229,8 +232,9 @@ static void survey(struct look *look)
 	look->reachable += look->idle;
 }
 
-static uint64_t bytes_of(const struct step_expect *expect)
+static uint64_t bytes_of(const struct step_world *w, const struct step_expect *expect)
 {
+	if (expect->effect == STEP_GETS) return w->cache.stride;
 	return expect->effect == STEP_ALLOCATES ? expect->pages * HP_PAGE_SIZE : expect->bytes;
 }
 
@@ -238,11 +242,42 @@ static uint64_t bytes_of(const struct step_expect *expect)
 static bool is_new(const struct look *look, const struct run *run, unsigned already)
 {
 	enum step_effect effect = look->expect->effect;
-	bool allocates = effect == STEP_ALLOCATES || effect == STEP_MALLOCS || effect == STEP_MOVES;
-	if (allocates && !already && run->bytes == bytes_of(look->expect)) return true;
+	bool allocates = effect == STEP_ALLOCATES || effect == STEP_MALLOCS || effect == STEP_MOVES ||
+	                 effect == STEP_GETS || effect == STEP_PUBLISHES;
+	unsigned most = look->expect->count > 1 ? look->expect->count : 1;
+	if (allocates && already < most && run->bytes == bytes_of(look->world, look->expect) &&
+	    run->cached == (effect == STEP_GETS))
+		return true;
 	step_fail(look->world, "a block of %llu bytes at 0x%llx that nobody has", (unsigned long long)run->bytes,
 	          (unsigned long long)run->off);
 	return false;
+}
+
+/* The block may be free by now. */
+static bool may_be_gone(const struct step_world *w, const struct step_expect *expect, hp_off off)
+{
+	for (unsigned i = 0; expect->effect == STEP_PUTS && i < w->going; i++)
+		if (w->may_go[i] == off) return true;
+	return off == expect->off && (expect->effect == STEP_FREES || expect->effect == STEP_MOVES ||
+	                              expect->effect == STEP_EMPTIES || (expect->effect == STEP_PUTS && !w->going));
+}
+
+/* The word that blocks are published in names one that is live, or none; and it is never left in between. */
+static void compare_word(struct look *look, const struct step_expect *expect, unsigned made, unsigned gone)
+{
+	struct step_world *w = look->world;
+	if (!w->word) return;
+	uint64_t value = *(const uint64_t *)(const void *)(look->data + w->word);
+	unsigned live = 0, named = 0;
+	hp_off off = value & ~UINT64_C(15);
+	if (value && (value & 15) != 8) step_fail(w, "the word is left with 0x%llx", (unsigned long long)value);
+	for (unsigned r = 0; r < look->runs; r++) named += look->run[r].off == off;
+	if (value && !named) step_fail(w, "the word names 0x%llx, where nothing lives", (unsigned long long)off);
+	if (expect->effect == STEP_PUBLISHES && !made != !value)
+		step_fail(w, "a block is there, and the word does not say so");
+	for (unsigned b = 0; b < w->blocks; b++) live += w->block[b].off == expect->off;
+	if (expect->effect == STEP_EMPTIES && live && !gone != !!value)
+		step_fail(w, "a block was freed, and the word is not empty");
 }
 
 /* The live blocks are the model's, but for the effect: how much of that is there, or -1. */
@@ -258,8 +293,8 @@ static int compare(struct look *look)
 		for (; r < look->runs && look->run[r].off < block->off; r++, made++)
 			if (!is_new(look, &look->run[r], made)) return -1;
 		if (r == look->runs || look->run[r].off != block->off) {
-			if (its && (expect->effect == STEP_FREES || expect->effect == STEP_MOVES)) {
-				gone = 1;
+			if (may_be_gone(w, expect, block->off)) {
+				gone++;
 				continue;
 			}
 			step_fail(w, "the block of %llu bytes at 0x%llx is lost", (unsigned long long)block->bytes,
@@ -275,13 +310,18 @@ static int compare(struct look *look)
 			return -1;
 		}
 		const void *at = hp_pool_pointer(look->pool, block->off);
-		if (block->pages ? hp_page_size_at(look->pool, block->off) != (int64_t)bytes
-		                 : hp_usable_size(look->pool, at) != bytes)
+		if (block->cached != look->run[r].cached)
+			step_fail(w, "the object at 0x%llx is of another cache", (unsigned long long)block->off);
+		else if (block->cached)
+			; /* what its size is only its cache knows */
+		else if (block->pages ? hp_page_size_at(look->pool, block->off) != (int64_t)bytes
+		                      : hp_usable_size(look->pool, at) != bytes)
 			step_fail(w, "the size of the block at 0x%llx is wrong", (unsigned long long)block->off);
 		uint64_t least = bytes < block->bytes ? bytes : block->bytes;
 		for (uint64_t p = 0; p < least; p += HP_PAGE_SIZE)
-			if (memcmp(look->data + block->off + p, w->data + block->off + p,
-			           least - p < HEAD_BYTES ? least - p : HEAD_BYTES)) {
+			if (memcmp(look->data + block->off + p + (p ? 0 : block->skip),
+			           w->data + block->off + p + (p ? 0 : block->skip),
+			           (least - p < HEAD_BYTES ? least - p : HEAD_BYTES) - (p ? 0 : block->skip))) {
 				step_fail(w, "recovery changed the block at 0x%llx", (unsigned long long)block->off);
 				return -1;
 			}
@@ -294,6 +334,9 @@ static int compare(struct look *look)
 		return -1;
 	}
 	int effect = (int)(made + gone + resized);
+	compare_word(look, expect, made, gone);
+	if (expect->whole && effect && effect != (int)expect->count)
+		step_fail(w, "%d of %u objects, and they go together", effect, expect->count);
 	if (expect->effect == STEP_GROWS || expect->effect == STEP_TRIMS) {
 		uint64_t was = w->shape.pages, is = look->committed;
 		effect = is != was;
@@ -361,7 +404,7 @@ static void fill_gaps(struct look *look)
 	for (uint64_t p = 0, from; p < all; p++) {
 		if (look->used[p]) continue;
 		for (from = p; p < all && !look->used[p];) p++;
-		gap[gaps++] = (struct run){from * HP_PAGE_SIZE, p - from, 0};
+		gap[gaps++] = (struct run){from * HP_PAGE_SIZE, p - from, 0, false};
 	}
 	qsort(gap, gaps, sizeof *gap, longer_first);
 	for (unsigned i = 0; i < gaps; i++) {
@@ -423,8 +466,10 @@ static void free_everything(struct look *look)
 	bool foreign = false;
 	survey(look);
 	for (unsigned r = 0; r < look->runs; r++) {
-		int error = look->run[r].pages ? hp_page_free_at(look->pool, look->run[r].off)
-		                               : hp_free(look->pool, hp_pool_pointer(look->pool, look->run[r].off));
+		void *at = hp_pool_pointer(look->pool, look->run[r].off);
+		int error = look->run[r].pages    ? hp_page_free_at(look->pool, look->run[r].off)
+		            : look->run[r].cached ? hp_cache_put(look->cache, at)
+		                                  : hp_free(look->pool, at);
 		if (error == -EPERM)
 			foreign = true; /* class PROCESS of a living one */
 		else if (error < 0)
@@ -526,6 +571,15 @@ void step_owners_alone(struct step_world *w, int victim, int busy)
 	}
 }
 
+static int compare_cache(struct look *look)
+{
+	static hp_off object[LIVES];
+	unsigned objects = 0;
+	for (unsigned r = 0; r < look->runs; r++)
+		if (look->run[r].cached) object[objects++] = look->run[r].off;
+	return step_verify_cache(look->world, look->expect, look->pool, &look->cache, object, objects);
+}
+
 static int verify(struct step_world *w, const struct step_expect *expect, const int fds[3], const char *data,
                   const char *before)
 {
@@ -557,6 +611,10 @@ static int verify(struct step_world *w, const struct step_expect *expect, const 
 		step_fail(w, "free (%llu pages) and live (%llu) make not committed (%llu)",
 		          (unsigned long long)stats.free / HP_PAGE_SIZE, (unsigned long long)look.live,
 		          (unsigned long long)stats.committed / HP_PAGE_SIZE);
+	if (w->shape.caches && w->failures == look.failures_before) {
+		effect += compare_cache(&look);
+		survey(&look);
+	}
 	struct stat st;
 	if (expect->files && (fstat(fds[2], &st) < 0 || (uint64_t)st.st_blocks * 512 != stats.committed))
 		step_fail(w, "the data file holds %llu pages, %llu are committed", (unsigned long long)st.st_blocks / 8,
@@ -571,6 +629,7 @@ static int verify(struct step_world *w, const struct step_expect *expect, const 
 		survey(&look);
 		take_objects(&look);
 		free_everything(&look);
+		if (look.cache) step_cache_over(w, expect, look.pool, look.cache, data);
 		hp_pool_check(look.pool, finding, &look);
 	}
 	free(look.used);
@@ -610,7 +669,8 @@ int step_verify_copy(struct step_world *w, const struct step_expect *expect)
 	if (expect->files) no_holes(w);
 	memcpy(copy->control_map, w->control, w->control_size);
 	if (expect->files) copy_holes(w, copy);
-	for (unsigned b = 0; b < w->blocks; b++)
+	if (w->shape.caches) memcpy(copy->data_map, w->data, w->data_size);
+	for (unsigned b = 0; b < w->blocks && !w->shape.caches; b++)
 		for (uint64_t p = 0; p < w->block[b].bytes; p += HP_PAGE_SIZE) {
 			hp_off at = w->block[b].off + p;
 			uint64_t left = w->block[b].bytes - p;
