@@ -56,7 +56,7 @@ static uint16_t objects_at(const hp_pool *pool, unsigned class, uint64_t limit, 
 	return (uint16_t)(left < each ? left : each);
 }
 
-static bool is_over_for(const hp_pool *pool, unsigned class)
+static bool has_ended(const hp_pool *pool, unsigned class)
 {
 	const struct slab_class *known = &pool->classes[class];
 	uint64_t word = atomic_load(&known->cache->word);
@@ -79,7 +79,7 @@ bool cache_insist(const hp_pool *pool, unsigned class)
 
 int cache_place_claim(hp_pool *pool, unsigned class, unsigned *place, uint16_t *objects)
 {
-	if (is_over_for(pool, class)) return -ESTALE; /* one that is being ended is kept by a slab, not by a wish for one */
+	if (has_ended(pool, class)) return -ESTALE; /* one that is being ended is kept by a slab, not by a wish for one */
 	uint64_t limit = limit_of(pool, class);
 	*place = SLAB_NO_PLACE;
 	*objects = pool->classes[class].objects;

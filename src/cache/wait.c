@@ -22,44 +22,55 @@ static bool is_alive(hp_pool *pool, uint32_t slot)
 	return slot_state(word) == SLOT_LIVE && record_alive(pool, slot_record(word)) != 0;
 }
 
-/* The slot that has waited longest, or -1. */
-static int64_t first_waiter(hp_pool *pool, unsigned class)
+/* The slot with the lowest ticket above *behind, which becomes *behind; or -1. */
+static int64_t next_waiter(hp_pool *pool, unsigned class, uint64_t *behind)
 {
 	uint32_t top = pool_slots_top(pool);
-	for (uint64_t behind = 0;;) { /* tickets up to this one are those of the dead */
-		uint64_t lowest = UINT64_MAX;
-		int64_t slot = -1;
-		for (uint32_t i = 0; i < top; i++) {
-			uint64_t ticket = atomic_load(&pool->waits[i].ticket);
-			if (ticket <= behind || ticket >= lowest || atomic_load(&pool->waits[i].class) != class) continue;
-			lowest = ticket;
-			slot = i;
-		}
-		if (slot < 0 || is_alive(pool, (uint32_t)slot)) return slot;
-		behind = lowest;
+	uint64_t lowest = UINT64_MAX;
+	int64_t slot = -1;
+	for (uint32_t i = 0; i < top; i++) {
+		uint64_t ticket = atomic_load(&pool->waits[i].ticket);
+		if (ticket <= *behind || ticket >= lowest || atomic_load(&pool->waits[i].class) != class) continue;
+		lowest = ticket;
+		slot = i;
 	}
+	*behind = lowest;
+	return slot;
+}
+
+/* The slot that has waited longest and is not dead, or -1. */
+static int64_t first_waiter(hp_pool *pool, unsigned class, int64_t me)
+{
+	int64_t slot;
+	uint64_t behind = 0;
+	do slot = next_waiter(pool, class, &behind);
+	while (slot >= 0 && slot != me && !is_alive(pool, (uint32_t)slot));
+	return slot;
 }
 
 void hp_cache_wake(hp_cache *cache)
 {
 	hp_pool *pool = cache->pool;
-	int64_t slot = first_waiter(pool, cache->class);
-	if (slot < 0) return;
-	atomic_fetch_add_explicit(&cache->shared->wakes, 1, memory_order_relaxed);
-	atomic_fetch_add_explicit(&pool->waits[slot].futex, 1, memory_order_release);
-	os_futex_wake(&pool->waits[slot].futex, 1);
+	uint64_t behind = 0;
+	int64_t slot;
+	while ((slot = next_waiter(pool, cache->class, &behind)) >= 0) {
+		atomic_fetch_add_explicit(&pool->waits[slot].futex, 1, memory_order_release);
+		atomic_fetch_add_explicit(&cache->shared->wakes, 1, memory_order_relaxed);
+		/* who does not sleep is about to look, or dead */
+		if (os_futex_wake(&pool->waits[slot].futex, 1) > 0 || is_alive(pool, (uint32_t)slot)) return;
+	}
 }
 
 static void leave(hp_cache *cache, struct pool_wait *wait)
 {
 	atomic_store(&wait->ticket, 0);
-	if (first_waiter(cache->pool, cache->class) >= 0) {
+	if (first_waiter(cache->pool, cache->class, -1) >= 0) {
 		hp_cache_wake(cache);
 		return;
 	}
 	atomic_store(cache->waiting, 0);
 	atomic_thread_fence(memory_order_seq_cst);
-	if (first_waiter(cache->pool, cache->class) < 0) return;
+	if (first_waiter(cache->pool, cache->class, -1) < 0) return;
 	atomic_store(cache->waiting, 1); /* somebody has come meanwhile, and may have put it up before we took it down */
 	hp_cache_wake(cache);
 }
@@ -74,7 +85,7 @@ struct first {
 
 static bool my_turn(const hp_cache *cache, int64_t me, struct first *last)
 {
-	int64_t slot = first_waiter(cache->pool, cache->class);
+	int64_t slot = first_waiter(cache->pool, cache->class, me);
 	if (slot < 0 || slot == me) return true;
 	const struct pool_wait *wait = &cache->pool->waits[slot];
 	uint64_t ticket = atomic_load(&wait->ticket);
@@ -98,11 +109,13 @@ void *cache_wait(hp_cache *cache, unsigned flags, uint64_t deadline, int *error)
 	atomic_fetch_add_explicit(&cache->shared->waits, 1, memory_order_relaxed);
 	atomic_store(&wait->class, cache->class);
 	atomic_store(&wait->ticket, atomic_fetch_add(&cache->shared->tickets, 1) + 1);
-	for (;;) {
+	for (bool woken = false;;) {
 		uint32_t turn = atomic_load_explicit(&wait->futex, memory_order_acquire);
-		atomic_store(cache->waiting, 1);
-		/* the flag before the look: for puts, which read it without a fence, all processors pass one here */
-		if (pool->fenced || os_membarrier() < 0) atomic_thread_fence(memory_order_seq_cst);
+		if (!woken) {
+			atomic_store(cache->waiting, 1);
+			/* the flag before the look: for puts, which read it without a fence, all processors pass one here */
+			if (pool->fenced || os_membarrier() < 0) atomic_thread_fence(memory_order_seq_cst);
+		}
 		if (!cache_is_live(cache)) {
 			*error = -ESTALE;
 		} else if (my_turn(cache, me->slot - pool->slots, &first)) {
@@ -117,7 +130,13 @@ void *cache_wait(hp_cache *cache, unsigned flags, uint64_t deadline, int *error)
 			*error = -ETIMEDOUT;
 			break;
 		}
+		/* woken: there is something, so the look comes first, and only when it was in vain what is done before sleeping */
+		if (woken) {
+			woken = false;
+			continue;
+		}
 		os_futex_wait(&wait->futex, turn, deadline - now < SLICE_NS ? deadline - now : SLICE_NS);
+		woken = atomic_load_explicit(&wait->futex, memory_order_acquire) != turn;
 	}
 	leave(cache, wait);
 	return object;

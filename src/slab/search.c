@@ -113,21 +113,21 @@ static bool from_summary(struct wanted *want)
 	return false;
 }
 
-/* Every slab there is; with take also those of live owners outside of an operation. */
-static bool from_anywhere(struct wanted *want, bool take)
+/* Every slab there is, also those of live owners outside of an operation. */
+static bool from_anywhere(struct wanted *want)
 {
 	hp_pool *pool = want->me->pool;
 	struct take_want list[SLAB_TAKES];
 	uint32_t page[SLAB_TAKES];
 	bool mine[SLAB_TAKES];
-	want->take = take;
+	want->take = true;
 	want->skipped = want->moved = 0;
 	want->out = want->print = 0;
 	want->list = list;
 	want->page = page;
 	want->count = 0;
 	if (slab_visit_all(pool, 0, pool_top(pool), try_slab, want)) return true;
-	if (!take || !want->count) return false;
+	if (!want->count) return false;
 	take_units(want->me, list, want->count, mine, &want->skipped);
 	for (unsigned k = 0; k < want->count; k++) {
 		if (!mine[k]) continue;
@@ -152,19 +152,20 @@ int slab_refill(struct participant *me, unsigned class)
 	if (error == 0 || (error != -ENOMEM && error != -EAGAIN)) return error;
 	/* empty slabs of other classes are pages, too */
 	if (error == -ENOMEM) slab_purge(me, SLAB_CLASSES);
+	uint64_t print = 0;
 	for (unsigned round = 0; round < ROUNDS; round++) {
 		/* at the limit: nobody takes from the dead, and they may have died inside an operation (page_search knows) */
-		if (error == -EAGAIN && round % 16 == 0) recover_dead(pool);
-		if (from_anywhere(&want, false) || (error = slab_make(me, class, false)) == 0) return 0;
+		if (error == -EAGAIN && round % 16 == 2) recover_dead(pool);
+		if (round && (error = slab_make(me, class, false)) == 0) return 0;
 		if (error != -ENOMEM && error != -EAGAIN) return error;
-		uint64_t print = want.print;
-		if (from_anywhere(&want, true)) return 0;
+		if (from_anywhere(&want)) return 0;
 		/* two looks at the same are one look at all of it; what it does not show is about to be somewhere */
 		bool moving = error == -EAGAIN && (want.print != print || !cache_place_all(pool, class, want.out));
+		print = want.print;
 		/* what was moved without an object in it has ended, so that there is room for another */
-		if (!want.skipped && !want.moved && !moving) break;
+		if (!want.skipped && !want.moved && !moving && round >= (error == -EAGAIN ? 2 : 1)) break;
 		if (error == -ENOMEM && round >= SHORT_ROUNDS) break;
-		if (!want.moved) os_yield(); /* owners in the middle of an operation */
+		if (!want.moved && (want.skipped || moving)) os_yield(); /* owners in the middle of an operation */
 	}
 	return error;
 }
