@@ -70,11 +70,21 @@ static __attribute__((noinline)) void *alloc_refill(struct participant *me, size
 	return likely(block != NULL) ? block : alloc_slow(me->pool, size, NULL);
 }
 
+static __attribute__((noinline)) void *alloc_pages(hp_pool *pool, size_t size, const void *caller)
+{
+	if (participant_is_fast(hp_thread_current, pool)) {
+		intptr_t block = hp_page_alloc_address(pool, size, 0);
+		if (likely(block > 0)) return (void *)block;
+	}
+	return alloc_slow(pool, size, caller);
+}
+
 static inline __attribute__((always_inline)) void *alloc(hp_pool *pool, size_t size)
 {
 	struct participant *me = hp_thread_current;
 	struct pool_slot *slot = me->slot;
-	if (likely(size <= SLAB_MALLOC_MAX) && participant_is_fast(me, pool) && likely(participant_try_begin(me, slot))) {
+	if (unlikely(size > SLAB_MALLOC_MAX)) return alloc_pages(pool, size, __builtin_return_address(0));
+	if (participant_is_fast(me, pool) && likely(participant_try_begin(me, slot))) {
 		char *block = slab_at_hand(me->slabs, slab_malloc_class(size));
 		if (unlikely(!block)) return alloc_refill(me, size);
 		participant_end_fast(slot);
@@ -210,6 +220,13 @@ static __attribute__((noinline)) int free_other(struct participant *me, void *bl
 	return free_slow(me->pool, block);
 }
 
+static __attribute__((noinline)) int free_page(struct participant *me, uint64_t map, void *block)
+{
+	if (map) return free_other(me, block);
+	participant_end_fast(me->slot);
+	return hp_page_free(me->pool, block);
+}
+
 int hp_free(hp_pool *pool, void *block)
 {
 	struct participant *me = hp_thread_current;
@@ -224,8 +241,8 @@ int hp_free(hp_pool *pool, void *block)
 	class = map_class(map);
 	if (unlikely(class >= SLAB_MALLOC_CLASSES)) return free_other(me, block);
 	if (!slab_give_back(me->slabs, class, block, &gave)) {
-		if (unlikely(!slab_find_in(pool, map, off, 0, &slab, &index)) || unlikely(!slab_is_mine(me, slab)))
-			return free_other(me, block);
+		if (unlikely(!slab_find_in(pool, map, off, 0, &slab, &index))) return free_page(me, map, block);
+		if (unlikely(!slab_is_mine(me, slab))) return free_other(me, block);
 		gave = slab_give(me->slabs, class, slab, index, block);
 	}
 	if (unlikely(gave == SLAB_NOT)) return free_other(me, block);
