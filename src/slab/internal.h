@@ -102,6 +102,8 @@ void slab_drop_current(struct participant *me, unsigned class);
 void slab_list(struct participant *me, struct slab *slab, unsigned class);
 /* Inside an operation: the objects of a magazine are left to their slabs. */
 void slab_empty_magazine(struct participant *me, unsigned class);
+/* So many pages are made into a slab. */
+void slab_missed(struct slab_state *state, uint32_t pages);
 void slab_count_owned(const hp_pool *pool, struct slab_state *state, unsigned class, const struct slab *slab, int sign);
 
 /* A new slab for the thread. keep: it is not for the magazine. -EAGAIN: the cache's limit, or it has just been given one. */

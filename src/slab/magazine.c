@@ -4,7 +4,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define KEEP_PAGES 32u /* in slabs without objects a thread keeps, and an eighth of what it owns */
+#define KEEP_PAGES 32u /* in slabs without objects a thread keeps, and an eighth of what it owns, */
+#define KEEP_MOST 256u /* and at most so many more, as it has turned out to need */
 
 struct slab_state slab_nothing;
 
@@ -169,7 +170,7 @@ bool slab_given(struct participant *me, struct slab *slab, unsigned class)
 	state->untidy[class / 64] |= UINT64_C(1) << (class % 64);
 	const struct pool_cache *cache = me->pool->classes[class].cache;
 	if (cache && atomic_load_explicit(&cache->high, memory_order_relaxed) != UINT64_MAX) return true;
-	return state->empty > KEEP_PAGES + state->owned / 8;
+	return state->empty > KEEP_PAGES + state->keep + state->owned / 8;
 }
 
 /* Inside an operation: the objects of a magazine are left to their slabs. */
@@ -231,10 +232,21 @@ void slab_purge(struct participant *me, unsigned class)
 	if (class == SLAB_CLASSES) me->slabs->empty = 0;
 }
 
+/* What was given back and is made again shows that too little was kept; what was not, too much. */
+void slab_missed(struct slab_state *state, uint32_t pages)
+{
+	if (pages > state->gone) pages = state->gone;
+	state->gone -= pages;
+	state->keep = state->keep + pages < KEEP_MOST ? state->keep + pages : KEEP_MOST;
+}
+
 void slab_tidy(struct participant *me, unsigned class)
 {
 	const struct pool_cache *cache = me->pool->classes[class].cache;
+	struct slab_state *state = me->slabs;
+	uint32_t owned = state->owned;
 	participant_hold(me);
+	state->keep -= state->gone < state->keep ? state->gone : state->keep;
 	if (cache && atomic_load(&cache->high) != UINT64_MAX)
 		purge(me, class, false);
 	else if (me->slabs->owned < 4 * KEEP_PAGES)
@@ -243,7 +255,8 @@ void slab_tidy(struct participant *me, unsigned class)
 		for (unsigned w = 0; w < SLAB_CLASSES / 64; w++)
 			for (uint64_t rest = me->slabs->untidy[w]; rest; rest &= rest - 1)
 				purge(me, w * 64 + (unsigned)__builtin_ctzll(rest), true);
-	me->slabs->empty = 0;
-	memset(me->slabs->untidy, 0, sizeof me->slabs->untidy);
+	state->gone = owned > state->owned ? owned - state->owned : 0;
+	state->empty = 0;
+	memset(state->untidy, 0, sizeof state->untidy);
 	participant_let_go(me);
 }

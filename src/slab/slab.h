@@ -40,10 +40,11 @@ struct slab_state {
 	struct slab_mag mag[SLAB_CLASSES];
 	struct slab *current[SLAB_CLASSES]; /* the one that words are taken from, which is in no list; or NULL */
 	struct slab_word word[SLAB_CLASSES];
-	uint32_t list[SLAB_CLASSES];        /* page + 1 of the first slab with free objects, linked by `next` */
-	uint16_t slabs[SLAB_CLASSES];       /* owned, about */
-	uint32_t cursor[SLAB_CLASSES];      /* chunk where the summary was looked at last */
-	uint32_t owned, empty;              /* pages of all, and of those without live objects, about */
+	uint32_t list[SLAB_CLASSES];   /* page + 1 of the first slab with free objects, linked by `next` */
+	uint16_t slabs[SLAB_CLASSES];  /* owned, about */
+	uint32_t cursor[SLAB_CLASSES]; /* chunk where the summary was looked at last */
+	uint32_t owned, empty;         /* pages of all, and of those without live objects, about */
+	uint32_t keep, gone; /* pages of them that are kept beyond the least; given back last, and not missed yet */
 	uint64_t untidy[SLAB_CLASSES / 64]; /* classes with such */
 	uint8_t wait[SLAB_CLASSES];   /* how often the summary is not looked at any more, since it held nothing for us, */
 	uint8_t waited[SLAB_CLASSES]; /* and how often it was not last time */
