@@ -200,7 +200,7 @@ int cache_find(const hp_cache *cache, const void *object, struct slab **slab, un
 	if (!(uint8_t)map || (uint8_t)(map >> 8) != cache->class) return -ENOENT;
 	/* what the map says of the first object is rounded down to 16 bytes */
 	enum slab_found found = slab_find_skewed(cache->pool, off, cache->skew, slab, index, &class);
-	return found == SLAB_OBJECT ? 0 : -EINVAL;
+	return found == SLAB_OBJECT ? 0 : found == SLAB_NONE ? -ENOENT : -EINVAL; /* none: it has ended meanwhile */
 }
 
 /* Those of a process are no other's to put back. */

@@ -280,6 +280,17 @@ void step_word(struct step_world *w, int a)
 	*(uint64_t *)(void *)(w->data + w->word) = 0;
 }
 
+bool step_marks_intact(struct step_world *w)
+{
+	for (unsigned i = 0; i < w->blocks && w->cache.built; i++) {
+		uint64_t off = w->block[i].off, mark = *(const uint64_t *)(const void *)(w->data + off) ^ MARK_BUILT ^ off;
+		if (!w->block[i].cached || w->block[i].off == w->giving || mark == 1 || mark == 2) continue;
+		step_fail(w, "the object at 0x%llx was destroyed, and somebody has it", (unsigned long long)off);
+		return false;
+	}
+	return true;
+}
+
 /* ---- verification ---- */
 
 static const struct pool_cache *entry_of(const struct step_world *w, const char *control, const hp_cache *cache)

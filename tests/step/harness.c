@@ -352,6 +352,7 @@ struct step_world *step_open(const char *name, const struct step_pool *shape)
 	w->name = name;
 	w->shape = *shape;
 	w->effect = 0;
+	w->giving = HP_OFF_NONE;
 	for (int a = 0; a < STEP_ACTORS; a++) {
 		w->actor[a].list = mmap(NULL, STEP_LIST * 8, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 		STEP_NEED(w, w->actor[a].list != MAP_FAILED);
@@ -490,7 +491,7 @@ bool step_patterns_intact(struct step_world *w)
 			return false;
 		}
 	}
-	return true;
+	return step_marks_intact(w);
 }
 
 hp_off step_block(struct step_world *w, int a, uint64_t pages, unsigned flags)

@@ -121,7 +121,8 @@ struct step_world {
 	unsigned blocks;
 	uint64_t object; /* size of the latest object in the model: what survivors allocate until there is no more */
 	struct step_cache cache;
-	hp_off word; /* a word that blocks are published in; 0: none */
+	hp_off giving; /* object that A is putting back: until A says so nobody knows whether it has */
+	hp_off word;   /* a word that blocks are published in; 0: none */
 	uint64_t last_word;
 	hp_off may_go[STEP_BLOCKS]; /* STEP_PUTS: what the operation puts back */
 	unsigned going;
@@ -234,6 +235,8 @@ int step_verify_copy(struct step_world *world, const struct step_expect *expect)
 /* The same on the pool itself, which is not the same afterwards. */
 int step_verify_real(struct step_world *world, const struct step_expect *expect);
 bool step_patterns_intact(struct step_world *world);
+bool step_marks_intact(
+	struct step_world *world); /* objects of the cache that are out are constructed, where they should be */
 void step_copy_free(struct step_world *world);
 /* cache.c: the world's cache, and others, as seen by who attaches: how much of a cache's effect is there. `object`: those that
  * are live. step_cache_over: with nothing out any more. */

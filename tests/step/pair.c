@@ -58,7 +58,7 @@ static uint64_t bytes_of(const struct step_side *side)
 static bool may_fail(const struct pair *pair, int64_t error)
 {
 	unsigned flags = pair->entry->flags;
-	bool shortage = error == -ENOMEM || error == -EAGAIN || error == -ESTALE || error == -EBUSY;
+	bool shortage = error == -ENOMEM || error == -EAGAIN || error == -ESTALE || error == -EBUSY || error == -ETIMEDOUT;
 	if (flags & (STEP_MAY_FAIL | STEP_EITHER | STEP_ONE) && (shortage || error == -ENOENT)) return true;
 	return flags & STEP_SAME_FREE && (error == -EALREADY || error == -ENOENT);
 }
@@ -419,6 +419,7 @@ static void pair_open(struct pair *pair, const struct step_pair *entry)
 	if (!pair->b.x) pair->b.x = w->y;
 	if (!pair->a.pages) pair->a.pages = pair->a.x;
 	if (!pair->b.pages) pair->b.pages = pair->b.x;
+	if (pair->a.effect == STEP_PUTS) w->giving = pair->a.x;
 	if (step_word_value(w)) {
 		STEP_NEED(w, step_model_remove(w, step_word_value(w) & ~UINT64_C(15)));
 		pair->named = pair->names = 1;
