@@ -62,7 +62,8 @@ HP_API int hp_cache_create(hp_pool *pool, const char *name, const struct hp_cach
  * without) a constructor, and this process gives none (or one). */
 HP_API int hp_cache_open(hp_pool *pool, const char *name, const struct hp_cache_options *options, hp_cache **cache);
 
-/* Forgets the handle. The cache stays. No other thread may be using it. */
+/* Forgets the handle. The cache stays, unless it is a private one: that ends, whatever is out, and no destructor is called.
+ * No other thread may be using it. */
 HP_API void hp_cache_close(hp_cache *cache);
 
 /* Ends the cache for everybody, and closes the handle. -EBUSY: objects are out, and nothing has happened. What other
@@ -155,6 +156,52 @@ HP_API int hp_cache_stats(hp_cache *cache, struct hp_cache_stats *stats);
 HP_API void hp_cache_wake(hp_cache *cache);
 
 HP_API const char *hp_cache_name(const hp_cache *cache);
+
+/* ---- private caches ---- */
+
+/* Where the memory of a private cache comes from: `start`, or `allocate` and `release`, or none of them: anonymous memory. */
+struct hp_cache_memory {
+	size_t struct_size; /* sizeof this struct */
+	/* Memory that the caller hands over, of any address and size; whole pages of 4 KiB in it are used. It is not written to
+	 * but by who holds the objects, stays the caller's, and has to stay where it is until the cache has ended. For two
+	 * processes that both write to it (MAP_SHARED, after fork) it is not: each would give out the same objects. */
+	void *start;
+	uint64_t bytes; /* of it; with `allocate`: at most so many at a time, 0 for any number; else 0 */
+	/* Called, with nothing held, when there is no object left: `bytes` of memory, or NULL when it is not to be had. At most
+	 * 1,024 such regions at a time; each costs some 50 KiB beside, so they should be large. Pages of 4 KiB in it are used: a
+	 * region that begins at one loses nothing. Threads that run short at the same moment may each get one. */
+	void *(*allocate)(void *arg, size_t bytes);
+	/* Called, with nothing held, once for each region: when none of its objects is out and a put, hp_cache_reclaim, or the
+	 * cache's end gives it back. Neither may use the cache. */
+	void (*release)(void *arg, void *start, size_t bytes);
+	void *arg;
+	size_t region; /* bytes to ask for; 0: from 2 MiB, or eight slabs, growing with what is held to 32 times as much */
+	hp_log_fn *log;
+	void *log_arg;
+};
+
+/* A cache of this process alone, for all the calls above (but hp_cache_open). `memory` NULL: anonymous memory, as it is
+ * needed. Names need not differ. Class PROCESS means nothing here; HP_CACHE_ON_NODE is for anonymous memory only. A forked
+ * child has a copy, as of all private memory, and its thread goes on; what other threads were about to get or put counts as
+ * out.
+ *
+ * On anonymous memory and on memory handed over it works as in a pool, at the same cost; hp_cache_reclaim gives the former
+ * back to the kernel. With `allocate` every get and put costs some 20 ns and more, also inline, and is not for signal
+ * handlers; and this differs:
+ * - a constructor is called with flags 0;
+ * - hp_cache_prime and the low mark have regions made, which no put gives back until hp_cache_reclaim is called;
+ * - of the high mark: a put that leaves a region without objects out gives it back when more objects are free. Without a mark
+ *   it does so when another such region is left;
+ * - hp_cache_set_hard_limit may be called with objects out (-EINVAL: more than n);
+ * - in hp_cache_stats `slabs` and `bytes` are regions and what was asked for, `cached` what they have room for.
+ *
+ * -EINVAL: options or `memory` make no sense, or the memory (the region) is too small for a slab: that is as many pages as
+ * an object has, and for small ones up to 32. -ENOMEM. hp_cache_destroy gives everything back (-EBUSY with objects out), and
+ * so does hp_cache_close, whatever is out.
+ *
+ * Origin: the `palloc` of pool(9): pa_alloc, pa_free, pa_pagesz; mp_cache of TSLoad, which had private memory only. */
+HP_API int hp_cache_create_private(const char *name, const struct hp_cache_options *options,
+                                   const struct hp_cache_memory *memory, hp_cache **cache);
 
 #ifdef __cplusplus
 }

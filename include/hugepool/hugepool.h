@@ -3,6 +3,7 @@
 #define HUGEPOOL_H
 
 #include <hugepool/backing.h>
+#include <hugepool/block.h>
 #include <hugepool/cache.h>
 #include <hugepool/debug.h>
 #include <hugepool/inspect.h>

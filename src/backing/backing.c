@@ -53,7 +53,7 @@ done:
 
 void backing_unmap(struct backing *backing)
 {
-	if (backing->base) os_unmap(backing->base, backing->capacity);
+	if (backing->base && !backing->lent) os_unmap(backing->base, backing->capacity);
 	backing->base = NULL;
 }
 

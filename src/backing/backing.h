@@ -19,6 +19,7 @@ struct backing {
 	char *base;
 	bool private; /* anonymous memory of this process alone (private.c): fd is -1 */
 	bool lazy;    /* private only: committing populates nothing */
+	bool lent;    /* private only: the caller's memory, of which nothing is given to the kernel */
 	bool copied;  /* private, on hugetlb pages once: a forked child holds a copy on ordinary ones */
 };
 
@@ -47,6 +48,10 @@ int backing_create(const struct backing_want *want, struct backing *backing, uin
  * the page. */
 int backing_create_private(const struct backing_want *want, struct backing *backing, uint64_t *committed,
                            struct hp_report *report);
+
+/* The same on memory of the caller's, which is there already and stays when the backing goes. Both a multiple of 4 KiB;
+ * `capacity` may be more than there is, whose use is the pool's to prevent. */
+void backing_lend(struct backing *backing, void *start, uint64_t capacity);
 
 /* In a forked child: puts a copy of [from, to) on ordinary pages in the place of hugetlb pages that it shares with its
  * parent, which could be taken from it. Nothing to do on other rungs. */

@@ -145,10 +145,23 @@ int private_punch(const struct backing *backing, uint64_t from, uint64_t to)
 {
 	char *start = backing->base + from;
 	void *at;
+	if (backing->lent) return 0;
 	if (rung_is_hugetlb(backing->rung)) /* ordinary memory takes the place, and the pages are free at once */
 		return os_map(start, to - from, PROT_READ | PROT_WRITE, ORDINARY | OS_MAP_FIXED, -1, 0, &at);
 	if (!backing->lazy) os_unlock_memory(start, to - from);
 	return os_advise(start, to - from, MADV_DONTNEED);
+}
+
+void backing_lend(struct backing *backing, void *start, uint64_t capacity)
+{
+	*backing = (struct backing){.fd = -1,
+	                            .rung = HP_RUNG_4K,
+	                            .page_size = 4 * KIB,
+	                            .capacity = capacity,
+	                            .base = start,
+	                            .private = true,
+	                            .lazy = true,
+	                            .lent = true};
 }
 
 int backing_copy_private(const struct backing *backing, uint64_t from, uint64_t to)

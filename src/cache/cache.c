@@ -1,6 +1,7 @@
 /* Making, opening, ending caches; limits and numbers. What changes the table of caches does so under the growth lock, which
  * is taken over from the dead: an entry found half made or half ended under the lock is one of a dead process. */
 #include "cache/cache.h"
+#include "cache/region.h"
 #include "pool/recover.h"
 #include "debug/debug.h"
 #include "os/os.h"
@@ -154,6 +155,25 @@ static int lock(hp_pool *pool)
 	return growth_lock(pool) < 0 ? -ENOMEM : 0;
 }
 
+static uint32_t align_of(const struct hp_cache_options *options)
+{
+	return options->align ? (uint32_t)options->align : options->size % 16 ? 8 : 16;
+}
+
+/* What does not depend on the pool. */
+static bool makes_sense(const struct hp_cache_options *options)
+{
+	if (options->align > 4096 || options->align_offset > 4096 || (options->dtor && !options->ctor)) return false;
+	if (options->flags & HP_CACHE_ON_NODE && (options->node < 0 || options->node >= HP_MAX_NODES)) return false;
+	return !(options->flags & CACHE_ROOM);
+}
+
+bool cache_cut(const struct hp_cache_options *options, struct slab_class *class)
+{
+	return makes_sense(options) && fit(class, options->size, align_of(options), (uint32_t)options->align_offset,
+	                                   options->flags, (uint32_t)options->node, options->ctor != NULL);
+}
+
 static bool fits(const hp_pool *pool, const struct hp_cache_options *options, uint32_t align, uint32_t flags)
 {
 	struct slab_class class;
@@ -165,10 +185,8 @@ static bool fits(const hp_pool *pool, const struct hp_cache_options *options, ui
 int hp_cache_create(hp_pool *pool, const char *name, const struct hp_cache_options *options, hp_cache **cache)
 {
 	if (!pool || !cache || !options || !name_length(name) || options->struct_size < sizeof *options) return -EINVAL;
-	uint32_t align = options->align ? (uint32_t)options->align : options->size % 16 ? 8 : 16;
-	if (options->align > 4096 || options->align_offset > 4096 || (options->dtor && !options->ctor)) return -EINVAL;
-	if (options->flags & HP_CACHE_ON_NODE && (options->node < 0 || options->node >= HP_MAX_NODES)) return -EINVAL;
-	if (options->flags & CACHE_ROOM || !fits(pool, options, align, options->flags)) return -EINVAL;
+	uint32_t align = align_of(options);
+	if (!makes_sense(options) || !fits(pool, options, align, options->flags)) return -EINVAL;
 	bool roomy = debug_wants_tag(pool) && fits(pool, options, align, options->flags | CACHE_ROOM);
 	uint32_t flags = options->flags | (roomy ? CACHE_ROOM : 0);
 	int room, error = lock(pool);
@@ -225,25 +243,37 @@ int hp_cache_open(hp_pool *pool, const char *name, const struct hp_cache_options
 	return error;
 }
 
-void hp_cache_close(hp_cache *cache)
+void cache_forget(hp_cache *cache)
 {
-	if (!cache) return;
-	cache_end_watches(cache);
 	delist(cache);
 	free(cache);
 }
 
-/* All that has no object out, the low mark notwithstanding. A death on the way leaves the mark at 0. */
-static void reclaim_all(hp_cache *cache)
+void hp_cache_close(hp_cache *cache)
+{
+	if (!cache) return;
+	cache_end_watches(cache);
+	if (cache->owns_pool)
+		cache_end_private(cache);
+	else
+		cache_forget(cache);
+}
+
+/* A death on the way leaves the mark at 0. */
+uint64_t cache_reclaim_all(hp_cache *cache)
 {
 	int error;
+	struct slab_census sum;
 	struct participant *me = participant_get(cache->pool, &error);
-	if (!me || !slab_state(me)) return;
-	uint64_t low = atomic_exchange(&cache->shared->low, 0);
-	participant_hold(me);
-	slab_reclaim(me, cache->class);
-	participant_let_go(me);
-	atomic_store(&cache->shared->low, low);
+	if (me && slab_state(me)) {
+		uint64_t low = atomic_exchange(&cache->shared->low, 0);
+		participant_hold(me);
+		slab_reclaim(me, cache->class);
+		participant_let_go(me);
+		atomic_store(&cache->shared->low, low);
+	}
+	slab_census(cache->pool, cache->class, &sum);
+	return sum.slabs;
 }
 
 int hp_cache_destroy(hp_cache *cache)
@@ -251,9 +281,9 @@ int hp_cache_destroy(hp_cache *cache)
 	if (!cache) return -EINVAL;
 	hp_pool *pool = cache->pool;
 	/* destructors first, as long as nothing is held */
-	if (cache->dtor && !pool->observer && cache_is_live(cache)) reclaim_all(cache);
-	int error = lock(pool);
-	struct slab_census sum;
+	if (cache->dtor && !pool->observer && cache_is_live(cache)) cache_reclaim_all(cache);
+	int error = cache->regions ? regions_empty(cache) : 0;
+	if (error == 0) error = lock(pool);
 	if (error < 0) return error;
 	struct pool_cache *shared = cache->shared;
 	settle(shared);
@@ -263,9 +293,7 @@ int hp_cache_destroy(hp_cache *cache)
 		uint64_t ending = cache_word(CACHE_ENDING, cache->generation);
 		atomic_store(&shared->word, ending);
 		atomic_thread_fence(memory_order_seq_cst);
-		reclaim_all(cache);
-		slab_census(pool, cache->class, &sum);
-		bool gone = sum.slabs == 0;
+		bool gone = cache_reclaim_all(cache) == 0;
 		/* commit: it is gone */
 		gone = gone &&
 		       atomic_compare_exchange_strong(&shared->word, &ending, cache_word(CACHE_FREE, cache->generation + 1));
@@ -281,6 +309,7 @@ int hp_cache_prime(hp_cache *cache, size_t n)
 {
 	int error;
 	if (!cache_is_live(cache)) return -ESTALE;
+	if (cache->regions) return regions_prime(cache, n);
 	struct participant *me = participant_get(cache->pool, &error);
 	if (!me) return error;
 	participant_hold(me);
@@ -292,15 +321,18 @@ int hp_cache_prime(hp_cache *cache, size_t n)
 int64_t hp_cache_reclaim(hp_cache *cache)
 {
 	int error;
-	struct participant *me = participant_get(cache->pool, &error);
+	hp_pool *pool = cache->pool;
+	if (cache->regions) return regions_reclaim(cache);
+	struct participant *me = participant_get(pool, &error);
 	if (!me) return error;
 	if (!slab_state(me)) return -ENOMEM;
 	if (cache->drain) cache->drain(cache->drain_arg, 0);
 	participant_hold(me);
-	recover_dead(cache->pool);
+	recover_dead(pool);
 	uint64_t slabs = slab_reclaim(me, cache->class);
 	participant_let_go(me);
-	return (int64_t)(slabs * cache->pool->classes[cache->class].pages * HP_PAGE_SIZE);
+	if (cache->owns_pool && !pool->data.lent) hp_pool_trim(pool, 0); /* nobody else has a use for it */
+	return (int64_t)(slabs * pool->classes[cache->class].pages * HP_PAGE_SIZE);
 }
 
 int hp_cache_set_low_watermark(hp_cache *cache, size_t n)
@@ -335,14 +367,30 @@ int hp_cache_invalidate(hp_cache *cache)
 	/* commit: what was constructed before is nothing to be given out */
 	uint32_t epoch = atomic_load(&shared->epoch);
 	while (!atomic_compare_exchange_weak(&shared->epoch, &epoch, epoch % 255 + 1)) {}
+	if (cache->regions) {
+		regions_raze(cache);
+		return 0;
+	}
 	participant_hold(me);
 	slab_raze(me, cache->class);
 	participant_let_go(me);
 	return 0;
 }
 
+static void note_warning(struct pool_cache *shared, const char *warning, unsigned seconds)
+{
+	strncpy(shared->warning, warning ? warning : "", sizeof shared->warning - 1);
+	atomic_store(&shared->every, (uint64_t)seconds * 1000000000u);
+	atomic_store(&shared->warned, 0);
+}
+
 int hp_cache_set_hard_limit(hp_cache *cache, size_t n, const char *warning, unsigned seconds)
 {
+	if (cache->regions) {
+		int refused = regions_limit(cache, n);
+		if (refused == 0) note_warning(cache->shared, warning, seconds);
+		return refused;
+	}
 	hp_pool *pool = cache->pool;
 	struct pool_cache *shared = cache->shared;
 	uint64_t each = pool->classes[cache->class].objects, places = n / each + (n % each != 0);
@@ -358,7 +406,7 @@ int hp_cache_set_hard_limit(hp_cache *cache, size_t n, const char *warning, unsi
 		atomic_thread_fence(memory_order_seq_cst); /* a slab made under the old one is seen here, or sees the new one */
 		if (n && (!was || n < was)) {
 			/* what is there was made for another limit: it has to go first */
-			reclaim_all(cache);
+			cache_reclaim_all(cache);
 			slab_census(pool, cache->class, &sum);
 			if (sum.slabs) {
 				atomic_store(&shared->limit, was);
@@ -368,11 +416,7 @@ int hp_cache_set_hard_limit(hp_cache *cache, size_t n, const char *warning, unsi
 			cache_places_widen(pool, cache->class);
 		}
 	}
-	if (error == 0) {
-		strncpy(shared->warning, warning ? warning : "", sizeof shared->warning - 1);
-		atomic_store(&shared->every, (uint64_t)seconds * 1000000000u);
-		atomic_store(&shared->warned, 0);
-	}
+	if (error == 0) note_warning(shared, warning, seconds);
 	growth_unlock(pool);
 	if (error == 0 && atomic_load(cache->waiting)) hp_cache_wake(cache);
 	return error;
@@ -403,6 +447,7 @@ int hp_cache_stats(hp_cache *cache, struct hp_cache_stats *stats)
 	uint32_t top = pool_slots_top(pool);
 	for (uint32_t i = 0; i < top; i++)
 		stats->waiting += atomic_load(&pool->waits[i].ticket) && atomic_load(&pool->waits[i].class) == cache->class;
+	if (cache->regions) regions_stats(cache, stats);
 	return 0;
 }
 

@@ -6,6 +6,8 @@
 #include "slab/slab.h"
 #include <hugepool/cache.h>
 
+struct cache_regions;
+
 struct hp_cache {
 	/* struct hp_inline_cache of the public header */
 	const void *fast; /* the pool, or this handle itself where calls need more than the common case */
@@ -27,7 +29,9 @@ struct hp_cache {
 	void *arg;
 	hp_drain_fn *drain;
 	void *drain_arg;
-	hp_cache *next; /* of the process' handles */
+	hp_cache *next;                /* of the process' handles */
+	bool owns_pool;                /* a private cache: the pool goes with it (cache/private.c) */
+	struct cache_regions *regions; /* one whose memory comes from the caller's functions, or NULL (cache/region.h) */
 };
 
 static inline uint8_t cache_epoch(const hp_cache *cache)
@@ -36,6 +40,14 @@ static inline uint8_t cache_epoch(const hp_cache *cache)
 	return epoch ? epoch : 1;
 }
 
+/* What objects of a cache with these options are; false: there can be none. */
+bool cache_cut(const struct hp_cache_options *options, struct slab_class *class);
+/* Forgets the handle, and nothing else. */
+void cache_forget(hp_cache *cache);
+/* All that has no object out, the low mark notwithstanding: what slabs are left. */
+uint64_t cache_reclaim_all(hp_cache *cache);
+/* Ends a private cache with all its objects, and the handle. */
+void cache_end_private(hp_cache *cache);
 /* An object without waiting and without the constructor: NULL and *error. Not inside an operation. */
 void *cache_take(hp_cache *cache, int *error);
 /* The same, in the order of those who wait, until the deadline (os_now_ns; UINT64_MAX: for ever). */

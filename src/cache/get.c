@@ -1,5 +1,6 @@
 /* Getting and putting: the exported twins of inline.h, and everything that those leave to them. */
 #include "cache/cache.h"
+#include "cache/region.h"
 #include "debug/debug.h"
 #include "page/page.h"
 #include "os/os.h"
@@ -45,6 +46,7 @@ _Static_assert(offsetof(struct slab_state, mag) == 0 &&
 
 void *cache_take(hp_cache *cache, int *error)
 {
+	if (unlikely(cache->regions)) return regions_take(cache, 1, error);
 	struct participant *me = participant_get(cache->pool, error);
 	void *object = NULL;
 	if (!me) return NULL;
@@ -127,7 +129,7 @@ static __attribute__((noinline)) void *get_slow(hp_cache *cache, unsigned flags,
 			object = cache_wait(cache, flags, ns > UINT64_MAX - now ? UINT64_MAX : now + ns, &error);
 		}
 	}
-	if (object && unlikely(debug_on(cache->pool))) debug_got(cache, object, caller);
+	if (object && unlikely(debug_on(cache->pool))) debug_got(regions_at(cache, object), object, caller);
 	if (object) object = finish(cache, object, flags, &error);
 	if (!object) errno = -error;
 	return object;
@@ -193,6 +195,7 @@ int hp_cache_get_bulk(hp_cache *cache, unsigned flags, size_t n, void **objects)
 
 int cache_find(const hp_cache *cache, const void *object, struct slab **slab, unsigned *index)
 {
+	if (unlikely(cache->regions)) return regions_find(cache, object, slab, index);
 	unsigned class;
 	hp_off off = (hp_off)((uintptr_t)object - (uintptr_t)cache->base);
 	if (off >= cache->capacity) return -EINVAL;
@@ -247,8 +250,14 @@ static uint64_t put_bits(hp_cache *cache, struct slab *slab, unsigned w, uint64_
 
 static int put_word(hp_cache *cache, struct slab *slab, unsigned w, uint64_t bits)
 {
-	int damage = unlikely(debug_on(cache->pool)) ? debug_putting(cache, slab, w, bits) : 0;
-	return put_bits(cache, slab, w, bits) ? -EALREADY : damage;
+	hp_cache *in = regions_of(cache, slab);
+	int damage = unlikely(debug_on(cache->pool)) ? debug_putting(in, slab, w, bits) : 0;
+	uint64_t left = put_bits(in, slab, w, bits);
+	if (unlikely(in != cache) && left != bits) {
+		regions_given(cache, in, (unsigned)__builtin_popcountll(bits & ~left));
+		served(cache);
+	}
+	return left ? -EALREADY : damage;
 }
 
 static __attribute__((noinline)) int put_slow(hp_cache *cache, void *object)
@@ -379,29 +388,33 @@ int hp_cache_put_bulk(hp_cache *cache, size_t n, void *const *objects)
 
 /* ---- arrays ---- */
 
+static int take_run(hp_cache *cache, unsigned n, char **first)
+{
+	int error;
+	if (unlikely(cache->regions)) return (*first = regions_take(cache, n, &error)) ? 0 : error;
+	struct participant *me = participant_get(cache->pool, &error);
+	if (!me) return error;
+	participant_hold(me);
+	error = slab_take_run(me, cache->class, n, first);
+	participant_let_go(me);
+	return error;
+}
+
 void *hp_cache_get_array(hp_cache *cache, unsigned flags, size_t n)
 {
 	int error;
 	char *first;
-	struct participant *me = NULL;
 	if (n == 0 || n > 64 || n > cache->pool->classes[cache->class].objects || cache->ctor ||
 	    flags & ~(HP_CACHE_WAIT | HP_CACHE_LIMITFAIL | HP_CACHE_URGENT))
 		error = -EINVAL;
 	else if (!cache_is_live(cache))
 		error = -ESTALE;
-	else
-		me = participant_get(cache->pool, &error);
-	if (me) {
-		participant_hold(me);
-		error = slab_take_run(me, cache->class, (unsigned)n, &first);
-		participant_let_go(me);
-		if (error == 0) {
-			if (unlikely(debug_on(cache->pool))) debug_got_array(cache, first, n);
-			if (cache->flags & HP_CACHE_ZERO) memset(first, 0, n * cache->pool->classes[cache->class].size);
-			return first;
-		}
-		complain(cache, error, flags);
+	else if ((error = take_run(cache, (unsigned)n, &first)) == 0) {
+		if (unlikely(debug_on(cache->pool))) debug_got_array(regions_at(cache, first), first, n);
+		if (cache->flags & HP_CACHE_ZERO) memset(first, 0, n * cache->pool->classes[cache->class].size);
+		return first;
 	}
+	if (error == -ENOMEM || error == -EAGAIN) complain(cache, error, flags);
 	errno = -error;
 	return NULL;
 }

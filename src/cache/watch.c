@@ -10,6 +10,7 @@
  * child inherits the list, whole, since one store puts a watch in or takes it out, but no thread. What it inherits is of an
  * older generation: those watches nobody looks after, and a lock held in such a generation is free. */
 #include "cache/cache.h"
+#include "cache/region.h"
 #include "pool/layers.h"
 #include "os/os.h"
 #include <errno.h>
@@ -66,6 +67,7 @@ static void look(struct watch *watch)
 		uint64_t low = atomic_load_explicit(&cache->shared->low, memory_order_relaxed);
 		uint64_t high = atomic_load_explicit(&cache->shared->high, memory_order_relaxed);
 		slab_census(cache->pool, cache->class, &sum);
+		if (cache->regions) sum.free = regions_free(cache);
 		crossed = (sum.free < low ? HP_CACHE_WATCH_LOW : 0) | (sum.free > high ? HP_CACHE_WATCH_HIGH : 0);
 	}
 	if (crossed & ~watch->crossed & (watch->marks | GONE)) os_event_signal(watch->fd);

@@ -51,11 +51,17 @@ static int possible(const hp_pool *pool, unsigned flags)
 	return flags & HP_DEBUG_TRACK && !pool->private ? -ENOTSUP : 0;
 }
 
+static uint64_t committed_bytes(const hp_pool *pool)
+{
+	uint64_t bytes = (uint64_t)pool_top(pool) * pool_chunk_bytes(pool);
+	return bytes < pool->capacity ? bytes : pool->capacity; /* the last chunk of lent memory may lie beyond its end */
+}
+
 static void set(hp_pool *pool, struct debug *debug, unsigned flags)
 {
 	unsigned before = atomic_exchange(&debug->flags, flags);
 	if (flags & ~before & HP_DEBUG_POISON) atomic_fetch_add(&debug->epoch, 1);
-	if (before & ~flags & HP_DEBUG_TRACK) track_forget(pool->base, (uint64_t)pool_top(pool) * pool_chunk_bytes(pool));
+	if (before & ~flags & HP_DEBUG_TRACK) track_forget(pool->base, committed_bytes(pool));
 	pool->slow = 1;
 	participant_set_fast(pool);
 }
@@ -167,7 +173,6 @@ void debug_end(hp_pool *pool)
 	struct debug *debug = atomic_exchange(&pool->debug, NULL);
 	if (!debug) return;
 	/* what comes to lie at these addresses next knows of nothing */
-	if (track_is_compiled() && pool->private)
-		track_forget(pool->base, (uint64_t)pool_top(pool) * pool_chunk_bytes(pool));
+	if (track_is_compiled() && pool->private) track_forget(pool->base, committed_bytes(pool));
 	os_unmap(debug, sizeof *debug);
 }

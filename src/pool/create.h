@@ -19,6 +19,11 @@ void create_say(const struct hp_pool_options *o, const struct hp_report *report)
 
 /* private.c */
 int private_create(const struct hp_pool_options *o, hp_pool **out);
+/* A private pool on `pages` of the caller's memory, whose chunks have at least `least` pages. Of the options only the name,
+ * the log and max_threads count. */
+int private_create_lent(const struct hp_pool_options *o, void *start, uint64_t pages, uint32_t least, hp_pool **out);
+/* The same pool on other memory, or (NULL) on none: nothing may be allocated, and no call may be going on. */
+void private_move_lent(hp_pool *pool, void *start);
 hp_pool *private_handle(void); /* zeroed memory for one, not from malloc */
 void private_follow_fork(hp_pool *pool);
 

@@ -17,6 +17,7 @@
  * Creating a pool, and everything else that happens inside of hp_malloc, calls no malloc of libc's: handles come from
  * mmap, and reports lie on the stack. */
 #include "pool/create.h"
+#include "parity/parity.h"
 #include "pool/recover.h"
 #include "debug/debug.h"
 #include "pool/record.h"
@@ -32,6 +33,55 @@ hp_pool *private_handle(void)
 	                                                                                                      : memory;
 }
 
+/* The pool around its data, of which `pages` are there: given back when that fails. */
+static int establish(const struct hp_pool_options *o, struct pool_geometry *g, const struct backing *data,
+                     uint64_t pages, hp_pool **out)
+{
+	g->records = 1;
+	g->page_size = data->page_size;
+	g->rung = data->rung;
+	g->capacity = data->capacity;
+	g->base = (uintptr_t)data->base;
+	g->chunks = (uint32_t)(g->capacity / (g->chunk_pages * (uint64_t)HP_PAGE_SIZE));
+	if (!(g->flags & HP_POOL_FENCED) && os_membarrier_register() < 0) g->flags |= HP_POOL_FENCED;
+	pool_geometry_place(g);
+	g->checksum = pool_geometry_checksum(g);
+
+	void *control;
+	hp_pool *pool = NULL;
+	int error = os_map(NULL, g->control_size, PROT_READ | PROT_WRITE, OS_MAP_PRIVATE_ANON | OS_MAP_NORESERVE, -1, 0,
+	                   &control);
+	if (error < 0) goto fail;
+	os_advise(control, g->control_size, MADV_NOHUGEPAGE); /* sparse: a huge page would be mostly wasted */
+	error = -ENOMEM;
+	if (!(pool = pool_handle_new(g, control))) goto fail;
+	pool->data = *data;
+	pool->base = data->base;
+	pool->log = o->log;
+	pool->log_arg = o->log_arg;
+	pool->trace = o->trace;
+	pool->slow = o->trace != 0;
+	pool->header->geometry = *g;
+	growth_publish_first(pool, (uint32_t)((pages + g->chunk_pages - 1) / g->chunk_pages));
+	unsigned beyond = (unsigned)(-pages & (g->chunk_pages - 1));
+	if (data->lent && beyond) { /* what the last chunk lacks is never free */
+		pool->capacity = pages * HP_PAGE_SIZE;
+		parity_allocate_local(&pool->units[g->chunks - 1], g->chunk_pages - beyond, beyond);
+	}
+	if ((error = pool_join(pool)) < 0) goto fail;
+	debug_begin(pool);
+	atomic_store_explicit(&pool->header->ready, POOL_READY, memory_order_release);
+	*out = pool;
+	return 0;
+
+fail:
+	if (pool) pool_handle_free(pool);
+	if (control) os_unmap(control, g->control_size);
+	struct backing unused = *data;
+	backing_unmap(&unused);
+	return error;
+}
+
 static int create(const struct hp_pool_options *o, struct hp_report *report, hp_pool **out)
 {
 	struct pool_geometry g;
@@ -39,7 +89,6 @@ static int create(const struct hp_pool_options *o, struct hp_report *report, hp_
 	uint64_t size, capacity, committed;
 	int error = create_geometry(o, &g, &size, &capacity);
 	if (error < 0) return error;
-	g.records = 1;
 	struct backing_want want = {.size = size,
 	                            .capacity = capacity,
 	                            .choice = o->choice,
@@ -49,48 +98,13 @@ static int create(const struct hp_pool_options *o, struct hp_report *report, hp_
 	                            .progress = o->progress,
 	                            .progress_arg = o->progress_arg};
 	if ((error = backing_create_private(&want, &data, &committed, report)) < 0) return error;
-	uint64_t chunk = g.chunk_pages * (uint64_t)HP_PAGE_SIZE;
-	g.page_size = data.page_size;
-	g.rung = data.rung;
-	g.capacity = data.capacity;
-	g.base = (uintptr_t)data.base;
-	g.chunks = (uint32_t)(g.capacity / chunk);
-	if (!(g.flags & HP_POOL_FENCED) && os_membarrier_register() < 0) g.flags |= HP_POOL_FENCED;
-	committed -= committed % chunk;
-	pool_geometry_place(&g);
-	g.checksum = pool_geometry_checksum(&g);
-
-	void *control;
-	hp_pool *pool = NULL;
-	error = os_map(NULL, g.control_size, PROT_READ | PROT_WRITE, OS_MAP_PRIVATE_ANON | OS_MAP_NORESERVE, -1, 0,
-	               &control);
-	if (error < 0) goto fail;
-	os_advise(control, g.control_size, MADV_NOHUGEPAGE); /* sparse: a huge page would be mostly wasted */
-	error = -ENOMEM;
-	if (!(pool = pool_handle_new(&g, control))) goto fail;
-	pool->data = data;
-	pool->base = data.base;
-	pool->log = o->log;
-	pool->log_arg = o->log_arg;
-	pool->trace = o->trace;
-	pool->slow = o->trace != 0;
-	pool->header->geometry = g;
-	growth_publish_first(pool, (uint32_t)(committed / chunk));
-	if ((error = pool_join(pool)) < 0) goto fail;
-	debug_begin(pool);
-	atomic_store_explicit(&pool->header->ready, POOL_READY, memory_order_release);
+	committed -= committed % (g.chunk_pages * (uint64_t)HP_PAGE_SIZE);
+	if ((error = establish(o, &g, &data, committed / HP_PAGE_SIZE, out)) < 0) return error;
 	if (o->prefault == HP_PREFAULT_BACKGROUND && committed < size &&
-	    (error = background_start(pool, size - committed, 1)) < 0) {
-		hp_pool_detach(pool);
-		return error;
+	    (error = background_start(*out, size - committed, 1)) < 0) {
+		hp_pool_detach(*out);
+		*out = NULL;
 	}
-	*out = pool;
-	return 0;
-
-fail:
-	if (pool) pool_handle_free(pool);
-	if (control) os_unmap(control, g.control_size);
-	backing_unmap(&data);
 	return error;
 }
 
@@ -101,6 +115,29 @@ int private_create(const struct hp_pool_options *o, hp_pool **out)
 	int error = create(o, report, out);
 	if (error < 0) create_say(o, report);
 	return error;
+}
+
+int private_create_lent(const struct hp_pool_options *given, void *start, uint64_t pages, uint32_t least, hp_pool **out)
+{
+	struct hp_pool_options o = *given;
+	struct pool_geometry g;
+	struct backing data;
+	uint64_t size, capacity;
+	o.size = o.capacity = pages * HP_PAGE_SIZE;
+	o.flags = HP_POOL_PRIVATE | HP_POOL_NO_AUTOGROW;
+	int error = create_geometry(&o, &g, &size, &capacity);
+	if (error < 0) return error;
+	while (g.chunk_pages < least) g.chunk_pages *= 2;
+	uint64_t chunks = (pages + g.chunk_pages - 1) / g.chunk_pages;
+	backing_lend(&data, start, chunks * g.chunk_pages * HP_PAGE_SIZE);
+	return establish(&o, &g, &data, pages, out);
+}
+
+void private_move_lent(hp_pool *pool, void *start)
+{
+	debug_end(pool); /* what is left of it is the caller's, with nothing marked */
+	pool->base = pool->data.base = start;
+	if (start) debug_begin(pool);
 }
 
 /* Called where the process is known to be a forked child, on the thread that forked, inside participant_lock. */
