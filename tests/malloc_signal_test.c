@@ -146,14 +146,13 @@ static void a_foreign_one_among_others(void)
 /* Many empty slabs, of which the next free makes one more. */
 static void untidy(void)
 {
-	char *keep[40];
-	for (unsigned i = 0; i < 40; i++) {
-		for (unsigned k = 0; k < 4; k++) get(20000);
-		keep[i] = live.block[live.count - 1];
-	}
+	int error;
+	for (unsigned i = 0; i < 160; i++) get(20000);
+	struct slab_state *state = participant_get(pool, &error)->slabs;
+	state->keep = UINT32_MAX / 2;
 	while (live.count > 1) put(live.count - 1);
 	victim = live_remove(0);
-	(void)keep;
+	state->keep = 0;
 }
 
 static void a_run_of_pages(void)

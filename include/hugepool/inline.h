@@ -12,13 +12,10 @@
 extern "C" {
 #endif
 
-struct hp_inline_entry {
-	char *object;
-	uint64_t *a, bit;
-};
+#define HP_INLINE_STACK 66 /* objects; as many words behind them, and as many bits behind those */
 
 struct hp_inline_magazine {
-	struct hp_inline_entry *top, *base, *known, *limit;
+	char **top, **base, **known, **limit;
 };
 
 struct hp_inline_slot {
@@ -69,12 +66,13 @@ static inline void *hp_cache_get_inline(hp_cache *cache, unsigned flags)
 		__atomic_signal_fence(__ATOMIC_SEQ_CST);
 		if (HP_INLINE_LIKELY(__atomic_load_n(&slot->taker, __ATOMIC_ACQUIRE) == me->seen)) {
 			struct hp_inline_magazine *mag = (struct hp_inline_magazine *)(void *)((char *)me->magazines + c->magazine);
-			struct hp_inline_entry *top = mag->top - 1;
-			char *object = top->object;
+			char **top = mag->top - 1, *object = *top;
 			if (HP_INLINE_LIKELY(object != NULL)) {
-				uint64_t *a = top->a;
+				uint64_t *a = (uint64_t *)(void *)top[HP_INLINE_STACK];
 				mag->top = top;
-				__atomic_store_n(a, __atomic_load_n(a, __ATOMIC_RELAXED) ^ top->bit, __ATOMIC_RELEASE);
+				__atomic_store_n(a,
+				                 __atomic_load_n(a, __ATOMIC_RELAXED) ^ (uint64_t)(uintptr_t)top[2 * HP_INLINE_STACK],
+				                 __ATOMIC_RELEASE);
 				__atomic_store_n(&slot->in_op, 0, __ATOMIC_RELEASE);
 				return object;
 			}
@@ -95,8 +93,8 @@ static inline int hp_cache_put_inline(hp_cache *cache, void *object)
 		__atomic_signal_fence(__ATOMIC_SEQ_CST);
 		if (HP_INLINE_LIKELY(__atomic_load_n(&slot->taker, __ATOMIC_ACQUIRE) == me->seen)) {
 			struct hp_inline_magazine *mag = (struct hp_inline_magazine *)(void *)((char *)me->magazines + c->magazine);
-			struct hp_inline_entry *top = mag->top;
-			if (top->object != (char *)object || !object) {
+			char **top = mag->top;
+			if (*top != (char *)object || !object) {
 				/* not the one that was got last: which one it is */
 				uint64_t off = (uint64_t)((char *)object - c->base);
 				if (off >= c->capacity || top == mag->limit) goto other;
@@ -108,12 +106,13 @@ static inline int hp_cache_put_inline(hp_cache *cache, void *object)
 				if (((map ^ c->key) & UINT64_C(0xffffffff0000ff00)) || (uint32_t)product >= map >> 32 ||
 				    product >> 32 >= 384 || __atomic_load_n(&slab->who, __ATOMIC_RELAXED) != me->who)
 					goto other;
-				top->object = (char *)object;
-				top->a = &slab->a[product >> 38];
-				top->bit = (uint64_t)1 << (product >> 32 & 63);
+				top[0] = (char *)object;
+				top[HP_INLINE_STACK] = (char *)&slab->a[product >> 38];
+				top[2 * HP_INLINE_STACK] = (char *)(uintptr_t)((uint64_t)1 << (product >> 32 & 63));
 				if (top == mag->known) mag->known = top + 1;
 			}
-			uint64_t *a = top->a, bit = top->bit, old = __atomic_load_n(a, __ATOMIC_RELAXED);
+			uint64_t *a = (uint64_t *)(void *)top[HP_INLINE_STACK], bit = (uint64_t)(uintptr_t)top[2 * HP_INLINE_STACK];
+			uint64_t old = __atomic_load_n(a, __ATOMIC_RELAXED);
 			uint64_t live = old ^ __atomic_load_n(a + 6, __ATOMIC_RELAXED);
 			if (HP_INLINE_LIKELY(live & bit) &&
 			    HP_INLINE_LIKELY(live != bit || ((uintptr_t)a & ~(uintptr_t)127) ==

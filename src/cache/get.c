@@ -24,8 +24,6 @@ SAME(pool_slot, taker, hp_inline_slot, taker);
 SAME(slab_mag, top, hp_inline_magazine, top);
 SAME(slab_mag, known, hp_inline_magazine, known);
 SAME(slab_mag, limit, hp_inline_magazine, limit);
-SAME(slab_entry, a, hp_inline_entry, a);
-SAME(slab_entry, bit, hp_inline_entry, bit);
 SAME(slab, a, hp_inline_slab, a);
 SAME(slab, r, hp_inline_slab, r);
 SAME(hp_cache, fast, hp_inline_cache, pool);
@@ -38,8 +36,8 @@ SAME(hp_cache, class, hp_inline_cache, class_);
 SAME(hp_cache, skew, hp_inline_cache, skew);
 _Static_assert(offsetof(struct slab_state, mag) == 0 &&
                    offsetof(struct slab_state, current) == 256 * sizeof(struct slab_mag) &&
-                   sizeof(struct slab_mag) == sizeof(struct hp_inline_magazine) &&
-                   sizeof(struct slab_entry) == sizeof(struct hp_inline_entry) && SLAB_OBJECTS == 384,
+                   sizeof(struct slab_mag) == sizeof(struct hp_inline_magazine) && SLAB_STACK == HP_INLINE_STACK &&
+                   SLAB_OBJECTS == 384,
                "magazines are as inline.h says");
 
 /* ---- getting ---- */
@@ -278,7 +276,7 @@ static __attribute__((noinline)) int put_rare(hp_cache *cache, struct slab *slab
 {
 	struct participant *me = hp_thread_current;
 	unsigned class = cache->class;
-	bool untidy = slab_given(me, slab ? slab : slab_of_word(me->slabs->mag[class].top[-1].a), class);
+	bool untidy = slab_given(me, slab ? slab : slab_of_word(*slab_a_of(me->slabs->mag[class].top - 1)), class);
 	participant_end_fast(me->slot);
 	if (untidy) slab_tidy(me, class);
 	served(cache);
@@ -324,7 +322,7 @@ int hp_cache_put(hp_cache *cache, void *object)
 	return likely(!atomic_load_explicit(cache->waiting, memory_order_relaxed)) ? 0 : put_served(cache);
 }
 
-/* How many of the last objects are of slabs that the thread owns: those are back, in one operation. */
+/* How many of the first objects are of slabs that the thread owns: those are back, in one operation. */
 static size_t put_own(hp_cache *cache, size_t n, void *const *objects)
 {
 	struct participant *me = hp_thread_current;
@@ -362,8 +360,7 @@ int hp_cache_put_bulk(hp_cache *cache, size_t n, void *const *objects)
 	int error = 0;
 	/* Neighbours that follow each other go back with one change of their word. Nothing is put off beyond this call, so
 	 * nothing has to be remembered for a caller that dies. */
-	n -= put_own(cache, n, objects);
-	for (size_t i = 0; i < n; i++) {
+	for (size_t i = put_own(cache, n, objects); i < n; i++) {
 		struct slab *slab;
 		unsigned index;
 		int one = objects[i] ? cache_find(cache, objects[i], &slab, &index) : 0;

@@ -207,7 +207,7 @@ static __attribute__((noinline)) int free_slow(hp_pool *pool, void *block)
 /* Goes on inside an operation, where the object's slab has to be listed, or may be empty. */
 static __attribute__((noinline)) int free_rare(struct participant *me, struct slab *slab, unsigned class)
 {
-	bool untidy = slab_given(me, slab ? slab : slab_of_word(me->slabs->mag[class].top[-1].a), class);
+	bool untidy = slab_given(me, slab ? slab : slab_of_word(*slab_a_of(me->slabs->mag[class].top - 1)), class);
 	participant_end_fast(me->slot);
 	if (untidy) slab_tidy(me, class);
 	return 0;

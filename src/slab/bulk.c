@@ -1,21 +1,46 @@
 /* Many objects at once: those of one word change state with one store. */
 #include "slab/slab.h"
+#include <string.h>
+
+/* Two at a time, which is what every processor has registers for. */
+typedef uint64_t pair __attribute__((vector_size(16), aligned(8), may_alias));
+
+static inline uint64_t or_of(pair two)
+{
+	return two[0] | two[1];
+}
+
+/* The first entries that lie in the word of the first one: how many, and which bits. */
+static inline size_t in_a_word(char **entry, size_t n, uint64_t *bits)
+{
+	_Atomic uint64_t *const *a = slab_a_of(entry);
+	const uint64_t *bit = slab_bit_of(entry);
+	uintptr_t word = (uintptr_t)a[0];
+	pair other = {0}, all = {0};
+	size_t i = 0;
+	for (; i + 2 <= n; i += 2) { /* without a branch: the common case is that they all do */
+		other |= *(const pair *)(const void *)(a + i) ^ word;
+		all |= *(const pair *)(const void *)(bit + i);
+	}
+	uint64_t last = i < n ? (uintptr_t)a[i] ^ word : 0;
+	*bits = or_of(all) | (i < n ? bit[i] : 0);
+	if (likely(!(or_of(other) | last))) return n;
+	for (*bits = n = 0; a[n] == a[0]; n++) *bits |= bit[n];
+	return n;
+}
 
 unsigned slab_take_bulk(struct slab_state *state, unsigned class, unsigned n, void **objects)
 {
 	struct slab_mag *mag = &state->mag[class];
-	struct slab_entry *top = mag->top;
-	unsigned have = (unsigned)(top - mag->base), i = 0;
+	unsigned i = 0, have = (unsigned)(mag->top - mag->base);
 	if (have > n) have = n;
+	char **first = mag->top - have;
+	memcpy(objects, first, have * sizeof *objects);
+	mag->top = first;
 	while (i < have) {
-		_Atomic uint64_t *a = top[-1].a;
-		uint64_t bits = 0;
-		do {
-			top--;
-			objects[i++] = top->object;
-			bits |= top->bit;
-		} while (i < have && top[-1].a == a);
-		mag->top = top;
+		uint64_t bits;
+		_Atomic uint64_t *a = *slab_a_of(first + i);
+		i += (unsigned)in_a_word(first + i, have - i, &bits);
 		/* commit: all of these are the caller's. A death leaves some to it, and the rest free. */
 		atomic_store_explicit(a, atomic_load_explicit(a, memory_order_relaxed) ^ bits, memory_order_release);
 	}
@@ -36,29 +61,42 @@ unsigned slab_take_bulk(struct slab_state *state, unsigned class, unsigned n, vo
 	return i;
 }
 
-/* Those at the end that were taken last and lie in one word, from the entries that know them: how many, and which bits. */
-static size_t known_at_end(const struct slab_entry *top, size_t n, void *const *objects, uint64_t *bits)
+/* Without the call that the builtin is where the processor is not known to count. */
+static unsigned count(uint64_t bits)
 {
+	bits -= bits >> 1 & UINT64_C(0x5555555555555555);
+	bits = (bits & UINT64_C(0x3333333333333333)) + (bits >> 2 & UINT64_C(0x3333333333333333));
+	return (unsigned)(((bits + (bits >> 4)) & UINT64_C(0x0f0f0f0f0f0f0f0f)) * UINT64_C(0x0101010101010101) >> 56);
+}
+
+/* The first ones that are those that were taken last, and lie in one word: how many, and which bits. */
+static size_t known(const struct slab_mag *mag, size_t n, void *const *objects, uint64_t *bits)
+{
+	char **top = mag->top;
+	pair other = {0};
 	size_t i = 0;
-	const _Atomic uint64_t *a = top->a;
-	for (*bits = 0; i < n && top->object && top->object == objects[n - 1 - i] && top->a == a && !(*bits & top->bit);
-	     i++, top++)
-		*bits |= top->bit;
-	return i;
+	if (n > (size_t)(mag->known - top)) n = (size_t)(mag->known - top);
+	for (; i + 2 <= n; i += 2)
+		other |= *(const pair *)(const void *)(objects + i) ^ *(const pair *)(const void *)(top + i);
+	if (unlikely(or_of(other) | (i < n ? (uintptr_t)objects[i] ^ (uintptr_t)top[i] : 0)))
+		for (n = 0; objects[n] == top[n];) n++;
+	if (n == 0) return 0;
+	n = in_a_word(top, n, bits);
+	return likely(count(*bits) == n) ? n : 0; /* fewer: one is there twice, which is for those who look it up */
 }
 
 /* The same for any of slabs that the thread owns, by looking them up; entries are made for as many as there is room. */
-static size_t found_at_end(const struct participant *me, unsigned class, uint32_t skew, struct slab_entry *top,
-                           const struct slab_entry *limit, size_t n, void *const *objects, uint64_t *bits,
-                           _Atomic uint64_t **a)
+static size_t found(const struct participant *me, unsigned class, uint32_t skew, const struct slab_mag *mag, size_t n,
+                    void *const *objects, uint64_t *bits, _Atomic uint64_t **a)
 {
 	const hp_pool *pool = me->pool;
+	char **top = mag->top;
 	size_t i = 0;
 	*a = NULL;
 	for (*bits = 0; i < n; i++) {
 		struct slab *slab;
 		unsigned index, is;
-		hp_off off = (hp_off)((uintptr_t)objects[n - 1 - i] - (uintptr_t)pool->base);
+		hp_off off = (hp_off)((uintptr_t)objects[i] - (uintptr_t)pool->base);
 		if (off >= pool->capacity || slab_find_skewed(pool, off, skew, &slab, &index, &is) != SLAB_OBJECT ||
 		    is != class)
 			break;
@@ -67,8 +105,11 @@ static size_t found_at_end(const struct participant *me, unsigned class, uint32_
 		if (*a ? word != *a || *bits & bit : !slab_is_mine(me, slab)) break;
 		*a = word;
 		*bits |= bit;
-		if (top == limit) continue; /* left to its slab */
-		*top++ = (struct slab_entry){objects[n - 1 - i], word, bit};
+		if (top == mag->limit) continue; /* left to its slab */
+		*top = objects[i];
+		*slab_a_of(top) = word;
+		*slab_bit_of(top) = bit;
+		top++;
 	}
 	return i;
 }
@@ -78,26 +119,26 @@ size_t slab_give_bulk(struct participant *me, unsigned class, uint32_t skew, siz
 {
 	struct slab_state *state = me->slabs;
 	struct slab_mag *mag = &state->mag[class];
-	size_t left = n;
-	while (left) {
-		struct slab_entry *top = mag->top;
-		_Atomic uint64_t *a = top->a;
+	size_t given = 0;
+	while (given < n) {
 		uint64_t bits;
-		size_t room = (size_t)(mag->limit - top), some = known_at_end(top, left, objects, &bits);
-		if (!some) some = found_at_end(me, class, skew, top, mag->limit, left, objects, &bits, &a);
+		_Atomic uint64_t *a = *slab_a_of(mag->top);
+		size_t room = (size_t)(mag->limit - mag->top), some = known(mag, n - given, objects + given, &bits);
+		if (!some) some = found(me, class, skew, mag, n - given, objects + given, &bits, &a);
 		if (!some) break;
 		uint64_t old = atomic_load_explicit(a, memory_order_relaxed);
 		uint64_t live = old ^ atomic_load_explicit(a + (SLAB_R - SLAB_A), memory_order_relaxed);
-		if (unlikely(bits & ~live)) break; /* one of them is not out: one by one will tell which */
+		char **top = mag->top + (some < room ? some : room);
+		if (mag->known < top) mag->known = top; /* what was written there is true, whatever follows */
+		if (unlikely(bits & ~live)) break;      /* one of them is not out: one by one will tell which */
 		/* commit: all of these are free */
 		atomic_store_explicit(a, old ^ bits, memory_order_release);
-		mag->top = top + (some < room ? some : room);
-		if (mag->known < mag->top) mag->known = mag->top;
+		mag->top = top;
 		struct slab *slab = slab_of_word(a);
-		if (unlikely(live == bits || (mag->top == mag->limit &&
-		                              atomic_load_explicit(&slab->noted, memory_order_relaxed) != SLAB_LISTED)))
+		if (unlikely(live == bits ||
+		             (top == mag->limit && !(atomic_load_explicit(&slab->noted, memory_order_relaxed) & SLAB_LISTED))))
 			*untidy |= slab_given(me, slab, class);
-		left -= some;
+		given += some;
 	}
-	return n - left;
+	return given;
 }

@@ -27,7 +27,12 @@
 #define SLAB_CLASSES 256u /* of sizes: those of malloc first, then caches */
 
 /* Hints about who knows that a slab has free objects, in `noted`. */
-enum slab_noted { SLAB_UNKNOWN = 0, SLAB_LISTED = 1, SLAB_IN_SUMMARY = 2 };
+enum slab_noted {
+	SLAB_UNKNOWN = 0,
+	SLAB_LISTED = 1,
+	SLAB_IN_SUMMARY = 2,
+	SLAB_COUNTED = 4
+}; /* listed, and had no objects out */
 
 /* A word of the map: 0, or {reciprocal:32, ahead:16, class:8, back + 1:8}. The slab begins that many pages back; the page
  * begins `ahead` times 16 bytes after object 0 (or before, when it is negative); the reciprocal is 2^32 divided by the size

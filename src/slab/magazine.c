@@ -12,7 +12,7 @@ struct slab_state slab_nothing;
 /* Empty magazines that are full. */
 static struct slab_state *nothing_begin(void)
 {
-	struct slab_entry *none = slab_nothing.entry[0] + 1;
+	char **none = slab_nothing.stack[0].object + 1;
 	for (unsigned c = 0; c < SLAB_CLASSES && !slab_nothing.mag[c].top; c++)
 		slab_nothing.mag[c] = (struct slab_mag){none, none, none, none};
 	return &slab_nothing;
@@ -20,7 +20,7 @@ static struct slab_state *nothing_begin(void)
 
 static void forget_known(struct slab_mag *mag)
 {
-	while (mag->known != mag->top) (--mag->known)->object = NULL;
+	while (mag->known != mag->top) *--mag->known = NULL;
 }
 
 /* Nothing is at hand, nothing is known to be owned. */
@@ -40,7 +40,7 @@ void slab_state_forget(struct slab_state *state)
 static struct slab_state *state_begin(const hp_pool *pool, struct slab_state *state)
 {
 	for (unsigned c = 0; c < SLAB_CLASSES; c++) {
-		state->mag[c].base = state->entry[c] + 1;
+		state->mag[c].base = state->stack[c].object + 1;
 		if (!state->mag[c].known) state->mag[c].known = state->mag[c].base;
 		state->mag[c].limit = state->mag[c].base + pool->classes[c].magazine;
 	}
@@ -103,9 +103,18 @@ static void count(uint32_t *counter, int32_t more)
 	*counter = more < 0 && *counter < (uint32_t)-more ? 0 : *counter + (uint32_t)more;
 }
 
-static void count_empty(const hp_pool *pool, struct slab_state *state, const struct slab *slab, int sign)
+/* Each slab is counted once, until it is looked at again: objects taken from it meanwhile do not matter. */
+static void count_empty(const hp_pool *pool, struct slab_state *state, struct slab *slab)
 {
-	count(&state->empty, sign * (int32_t)slab_pages(pool, slab));
+	atomic_store_explicit(&slab->noted, SLAB_LISTED | SLAB_COUNTED, memory_order_relaxed);
+	count(&state->empty, (int32_t)slab_pages(pool, slab));
+}
+
+static void uncount_empty(const hp_pool *pool, struct slab_state *state, struct slab *slab)
+{
+	if (!(atomic_load_explicit(&slab->noted, memory_order_relaxed) & SLAB_COUNTED)) return;
+	atomic_store_explicit(&slab->noted, SLAB_LISTED, memory_order_relaxed);
+	count(&state->empty, -(int32_t)slab_pages(pool, slab));
 }
 
 void slab_count_owned(const hp_pool *pool, struct slab_state *state, unsigned class, const struct slab *slab, int sign)
@@ -141,7 +150,7 @@ bool slab_refill_own(struct participant *me, unsigned class)
 		}
 		state->list[class] = slab_next(pool, slab);
 		atomic_store_explicit(&slab->next, 0, memory_order_relaxed); /* no loop can be followed for ever */
-		if (state->empty && slab_is_empty(slab)) count_empty(pool, state, slab, -1);
+		uncount_empty(pool, state, slab);
 		if (slab_load(me, class, slab, page, size)) return true;
 		slab_drop_current(me, class);
 	}
@@ -153,8 +162,7 @@ void slab_list(struct participant *me, struct slab *slab, unsigned class)
 {
 	struct slab_state *state = me->slabs;
 	uint32_t page1 = (uint32_t)(slab - me->pool->slabs) + 1;
-	if (state->current[class] == slab || atomic_load_explicit(&slab->noted, memory_order_relaxed) == SLAB_LISTED)
-		return;
+	if (state->current[class] == slab || atomic_load_explicit(&slab->noted, memory_order_relaxed) & SLAB_LISTED) return;
 	atomic_store_explicit(&slab->next, state->list[class], memory_order_relaxed);
 	atomic_store_explicit(&slab->noted, SLAB_LISTED, memory_order_relaxed);
 	state->list[class] = page1;
@@ -165,8 +173,8 @@ bool slab_given(struct participant *me, struct slab *slab, unsigned class)
 	struct slab_state *state = me->slabs;
 	if (state->current[class] == slab) return false; /* looked at when the magazine has run out */
 	slab_list(me, slab, class);
-	if (!slab_is_empty(slab)) return false;
-	count_empty(me->pool, state, slab, 1);
+	if (atomic_load_explicit(&slab->noted, memory_order_relaxed) & SLAB_COUNTED || !slab_is_empty(slab)) return false;
+	count_empty(me->pool, state, slab);
 	state->untidy[class / 64] |= UINT64_C(1) << (class % 64);
 	const struct pool_cache *cache = me->pool->classes[class].cache;
 	if (cache && atomic_load_explicit(&cache->high, memory_order_relaxed) != UINT64_MAX) return true;
@@ -178,7 +186,7 @@ void slab_empty_magazine(struct participant *me, unsigned class)
 {
 	struct slab_mag *mag = &me->slabs->mag[class];
 	me->slabs->word[class].free = 0; /* that of the current slab */
-	for (; mag->top != mag->base; mag->top--) slab_list(me, slab_of_word(mag->top[-1].a), class);
+	for (; mag->top != mag->base; mag->top--) slab_list(me, slab_of_word(*slab_a_of(mag->top - 1)), class);
 	forget_known(mag); /* who empties it is about to give slabs up */
 }
 
@@ -202,11 +210,11 @@ static void purge(struct participant *me, unsigned class, bool asked)
 		struct slab *slab = &pool->slabs[at - 1];
 		if (!slab_is_mine(me, slab) || slab->class != class) break;
 		next = slab_next(pool, slab);
+		uncount_empty(pool, state, slab);
 		bool ends = budget && slab_is_empty(slab);
 		uint32_t *list = ends ? &ending : &staying;
 		if (ends) {
 			budget--;
-			count_empty(pool, state, slab, -1);
 			slab_count_owned(pool, state, class, slab, -1);
 		}
 		atomic_store_explicit(&slab->next, *list, memory_order_relaxed);
@@ -214,6 +222,7 @@ static void purge(struct participant *me, unsigned class, bool asked)
 		if (next == at) break;
 	}
 	state->list[class] = staying;
+	state->untidy[class / 64] &= ~(UINT64_C(1) << (class % 64));
 	participant_end(me);
 	for (at = ending; at; at = next) {
 		struct slab *slab = &pool->slabs[at - 1];
@@ -229,7 +238,6 @@ void slab_purge(struct participant *me, unsigned class)
 	if (me->slabs == &slab_nothing) return;
 	for (unsigned c = class < SLAB_CLASSES ? class : 0; c < (class < SLAB_CLASSES ? class + 1 : SLAB_CLASSES); c++)
 		if (me->slabs->list[c] || me->slabs->current[c] || slab_has_any(me->slabs, c)) purge(me, c, true);
-	if (class == SLAB_CLASSES) me->slabs->empty = 0;
 }
 
 /* What was given back and is made again shows that too little was kept; what was not, too much. */
@@ -256,7 +264,5 @@ void slab_tidy(struct participant *me, unsigned class)
 			for (uint64_t rest = me->slabs->untidy[w]; rest; rest &= rest - 1)
 				purge(me, w * 64 + (unsigned)__builtin_ctzll(rest), true);
 	state->gone = owned > state->owned ? owned - state->owned : 0;
-	state->empty = 0;
-	memset(state->untidy, 0, sizeof state->untidy);
 	participant_let_go(me);
 }

@@ -12,20 +12,32 @@
 #include "pool/participant.h"
 #include "slab/class.h"
 
-struct slab_entry {
-	char *object;
-	_Atomic uint64_t *a; /* its word of A */
-	uint64_t bit;
+/* Objects, and for each its word of A and its bit there; a list each, so that many are looked at together. */
+#define SLAB_STACK (SLAB_MAGAZINE + 2) /* with one below, and one above */
+struct slab_stack {
+	char *object[SLAB_STACK];
+	_Atomic uint64_t *a[SLAB_STACK];
+	uint64_t bit[SLAB_STACK];
 };
+
+static inline _Atomic uint64_t **slab_a_of(char **entry)
+{
+	return (_Atomic uint64_t **)(void *)((char *)entry + offsetof(struct slab_stack, a));
+}
+
+static inline uint64_t *slab_bit_of(char **entry)
+{
+	return (uint64_t *)(void *)((char *)entry + offsetof(struct slab_stack, bit));
+}
 
 /* What was taken last and comes back first need not be looked up: entries from top up to `known` were taken, and as long as
  * the thread has given up no slab of the class they still say where their objects lie. Below base, and from known on, the
- * entries' object is NULL, so that one comparison tells. */
+ * objects are NULL, so that one comparison tells. */
 struct slab_mag {
-	struct slab_entry *top;   /* above the last one */
-	struct slab_entry *base;  /* empty: top == base */
-	struct slab_entry *known; /* top or above */
-	struct slab_entry *limit; /* full: top == limit */
+	char **top;   /* above the last one, in the objects of a stack */
+	char **base;  /* empty: top == base */
+	char **known; /* top or above */
+	char **limit; /* full: top == limit */
 };
 
 /* What a magazine is filled up from: the free objects of one word of the current slab, which are in no magazine. */
@@ -48,7 +60,7 @@ struct slab_state {
 	uint64_t untidy[SLAB_CLASSES / 64]; /* classes with such */
 	uint8_t wait[SLAB_CLASSES];   /* how often the summary is not looked at any more, since it held nothing for us, */
 	uint8_t waited[SLAB_CLASSES]; /* and how often it was not last time */
-	struct slab_entry entry[SLAB_CLASSES][SLAB_MAGAZINE + 2]; /* with one below, and one above */
+	struct slab_stack stack[SLAB_CLASSES];
 };
 
 /* The state, with memory of its own: NULL when there is none to be had. */
@@ -106,13 +118,12 @@ static inline bool slab_live(const struct slab *slab, unsigned i)
 /* Inside an operation: an object of the magazine, or NULL. */
 static inline char *slab_take(struct slab_mag *mag)
 {
-	struct slab_entry *top = mag->top - 1;
-	char *object = top->object;
+	char **top = mag->top - 1, *object = *top;
 	if (unlikely(!object)) return NULL;
-	_Atomic uint64_t *a = top->a;
+	_Atomic uint64_t *a = *slab_a_of(top);
 	mag->top = top;
 	/* commit: before it the object is free, after it it is the caller's */
-	atomic_store_explicit(a, atomic_load_explicit(a, memory_order_relaxed) ^ top->bit, memory_order_release);
+	atomic_store_explicit(a, atomic_load_explicit(a, memory_order_relaxed) ^ *slab_bit_of(top), memory_order_release);
 	return object;
 }
 
@@ -141,8 +152,7 @@ static inline char *slab_next_at_hand(const struct slab_state *state, unsigned c
 {
 	const struct slab_mag *mag = &state->mag[class];
 	const struct slab_word *word = &state->word[class];
-	return mag->top != mag->base ? mag->top[-1].object
-	                             : word->base + (unsigned)__builtin_ctzll(word->free) * word->size;
+	return mag->top != mag->base ? mag->top[-1] : word->base + (unsigned)__builtin_ctzll(word->free) * word->size;
 }
 
 static inline bool slab_has_any(const struct slab_state *state, unsigned class)
@@ -162,10 +172,10 @@ enum slab_gave { SLAB_NOT, SLAB_GAVE, SLAB_RARE };
 static inline bool slab_give_back(struct slab_state *state, unsigned class, const void *object, enum slab_gave *gave)
 {
 	struct slab_mag *mag = &state->mag[class];
-	struct slab_entry *top = mag->top;
-	if (top->object != object || unlikely(!object)) return false;
-	_Atomic uint64_t *a = top->a;
-	uint64_t bit = top->bit, old = atomic_load_explicit(a, memory_order_relaxed);
+	char **top = mag->top;
+	if (*top != object || unlikely(!object)) return false;
+	_Atomic uint64_t *a = *slab_a_of(top);
+	uint64_t bit = *slab_bit_of(top), old = atomic_load_explicit(a, memory_order_relaxed);
 	uint64_t live = old ^ atomic_load_explicit(a + (SLAB_R - SLAB_A), memory_order_relaxed);
 	*gave = SLAB_NOT;
 	if (unlikely(!(live & bit))) return true;
@@ -185,19 +195,19 @@ static inline enum slab_gave slab_give(struct slab_state *state, unsigned class,
 	uint64_t live = old ^ atomic_load_explicit(a + (SLAB_R - SLAB_A), memory_order_relaxed);
 	struct slab_mag *mag = &state->mag[class];
 	/* loaded before the store: the two often have the same place in their pages, which makes a later load wait */
-	struct slab_entry *top = mag->top, *limit = mag->limit;
+	char **top = mag->top, **limit = mag->limit;
 	if (unlikely(!(live & bit))) return SLAB_NOT;
 	/* commit, as above */
 	atomic_store_explicit(a, old ^ bit, memory_order_release);
 	if (likely(top != limit)) {
-		top->object = object;
-		top->a = a;
-		top->bit = bit;
+		*top = object;
+		*slab_a_of(top) = a;
+		*slab_bit_of(top) = bit;
 		if (top == mag->known) mag->known = top + 1;
 		mag->top = top + 1;
 		return likely(live != bit || state->current[class] == slab) ? SLAB_GAVE : SLAB_RARE;
 	}
-	bool listed = atomic_load_explicit(&slab->noted, memory_order_relaxed) == SLAB_LISTED;
+	bool listed = atomic_load_explicit(&slab->noted, memory_order_relaxed) & SLAB_LISTED;
 	return likely(live != bit && listed) ? SLAB_GAVE : SLAB_RARE;
 }
 
@@ -208,8 +218,8 @@ bool slab_given(struct participant *me, struct slab *slab, unsigned class);
 uint64_t slab_free_remote(hp_pool *pool, struct slab *slab, unsigned w, uint64_t bits);
 /* Inside an operation (slab/bulk.c): up to n objects that are at hand, and how many. */
 unsigned slab_take_bulk(struct slab_state *state, unsigned class, unsigned n, void **objects);
-/* Inside an operation: gives those at the end that are out and lie in slabs the thread owns, and says how many. *untidy is
- * set when slab_tidy is to be called after the operation. */
+/* Inside an operation: gives the first ones that are out and lie in slabs the thread owns, and says how many. *untidy is set
+ * when slab_tidy is to be called after the operation. */
 size_t slab_give_bulk(struct participant *me, unsigned class, uint32_t skew, size_t n, void *const *objects,
                       bool *untidy);
 

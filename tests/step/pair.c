@@ -255,9 +255,13 @@ static uint64_t magazines_hash(struct pair *pair, int actor, const struct slab_s
 	struct step_world *w = pair->world;
 	struct iovec to = {&state, sizeof state}, from = {(void *)(uintptr_t)there, sizeof state};
 	STEP_NEED(w, process_vm_readv(w->actor[actor].pid, &to, 1, &from, 1, 0) == sizeof state);
-	hash = step_hash(&state, offsetof(struct slab_state, entry), hash);
-	for (unsigned c = 0; c < SLAB_CLASSES; c++)
-		hash = step_hash(state.entry[c], (size_t)((char *)state.mag[c].known - (char *)state.mag[c].base), hash);
+	hash = step_hash(&state, offsetof(struct slab_state, stack), hash);
+	for (unsigned c = 0; c < SLAB_CLASSES; c++) {
+		size_t bytes = (size_t)((char *)state.mag[c].known - (char *)state.mag[c].base);
+		hash = step_hash(state.stack[c].object, bytes, hash);
+		hash = step_hash(state.stack[c].a, bytes, hash);
+		hash = step_hash(state.stack[c].bit, bytes, hash);
+	}
 	return hash;
 }
 
