@@ -140,6 +140,13 @@ static void without_a_size_they_grow(void **state)
 	must(giver.peak <= 20 * MIB);
 	must_be(hp_cache_put_bulk(cache, n, object), 0);
 	must_be(hp_cache_destroy(cache), 0);
+	cache = made(SIZE, REGION, 3 * REGION + 100);
+	n = 0;
+	while ((object[n] = hp_cache_get(cache, 0))) n++;
+	must_be(live(), 3);
+	must_be(giver.refused, 0); /* it was not even asked */
+	must_be(hp_cache_put_bulk(cache, n, object), 0);
+	must_be(hp_cache_destroy(cache), 0);
 }
 
 static void a_function_that_fails(void **state)
@@ -467,23 +474,32 @@ static void as_many_regions_as_there_may_be(void **state)
 	must_be(hp_cache_destroy(cache), 0);
 }
 
-static void watched(void **state)
+static void await_event(int fd)
 {
-	(void)state;
-	hp_cache *cache = made(SIZE, REGION, 0);
-	must_be(hp_cache_prime(cache, 2), 0);
-	uint64_t free = hp_cache_numbers(cache).cached, times;
-	must(free > 10);
-	must_be(hp_cache_set_low_watermark(cache, 5), 0);
-	int fd = hp_cache_watch(cache, HP_CACHE_WATCH_LOW);
+	uint64_t times;
 	must(fd >= 0);
-	giver.most = 1;
-	take(cache, 0, (unsigned)free - 4);
 	for (unsigned i = 0; read(fd, &times, sizeof times) != sizeof times; i++) {
 		must(i < 4000);
 		usleep(1000);
 	}
-	give(cache, 0, (unsigned)free - 4);
+}
+
+static void watched(void **state)
+{
+	(void)state;
+	hp_cache *cache = made(SIZE, REGION, 0);
+	giver.most = 1;
+	must_be(hp_cache_prime(cache, 2), 0);
+	unsigned free = (unsigned)hp_cache_numbers(cache).cached;
+	must_be(hp_cache_set_high_watermark(cache, free - 1), 0);
+	int high = hp_cache_watch(cache, HP_CACHE_WATCH_HIGH);
+	await_event(high); /* beyond it already */
+	must_be(hp_cache_set_low_watermark(cache, 5), 0);
+	int low = hp_cache_watch(cache, HP_CACHE_WATCH_LOW);
+	take(cache, 0, free - 4);
+	await_event(low);
+	give(cache, 0, free - 4);
+	await_event(high);
 	must_be(hp_cache_destroy(cache), 0);
 }
 
