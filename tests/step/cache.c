@@ -300,7 +300,8 @@ static const struct pool_cache *entry_of(const struct step_world *w, const char 
 }
 
 /* All that there is, each once, none where something lives, none raw; and back. */
-static void all_of_it(struct step_world *w, hp_pool *pool, hp_cache *cache, const hp_off *object, unsigned objects)
+static void all_of_it(struct step_world *w, const struct step_expect *expect, hp_pool *pool, hp_cache *cache,
+                      const hp_off *object, unsigned objects)
 {
 	uint64_t units = pool->capacity / 16, each = w->cache.stride / 16, count = 0, who;
 	struct hp_cache_stats stats = {.struct_size = sizeof stats};
@@ -308,7 +309,7 @@ static void all_of_it(struct step_world *w, hp_pool *pool, hp_cache *cache, cons
 	void **got = calloc(STEP_LIST, sizeof *got);
 	STEP_NEED(w, unit && got && hp_cache_stats(cache, &stats) == 0);
 	uint32_t was = atomic_load(&entry_of(w, w->first, cache)->epoch);
-	bool renewed = was && was != atomic_load(&cache->shared->epoch);
+	bool renewed = expect->effect == STEP_RENEWS && was && was != atomic_load(&cache->shared->epoch);
 	for (unsigned i = 0; i < objects; i++) memset(unit + object[i] / 16, 1, each);
 	for (; count < STEP_LIST && (got[count] = hp_cache_get(cache, 0)); count++) {
 		hp_off off = hp_pool_offset(pool, got[count]);
@@ -374,16 +375,18 @@ int step_verify_cache(struct step_world *w, const struct step_expect *expect, hp
 		effect++;
 	else if (stats.limit != w->cache.limit)
 		step_fail(w, "the limit is %llu", (unsigned long long)stats.limit);
+	uint32_t was = atomic_load(&entry_of(w, w->first, *cache)->epoch);
+	if (expect->effect == STEP_RENEWS) effect += was && was != atomic_load(&(*cache)->shared->epoch);
 	if (stats.limit && stats.in_use > stats.limit) step_fail(w, "more are out than the limit allows");
 	if (stats.waiting) step_fail(w, "the dead wait");
-	if (!w->failures) all_of_it(w, pool, *cache, object, objects);
+	if (!w->failures) all_of_it(w, expect, pool, *cache, object, objects);
 	return effect;
 }
 
 void step_cache_over(struct step_world *w, const struct step_expect *expect, hp_pool *pool, hp_cache *cache,
                      const char *data)
 {
-	all_of_it(w, pool, cache, NULL, 0);
+	all_of_it(w, expect, pool, cache, NULL, 0);
 	int error = hp_cache_destroy(cache);
 	if (error < 0) {
 		step_fail(w, "ending the cache fails with %d, though nothing is out", error);

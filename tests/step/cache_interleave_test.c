@@ -87,6 +87,13 @@ static void idle_built(struct step_world *w)
 	step_put(w, 1, step_get(w, 1));
 }
 
+/* All of B's slab is out. */
+static void b_is_full(struct step_world *w)
+{
+	both(w, 0);
+	for (unsigned i = 0; i < EACH; i++) step_get(w, 1);
+}
+
 /* All that the limit allows is out, of a slab of actor `owner`; x, y: one of them. */
 static void at_limit(struct step_world *w, int owner, unsigned limit)
 {
@@ -268,6 +275,7 @@ static const struct step_pair ends[] = {
 	PAIR("destroy, get, slabs of both", one, idle_both, DESTROY, GET, STEP_ONE | STEP_SLOW),
 	PAIR("destroy, get, constructed", one, idle_built, DESTROY, GET, STEP_ONE | STEP_SLOW),
 	PAIR("get, destroy, constructed", one, idle_built, GET, DESTROY, STEP_ONE | STEP_SLOW),
+	PAIR("destroy in vain, get", one, b_is_full, DESTROY, GET, STEP_EITHER | STEP_SLOW),
 	PAIR("put, destroy", one, a_has, PUT, DESTROY, STEP_EITHER),
 };
 

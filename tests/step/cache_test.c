@@ -212,14 +212,13 @@ static void built_out(struct step_world *w)
 	if (!w->x) w->x = last(w);
 }
 
-/* What is next was constructed before an invalidation, which could not reach it. */
+/* What is next was constructed before an invalidation, and was out then. */
 static void built_long_ago(struct step_world *w)
 {
 	cache_of(w, STEP_BUILT, 3, 1);
 	hp_off off = last(w);
-	STEP_NEED(w, step_call(w, 1, step_cache_invalidate, 0, 0) == 0);
+	STEP_NEED(w, step_call(w, 0, step_cache_invalidate, 0, 0) == 0);
 	step_put(w, 0, off);
-	/* out when it was invalidated, so the one that puts it back has an object of the old epoch at hand */
 }
 
 static void built_cached(struct step_world *w)
@@ -239,7 +238,7 @@ static const struct step_case singles[] = {
 	{"get, constructing, the first slab", &one, built_first, step_cache_get, .effect = STEP_GETS},
 	{"get, destroying and constructing", &one, built_long_ago, step_cache_get, .effect = STEP_GETS},
 	{"put, constructed", &one, built_out, step_cache_put, .effect = STEP_PUTS},
-	{"invalidate", &one, built_cached, step_cache_invalidate, .flags = STEP_TAKES},
+	{"invalidate", &one, built_cached, step_cache_invalidate, .effect = STEP_RENEWS, .flags = STEP_TAKES},
 	{"reclaim", &one, idle_cache, step_cache_reclaim, .flags = STEP_TAKES},
 	{"reclaim, constructed", &one, idle_built, step_cache_reclaim, .flags = STEP_TAKES},
 	{"reclaim, of a dead owner", &one, owner_gone, step_cache_reclaim, .flags = STEP_TAKES},

@@ -545,8 +545,22 @@ static uint64_t watched(const struct step_world *w)
 	return w->geometry.caches_at + (w->shape.caches ? STEP_WATCHED_CACHES * sizeof(struct pool_cache) : 0);
 }
 
+/* Constructors and destructors change nothing else. */
+static unsigned marks(const struct step_world *w)
+{
+	uint64_t pages = w->geometry.capacity / HP_PAGE_SIZE;
+	return !w->cache.built ? 0 : pages < STEP_MARKS ? (unsigned)pages : STEP_MARKS;
+}
+
+static uint64_t mark_at(const struct step_world *w, unsigned page)
+{
+	return *(const uint64_t *)(const void *)(w->data + (uint64_t)page * HP_PAGE_SIZE);
+}
+
 bool step_changed(const struct step_world *w)
 {
+	for (unsigned i = 0; i < marks(w); i++)
+		if (mark_at(w, i) != w->last_mark[i]) return true;
 	uint64_t to = watched(w), from = w->shape.caches ? w->geometry.waits_at : to;
 	return memcmp(w->control, w->last, to) || memcmp(w->control + from, w->last + from, w->control_size - from) ||
 	       step_word_value(w) != w->last_word;
@@ -556,12 +570,14 @@ void step_remember(struct step_world *w)
 {
 	memcpy(w->last, w->control, w->control_size);
 	w->last_word = step_word_value(w);
+	for (unsigned i = 0; i < marks(w); i++) w->last_mark[i] = mark_at(w, i);
 }
 
 /* Of what is remembered. */
 uint64_t step_state(const struct step_world *w)
 {
-	return step_hash(&w->last_word, sizeof w->last_word, step_hash(w->last, w->control_size, 0));
+	uint64_t hash = step_hash(w->last_mark, marks(w) * sizeof *w->last_mark, 0);
+	return step_hash(&w->last_word, sizeof w->last_word, step_hash(w->last, w->control_size, hash));
 }
 
 /* ---- stepping ---- */

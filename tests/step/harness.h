@@ -100,6 +100,7 @@ struct step_pool {
 #define STEP_SKIP \
 	16 /* of objects of caches, and of blocks that hold a published word: the mark; the word is the second */
 #define STEP_WATCHED_CACHES 4
+#define STEP_MARKS 128 /* pages at most where objects are constructed, which have a page each */
 
 /* The world's cache, as it should be. */
 struct step_cache {
@@ -124,7 +125,8 @@ struct step_world {
 	hp_off giving; /* object that A is putting back: until A says so nobody knows whether it has */
 	hp_off word;   /* a word that blocks are published in; 0: none */
 	uint64_t last_word;
-	hp_off may_go[STEP_BLOCKS]; /* STEP_PUTS: what the operation puts back */
+	uint64_t last_mark[STEP_MARKS]; /* the first word of each page, where objects are constructed */
+	hp_off may_go[STEP_BLOCKS];     /* STEP_PUTS: what the operation puts back */
 	unsigned going;
 	uint64_t x, y; /* arguments of the operation: set by the table, or by the set-up */
 	/* where the victim is */
@@ -211,6 +213,7 @@ enum step_effect {
 	STEP_PUTS,      /* the objects in world->may_go, or the one at world->x, are there, or some of them, or none */
 	STEP_MAKES,     /* the cache "made" is there or not */
 	STEP_ENDS,      /* the world's cache is there or not */
+	STEP_RENEWS,    /* what was constructed in the world's cache is nothing to be given out any more, or is */
 	STEP_LIMITS,    /* its limit is what it was, or `bytes` */
 	STEP_PUBLISHES, /* a block of `bytes` is there and the world's word names it, or neither */
 	STEP_EMPTIES    /* the block at world->y is there and the word names it, or neither */

@@ -48,6 +48,33 @@ slab_of_the_dead_stays | slab/layer.c | s/(static int release_if_owned\(.*?\{\n)
 slab_magazine_kept_in_reread | slab/layer.c | s/\tslab_state_forget\(state\);\n// | slab_interleave:take
 slab_adopted_by_store | slab/search.c | s/mine = atomic_compare_exchange_strong_explicit\(&slab->ctl, &seen, ours, memory_order_acq_rel,\s*memory_order_relaxed\);/atomic_store(&slab->ctl, ours), mine = true;/ | slab_interleave:adopt
 slab_class_read_before_its_word | slab/search.c | s/(static int try_slab\(.*?)(\tuint64_t seen = atomic_load_explicit\(&slab->ctl, memory_order_acquire\);\n)(\tif \(atomic_load_explicit\(&slab->class[^;]*;\n)/$1$3$2/s | slab_interleave:another size
+cache_place_claimed_by_store | cache/place.c | s/if \(!atomic_compare_exchange_strong\(word, &old, word_make\(pool, old, true, 0\)\)\) continue;/atomic_store(word, word_make(pool, old, true, 0));/ | cache_interleave:last place
+cache_claims_do_not_count | cache/place.c | s/if \(same && record_alive\(pool, record\) != 0\) return false;// | cache_interleave:last place
+cache_claims_of_the_dead_stay | cache/place.c | s/if \(same && record_alive\(pool, record\) != 0\) return false;/return false;/ | cache:place and slab
+cache_limit_looked_at_once | cache/place.c | s/return limit \? place < places_for\(pool, class, limit\) : true;/return true;/ | cache_interleave:set a limit
+cache_ending_not_said | cache/cache.c | s/uint64_t ending = cache_word\(CACHE_ENDING, cache->generation\);/uint64_t ending = cache_word(CACHE_LIVE, cache->generation);/ | cache_interleave:destroy
+cache_ended_by_store | cache/cache.c | s/atomic_compare_exchange_strong\(&shared->word, &ending, cache_word\(CACHE_FREE, cache->generation \+ 1\)\)/(atomic_store(&shared->word, cache_word(CACHE_FREE, cache->generation + 1)), true)/ | cache_interleave:destroy
+cache_ending_is_gone | cache/place.c | s/if \(cache_state\(word\) != CACHE_ENDING\) return false;/return false;/ | cache_interleave:in vain
+cache_ending_of_the_dead_stays | cache/cache.c | s/if \(cache_state\(word\) == CACHE_ENDING\) atomic_store\(&shared->word, cache_word\(CACHE_LIVE[^;]*;// | cache:destroy
+cache_live_too_early | cache/cache.c | s/atomic_store\(&shared->word, cache_word\(CACHE_MAKING, generation\)\);/atomic_store(&shared->word, cache_word(CACHE_LIVE, generation));/ | cache:create
+cache_raised_limit_not_told | cache/place.c | s/(\tcache_places_widen\(pool, class\);\n)(\treturn -EAGAIN;)/$2/ | cache:raise
+cache_built_before_constructor | cache/get.c | s/(\tif \(cache->ctor\(cache->arg, object, flags\) == 0\) \{\n)(\t\tslab_set_built\(slab, index, epoch\);\n)/$2$1/ | cache:constructing
+cache_not_built_after_destructor | cache/get.c | s/(\t\tslab_set_built\(slab, index, 0\);\n)(\t\tif \(cache->dtor\) cache->dtor\(cache->arg, object\);\n)(\t\}\n\tif \(cache->ctor)/$2$1$3/ | cache:destroying
+slab_built_cleared_after_destructor | slab/slab.c | s/(\t\tslab_set_built\(slab, i, 0\);\n)(\t\tif \(known->dtor\) known->dtor\(known->arg, object\);\n)/$2$1/ | cache:invalidate
+cache_epoch_not_counted | cache/cache.c | s/(while \(!atomic_compare_exchange_weak\(&shared->epoch, &epoch, )epoch % 255 \+ 1/$1epoch/ | cache:invalidate
+waiting_said_after_the_look | cache/wait.c | s/(\t\t\tatomic_store\(cache->waiting, 1\);\n)(.*?)(\t\tif \(object \|\| )/$2\t\tatomic_store(cache->waiting, 1);\n$3/s | cache_interleave:wait
+waiting_without_slices | cache/wait.c | s/deadline - now < SLICE_NS \? deadline - now : SLICE_NS/deadline - now/ | wait:putter
+waiting_tickets_of_the_dead_stay | cache/wait.c | s/if \(atomic_load\(&wait->ticket\)\) atomic_store\(&wait->ticket, 0\);/(void)wait;/ | wait:wait at
+put_without_a_look_at_the_flag | cache/get.c | s/if \(unlikely\(atomic_load_explicit\(cache->waiting, memory_order_relaxed\)\)\) hp_cache_wake\(cache\);/(void)cache;/ | cache_interleave:wait
+publish_without_intent | malloc/publish.c | s/intend\(cell, INTENT_INTO, object, at\);// | publish:into
+publish_before_the_bit | malloc/publish.c | s/(\t\t\t\tslab_at_hand\(me->slabs, class\);\n)(.*?)(\t\t\t\tatomic_store_explicit\(word, value, memory_order_release\);\n)/$3$1/s | publish:into
+publish_claimed_by_store | malloc/publish.c | s/if \(atomic_compare_exchange_strong\(word, &old, value \| PENDING\)\) \{/if (!atomic_load(word)) { (void)old; atomic_store(word, value | PENDING);/ | publish:into, into
+free_from_without_announcing | malloc/publish.c | s/if \(!mine && !announce\(slab, slot\)\) \{/if (!mine && !slab) {/ | publish:malloc
+free_from_claimed_by_store | malloc/publish.c | s/if \(!atomic_compare_exchange_strong\(word, &value, name_of\(slot\)\)\) \{/if (atomic_load(word) != value || (atomic_store(word, name_of(slot)), 0)) {/ | publish:from another
+free_from_without_intent | malloc/publish.c | s/intend\(cell, INTENT_FROM, [^;]*;/(void)pool;/ | publish:from
+free_from_emptied_first | malloc/publish.c | s/(\t\tenum slab_gave gave = mine.*?)(\t\tatomic_store_explicit\(word, 0, memory_order_release\);\n)/$2$1/s | publish:from
+free_from_recovered_by_a_flip | malloc/publish.c | s/if \(slab_live\(slab, index\)\) slab_flip_remote/slab_flip_remote/ | publish:from
+announced_slabs_reused | slab/internal.h | s/if \(unlikely\(atomic_load_explicit\(&slab->announce, memory_order_acquire\)\)\) return 0;// | publish:malloc
 END
 )
 
@@ -56,7 +83,7 @@ cp -r "$source"/{CMakeLists.txt,cmake,include,src,tests} "$work/copy/"
 cp -r "$source/src" "$work/src" # as it was now, whatever is edited meanwhile
 build() {
 	cmake --build "$work/build" -j2 --target step_alloc_test step_life_test step_recover_test step_interleave_test \
-		step_slab_test step_slab_interleave_test
+		step_slab_test step_slab_interleave_test step_cache_test step_cache_interleave_test step_publish_test step_wait_test
 }
 cmake -S "$work/copy" -B "$work/build" -DHUGEPOOL_TOOLS=OFF -DHUGEPOOL_BENCH=OFF -DHUGEPOOL_INSTALL=OFF >"$work/log" 2>&1 &&
 	build >>"$work/log" 2>&1 || { tail -20 "$work/log"; exit 1; }
@@ -79,7 +106,7 @@ while IFS='|' read -r name file rest; do
 		verdict="not built"
 	else
 		while [ -n "$tests" ]; do # TEST:PART may hold blanks, so take one after the other
-			[[ $tests =~ ^\ *(alloc|life|recover|interleave|slab|slab_interleave)(:([^:]*))?(\ (alloc|life|recover|interleave|slab|slab_interleave)(:.*|\ .*)?)?$ ]] || break
+			[[ $tests =~ ^\ *(alloc|life|recover|interleave|slab|slab_interleave|cache|cache_interleave|publish|wait)(:([^:]*))?(\ (alloc|life|recover|interleave|slab|slab_interleave|cache|cache_interleave|publish|wait)(:.*|\ .*)?)?$ ]] || break
 			test=${BASH_REMATCH[1]} part=${BASH_REMATCH[3]} rest=${BASH_REMATCH[4]}
 			tests=$rest
 			if [ -n "$part" ]; then export HP_STEP_ONLY=$part; else unset HP_STEP_ONLY; fi

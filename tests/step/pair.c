@@ -365,12 +365,32 @@ static uint64_t out_now(struct step_world *w)
 	return count;
 }
 
+/* The cell of an actor that has looked while it waits: whoever puts from here on has to wake it. NULL: it does not, or has
+ * not. */
+static struct pool_wait *who_waits(struct step_world *w, int actor)
+{
+	struct pool_wait *wait = (struct pool_wait *)(void *)(w->control + w->geometry.waits_at);
+	const struct pool_wait *first = (const struct pool_wait *)(const void *)(w->first + w->geometry.waits_at);
+	int record = step_record(w, w->control, actor);
+	for (uint32_t i = 0; w->shape.caches && i < w->geometry.slots; i++) {
+		uint64_t word = atomic_load(&step_slots(w)[i].word);
+		if (slot_state(word) != SLOT_LIVE || (int)slot_record(word) != record || !atomic_load(&wait[i].ticket))
+			continue;
+		if (atomic_load(&wait[i].looks) != atomic_load(&first[i].looks)) return &wait[i];
+	}
+	return NULL;
+}
+
 static void trial(struct pair *pair)
 {
 	struct step_world *w = pair->world;
 	bool refused = pair->a.effect == STEP_PUTS && w->cache.limit && (step_inside(w, A) || out_now(w) >= w->cache.limit);
+	struct pool_wait *waits = who_waits(w, A);
+	uint32_t turn = waits ? atomic_load(&waits->futex) : 0;
 	int64_t b = pair->entry->flags & STEP_STOPS ? others_work(pair)
 	                                            : step_call(w, B, pair->b.run, pair->b.x, pair->b.y);
+	if (waits && pair->b.effect == STEP_PUTS && b == 0 && atomic_load(&waits->futex) == turn)
+		step_fail(w, "A has looked and waits, and B does not wake it");
 	pair->trials++;
 	pair->freed = pair->succeeded = false;
 	if (b == INT64_MIN || w->failures) return;
@@ -515,6 +535,7 @@ static int run_pair(const void *table, unsigned index)
 		uint64_t skip = step_full() ? 1 : all.count / most + 1;
 		for (unsigned i = 0; i < all.count && !w->failures; i += skip) fresh(&pair, all.changes[i]);
 	} else {
+		memcpy(w->first, w->control, w->control_size);
 		step_begin(w, A, pair.a.run, pair.a.x, pair.a.y);
 		step_remember(w);
 		do {

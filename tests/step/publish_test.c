@@ -7,6 +7,10 @@
 static const struct step_pool one = {
 	.pages = 64, .capacity = 64, .flags = HP_POOL_NO_AUTOGROW, .slabs = true, .caches = true};
 
+/* Two chunks: who needs the other's pages makes it give up its slabs. */
+static const struct step_pool two = {
+	.pages = 128, .capacity = 128, .flags = HP_POOL_NO_AUTOGROW, .slabs = true, .caches = true};
+
 #define COUNT(table) (sizeof(table) / sizeof *(table))
 #define SIZE 8192
 
@@ -211,22 +215,22 @@ static void pair_others_full(struct step_world *w)
 	{ \
 		.run = step_alloc, .x = n, .effect = STEP_ALLOCATES \
 	}
-#define PAIR(text, set_up, first, second, allowed) \
+#define PAIR(text, which, set_up, first, second, allowed) \
 	{ \
-		.name = text, .pool = &one, .setup = set_up, .a = first, .b = second, .flags = allowed \
+		.name = text, .pool = &which, .setup = set_up, .a = first, .b = second, .flags = allowed \
 	}
 
 static const struct step_pair pairs[] = {
-	PAIR("into, from", pair_empty, INTO, FROM, STEP_EITHER),
-	PAIR("into, into", pair_empty, INTO, INTO, STEP_ONE),
-	PAIR("from, into", pair_own, FROM, INTO, STEP_EITHER),
-	PAIR("from, from", pair_own, FROM, FROM, STEP_ONE),
-	PAIR("from another's, into", pair_others, FROM, INTO, STEP_EITHER),
-	PAIR("from another's, owner's from", pair_others, FROM, FROM, STEP_ONE),
-	PAIR("owner's from, from another's", pair_own, FROM, FROM, STEP_ONE),
-	PAIR("from a third's, from a third's", pair_thirds, FROM, FROM, STEP_ONE),
-	PAIR("from another's, owner's malloc", pair_others_full, FROM, MALLOC, 0),
-	PAIR("from another's, pages", pair_others, FROM, PAGES(20), STEP_MAY_FAIL),
+	PAIR("into, from", two, pair_empty, INTO, FROM, STEP_EITHER),
+	PAIR("into, into", two, pair_empty, INTO, INTO, STEP_ONE),
+	PAIR("from, into", two, pair_own, FROM, INTO, STEP_EITHER),
+	PAIR("from, from", two, pair_own, FROM, FROM, STEP_ONE),
+	PAIR("from another's, into", two, pair_others, FROM, INTO, STEP_EITHER),
+	PAIR("from another's, owner's from", two, pair_others, FROM, FROM, STEP_ONE),
+	PAIR("owner's from, from another's", two, pair_own, FROM, FROM, STEP_ONE),
+	PAIR("from a third's, from a third's", two, pair_thirds, FROM, FROM, STEP_ONE),
+	PAIR("from another's, owner's malloc", two, pair_others_full, FROM, MALLOC, 0),
+	PAIR("from another's, pages", one, pair_others, FROM, PAGES(20), STEP_MAY_FAIL),
 };
 
 static void deaths_in_publication(void **state)
