@@ -186,7 +186,7 @@ struct hp_cache_memory {
  * out.
  *
  * On anonymous memory and on memory handed over it works as in a pool, at the same cost; hp_cache_reclaim gives the former
- * back to the kernel. With `allocate` every get and put costs some 20 ns and more, also inline, and is not for signal
+ * back to the kernel. With `allocate` every get and put costs some 40 ns, also inline, and is not for signal
  * handlers; and this differs:
  * - a constructor is called with flags 0;
  * - hp_cache_prime and the low mark have regions made, which no put gives back until hp_cache_reclaim is called;
