@@ -62,24 +62,23 @@ static int end_empty(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 /* Into the list, whatever the notes say. */
 static int relist(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 {
-	struct participant *me = arg;
-	unsigned class = atomic_load_explicit(&slab->class, memory_order_relaxed);
+	struct census *census = arg;
 	(void)pool;
 	(void)page;
-	if (!slab_is_mine(me, slab) || !slab_has_free(slab)) return 0;
+	if (!is_of(slab, census->class) || !slab_is_mine(census->me, slab) || !slab_has_free(slab)) return 0;
 	atomic_store_explicit(&slab->noted, SLAB_UNKNOWN, memory_order_relaxed);
-	slab_list(me, slab, class);
+	slab_list(census->me, slab, atomic_load_explicit(&slab->class, memory_order_relaxed));
 	return 0;
 }
 
 /* The thread's own slabs without live objects, also those that others have emptied behind its back. */
 static void purge_thoroughly(struct participant *me, unsigned class)
 {
-	struct slab_state *state = me->slabs;
-	if (state == &slab_nothing) return;
+	struct census all = {.class = SLAB_CLASSES, .me = me};
+	if (me->slabs == &slab_nothing) return;
 	participant_begin(me);
-	slab_state_forget(state);
-	slab_visit_all(me->pool, 0, pool_top(me->pool), relist, me);
+	slab_state_forget(me->slabs);
+	slab_visit_all(me->pool, 0, pool_top(me->pool), relist, &all);
 	participant_end(me);
 	slab_purge(me, class);
 }
@@ -123,28 +122,39 @@ static int raze_slab(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 	struct participant *me = census->me;
 	if (atomic_load_explicit(&slab->class, memory_order_relaxed) != census->class || !slab_has_built(slab)) return 0;
 	uint64_t seen = atomic_load_explicit(&slab->ctl, memory_order_acquire);
-	bool was_mine = ctl_state(seen) == CTL_OWNED && ctl_who(seen) == me->who, mine = was_mine;
-	uint64_t ours = was_mine ? seen : ctl_make(CTL_OWNED, me->who >> 16, me->who & 0xffff, seen);
-	if (ctl_state(seen) == CTL_UNOWNED) {
-		mine = atomic_compare_exchange_strong(&slab->ctl, &seen, ours);
-	} else if (ctl_state(seen) == CTL_OWNED && !was_mine) {
+	if (ctl_state(seen) == CTL_OWNED && ctl_who(seen) != me->who) {
 		struct take_want want = {.ctl = &slab->ctl, .seen = seen};
 		unsigned skipped = 0;
-		take_units(me, &want, 1, &mine, &skipped);
+		bool taken;
+		take_units(me, &want, 1, &taken, &skipped);
+		if (!taken) return 0;
+		seen = ctl_make(CTL_OWNED, me->who >> 16, me->who & 0xffff, seen);
+	} else if (ctl_state(seen) == CTL_OWNED) {
+		slab_count_owned(pool, me->slabs, census->class, slab, -1);
+	} else if (ctl_state(seen) != CTL_UNOWNED) {
+		return 0;
 	}
-	if (!mine) return 0;
+	/* commit: nobody gets what is free in it, nobody takes it. Should we die, recovery gives it to nobody. */
+	uint64_t held = slab_by_record(pool, seen);
+	if (!atomic_compare_exchange_strong(&slab->ctl, &seen, held)) return 0;
 	slab_destroy_objects(pool, slab, page);
-	if (!was_mine) slab_release(pool, slab, page, ours, true);
+	slab_release(pool, slab, page, held, true);
 	return 0;
 }
 
 void slab_raze(struct participant *me, unsigned class)
 {
 	struct census census = {.class = class, .me = me};
+	hp_pool *pool = me->pool;
 	participant_begin(me);
 	slab_empty_magazine(me, class); /* handlers of this thread find nothing of it at hand */
+	me->slabs->list[class] = 0;
+	me->slabs->current[class] = NULL;
 	participant_end(me);
-	slab_visit_all(me->pool, 0, pool_top(me->pool), raze_slab, &census);
+	slab_visit_all(pool, 0, pool_top(pool), raze_slab, &census);
+	participant_begin(me);
+	slab_visit_all(pool, 0, pool_top(pool), relist, &census);
+	participant_end(me);
 }
 
 /* Slabs of a cache that may go without its free objects becoming fewer than a mark. */

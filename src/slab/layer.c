@@ -41,8 +41,9 @@ static void reread(struct participant *me, bool marked)
 static int finish_half(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 {
 	uint64_t seen = atomic_load_explicit(&slab->ctl, memory_order_acquire);
-	if (ctl_state(seen) == CTL_RECOVERING && ctl_who(seen) == *(const uint32_t *)arg)
-		slab_end(pool, slab, page, seen, true);
+	if (ctl_state(seen) != CTL_RECOVERING || ctl_who(seen) != *(const uint32_t *)arg) return 0;
+	/* half made or half ended; or held while what is free in it was destroyed */
+	slab_release(pool, slab, page, seen, true);
 	return 0;
 }
 

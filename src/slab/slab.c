@@ -78,8 +78,7 @@ bool slab_end(hp_pool *pool, struct slab *slab, uint32_t page, uint64_t seen, bo
 	/* memory of class PROCESS of another process is that one's to give back, or goes back with its record */
 	uint64_t tag = atomic_load_explicit(&pool->chunks[page >> pool->page_shift_chunk].tag, memory_order_acquire);
 	if (tag && tag != page_tag(pool)) return false;
-	/* what a dead one had begun to end ends, with the destructor or without: nobody would come back to it */
-	if (built && !known && ctl_state(seen) != CTL_RECOVERING) return false;
+	if (built && !known) return false;
 	/* commit: nobody's to allocate from any more. The word was read before we looked, so nobody has since. */
 	if (!slab_is_empty(slab) || !atomic_compare_exchange_strong(&slab->ctl, &seen, slab_by_record(pool, seen)))
 		return false;
