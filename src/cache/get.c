@@ -428,5 +428,10 @@ int hp_cache_put_array(hp_cache *cache, void *first, size_t n)
 	uint64_t bits = parity_mask(index & 63, (unsigned)n);
 	for (unsigned i = 0; i < n; i++)
 		if (!slab_live(slab, index + i)) return -EALREADY;
-	return put_word(cache, slab, index >> 6, bits);
+	/* in a slab of one's own, with one store as well */
+	void *object[64];
+	for (size_t i = 0; i < n; i++) object[i] = (char *)first + i * cache->pool->classes[cache->class].size;
+	size_t given = put_own(cache, n, object);
+	if (given) bits &= ~parity_mask(index & 63, (unsigned)given);
+	return bits ? put_word(cache, slab, index >> 6, bits) : 0;
 }

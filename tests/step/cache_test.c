@@ -346,7 +346,7 @@ static const struct step_case many[] = {
      .flags = STEP_WHOLE},
 	{"get_array, making a slab", &one, newcomers, step_cache_get_array, .x = 33, .effect = STEP_GETS, .count = 33,
      .flags = STEP_WHOLE},
-	{"put_array", &one, own_array, step_cache_put_array, .effect = STEP_PUTS, .count = 7},
+	{"put_array", &one, own_array, step_cache_put_array, .effect = STEP_PUTS, .count = 7, .flags = STEP_WHOLE},
 	{"put_array, another's", &one, others_array, step_cache_put_array, .effect = STEP_PUTS, .count = 7,
      .flags = STEP_WHOLE},
 };
