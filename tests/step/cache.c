@@ -1,7 +1,8 @@
 /* Caches in worlds: what actors do with them, and what is verified of them. See harness.h.
  *
- * Constructors mark the first word of an object, destructors mark it otherwise, and both look at what is there. So an object
- * that is given out raw, or destroyed twice, is seen by whoever meets it, whatever the byte in the slab says. */
+ * Constructors mark the first word of an object, destructors mark it otherwise, and both look at what is there. So
+ * an object that is given out raw, or destroyed twice, is seen by whoever meets it, whatever the byte in the slab
+ * says. */
 #include "harness.h"
 #include "cache/cache.h"
 #include <hugepool/malloc.h>

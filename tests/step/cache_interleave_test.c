@@ -1,6 +1,6 @@
-/* Pairs of operations on one cache: A stopped at every instruction, the whole of B, the rest of A. What is looked for: an
- * object with two owners, one that is put twice, a limit that is exceeded or that refuses too early, a cache that is ended
- * under who needs it, an object that is destroyed while somebody has it. */
+/* Pairs of operations on one cache: A stopped at every instruction, the whole of B, the rest of A. What is looked
+ * for: an object with two owners, one that is put twice, a limit that is exceeded or that refuses too early, a cache
+ * that is ended under who needs it, an object that is destroyed while somebody has it. */
 #include "harness.h"
 #include "hp_test.h"
 #include <errno.h>

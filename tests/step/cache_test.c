@@ -1,6 +1,7 @@
-/* Caches, killed at every instruction: making, opening, ending, limiting; getting and putting, singly, in bulk and in arrays,
- * own, others' and nobody's, at a limit, constructed; priming, reclaiming, invalidating. After each death the limit holds, all
- * it allows can be had, and nothing is destroyed twice. Objects have 4 KiB, 16 to a slab, so that a pool has few. */
+/* Caches, killed at every instruction: making, opening, ending, limiting; getting and putting, singly, in bulk and
+ * in arrays, own, others' and nobody's, at a limit, constructed; priming, reclaiming, invalidating. After each death
+ * the limit holds, all it allows can be had, and nothing is destroyed twice. Objects have 4 KiB, 16 to a slab, so
+ * that a pool has few. */
 #include "harness.h"
 #include "hp_test.h"
 #include <errno.h>

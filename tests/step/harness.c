@@ -323,8 +323,9 @@ static void quiet(void *arg, const char *message)
 	printf("  %s\n", message);
 }
 
-/* Of control only what is watched: what caches have there (of which the beginning is, where there are any) is large, and so are the descriptors of slabs, which come, where
- * there are slabs, right behind the rest. In the world's geometry they are where they are mapped here. */
+/* Of control only what is watched: what caches have there (of which the beginning is, where there are any) is large, and
+ * so are the descriptors of slabs, which come, where there are slabs, right behind the rest. In the world's geometry they
+ * are where they are mapped here. */
 char *step_map_control(struct step_world *w, int fd)
 {
 	uint64_t rest = w->shape.caches ? w->geometry.places_at + HP_PAGE_SIZE : w->geometry.caches_at;

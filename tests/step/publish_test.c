@@ -1,5 +1,5 @@
-/* Allocating into a shared word and freeing from it, killed at every instruction; and pairs of them, one stopped in the other:
- * the word names a block that is live, or none, and no block is lost, or freed twice. */
+/* Allocating into a shared word and freeing from it, killed at every instruction; and pairs of them, one stopped in
+ * the other: the word names a block that is live, or none, and no block is lost, or freed twice. */
 #include "harness.h"
 #include "hp_test.h"
 #include <errno.h>

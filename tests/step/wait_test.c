@@ -1,7 +1,7 @@
-/* Waiting, killed at every instruction: who waits takes no turn along, whether he dies before his ticket is seen, before he
- * sleeps, woken, or on his way out; and who puts and dies before he has woken anybody leaves the object to those who wait,
- * within a few slices. Processes really wait and really die here, so of the instructions a sample is taken besides all that
- * change something. */
+/* Waiting, killed at every instruction: who waits takes no turn along, whether he dies before his ticket is seen,
+ * before he sleeps, woken, or on his way out; and who puts and dies before he has woken anybody leaves the object to
+ * those who wait, within a few slices. Processes really wait and really die here, so of the instructions a sample is
+ * taken besides all that change something. */
 #include "harness.h"
 #include "pool/participant.h"
 #include "run.h"
