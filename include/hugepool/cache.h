@@ -86,8 +86,13 @@ HP_API int hp_cache_get_bulk(hp_cache *cache, unsigned flags, size_t n, void **o
 /* Puts back `n` objects. Returns 0, or the first error, with all others put back. */
 HP_API int hp_cache_put_bulk(hp_cache *cache, size_t n, void *const *objects);
 
-/* `n` contiguous objects, 1 to 64, got and put back as one. NULL with errno; EINVAL when a slab does not hold so many. */
+/* `n` contiguous objects, 1 to 64, got and put back as one; without constructor. Flags, waiting and errors as hp_cache_get, with
+ * every means it has: what others own without using it, and what the dead have left. EINVAL: a slab does not hold so many,
+ * or the cache has a constructor. EAGAIN, ENOMEM and a wait may come although enough objects are free: no n of them lie side by
+ * side. Who waits for an array has his turn like others; should it look in vain for more than 20 ms, those behind him look, too. */
 HP_API void *hp_cache_get_array(hp_cache *cache, unsigned flags, size_t n);
+/* The same, waiting for at most `ns` nanoseconds: then ETIMEDOUT. */
+HP_API void *hp_cache_get_array_timed(hp_cache *cache, unsigned flags, size_t n, uint64_t ns);
 HP_API int hp_cache_put_array(hp_cache *cache, void *first, size_t n);
 
 /* Makes sure that `n` more objects can be got without more memory: -ENOMEM when there is not enough, EAGAIN beyond the hard
@@ -149,8 +154,29 @@ struct hp_cache_stats {
 	uint64_t fails, waits, wakes; /* since it was made */
 	uint64_t waiting;             /* threads right now */
 	uint64_t limit, low, high;
+	/* Since it was made: how often a slow path looked again, because others were busy, or at the end of a slice of waiting. */
+	uint64_t retries;
+	/* The most memory it has held at once. Counted when slabs are made and when somebody asks; a death may lose one count. */
+	uint64_t most_slabs, most_bytes;
 };
+/* -EINVAL: struct_size is none that this or an earlier version knows (those end with `high`). -ESTALE. Exact on a cache at
+ * rest; on a busy one every slab is right at the moment it was looked at. */
 HP_API int hp_cache_stats(hp_cache *cache, struct hp_cache_stats *stats);
+
+/* The same by who owns the slabs, and by the memory that they lie on. Free objects of an owner's slabs are for that thread to
+ * get without a locked instruction; others get them when they have to. */
+struct hp_cache_owner {
+	int pid, tid; /* 0, 0: nobody's. As the owner sees itself, in its own pid namespace */
+	uint64_t slabs, in_use, cached;
+};
+struct hp_cache_node {
+	int node; /* -1: memory not bound to one node */
+	uint64_t slabs, in_use, cached;
+};
+/* Those that have slabs: fills in up to `room`, and returns how many there are, or -EINVAL, -ESTALE, -ENOMEM. Nothing is shown
+ * of a private cache whose memory comes from the caller's functions: 0. */
+HP_API int hp_cache_owners(hp_cache *cache, struct hp_cache_owner *owners, unsigned room);
+HP_API int hp_cache_nodes(hp_cache *cache, struct hp_cache_node *nodes, unsigned room);
 
 /* Wakes the first who waits, when there may be something for him. Puts do that by themselves. */
 HP_API void hp_cache_wake(hp_cache *cache);

@@ -69,6 +69,7 @@ struct hp_cache_seen {
 	uint64_t in_use, cached, slabs, bytes, limit;
 	uint64_t fails, waits; /* since it was made */
 	uint64_t waiting;      /* threads right now */
+	uint64_t retries, most_bytes;
 };
 
 /* Calls `each` for every cache of the pool. Not 0 ends it, and is returned. Exact on a pool at rest. */

@@ -214,6 +214,9 @@ int hp_cache_create(hp_pool *pool, const char *name, const struct hp_cache_optio
 		atomic_store(&shared->fails, 0);
 		atomic_store(&shared->waits, 0);
 		atomic_store(&shared->wakes, 0);
+		atomic_store(&shared->retries, 0);
+		atomic_store(&shared->held, 0);
+		atomic_store(&shared->most, 0);
 		atomic_store(&shared->waiting, 0);
 		shared->warning[0] = 0;
 		/* commit: the cache is there. A death before it leaves MAKING, which is nothing. */
@@ -420,35 +423,6 @@ int hp_cache_set_hard_limit(hp_cache *cache, size_t n, const char *warning, unsi
 	growth_unlock(pool);
 	if (error == 0 && atomic_load(cache->waiting)) hp_cache_wake(cache);
 	return error;
-}
-
-int hp_cache_stats(hp_cache *cache, struct hp_cache_stats *stats)
-{
-	hp_pool *pool = cache->pool;
-	struct slab_census sum;
-	size_t size = stats ? stats->struct_size : 0;
-	if (size < sizeof *stats) return -EINVAL;
-	if (!cache_is_live(cache)) return -ESTALE;
-	slab_census(pool, cache->class, &sum);
-	const struct slab_class *class = &pool->classes[cache->class];
-	*stats = (struct hp_cache_stats){.struct_size = size,
-	                                 .size = cache->size,
-	                                 .stride = class->size,
-	                                 .in_use = sum.live,
-	                                 .cached = sum.free,
-	                                 .slabs = sum.slabs,
-	                                 .bytes = sum.slabs * class->pages * HP_PAGE_SIZE,
-	                                 .fails = atomic_load(&cache->shared->fails),
-	                                 .waits = atomic_load(&cache->shared->waits),
-	                                 .wakes = atomic_load(&cache->shared->wakes),
-	                                 .limit = atomic_load(&cache->shared->limit),
-	                                 .low = atomic_load(&cache->shared->low),
-	                                 .high = atomic_load(&cache->shared->high)};
-	uint32_t top = pool_slots_top(pool);
-	for (uint32_t i = 0; i < top; i++)
-		stats->waiting += atomic_load(&pool->waits[i].ticket) && atomic_load(&pool->waits[i].class) == cache->class;
-	if (cache->regions) regions_stats(cache, stats);
-	return 0;
 }
 
 const char *hp_cache_name(const hp_cache *cache)

@@ -48,10 +48,10 @@ void cache_forget(hp_cache *cache);
 uint64_t cache_reclaim_all(hp_cache *cache);
 /* Ends a private cache with all its objects, and the handle. */
 void cache_end_private(hp_cache *cache);
-/* An object without waiting and without the constructor: NULL and *error. Not inside an operation. */
-void *cache_take(hp_cache *cache, int *error);
+/* An object, or `run` contiguous ones, without waiting and without the constructor: NULL and *error. Not inside an operation. */
+void *cache_take(hp_cache *cache, unsigned run, int *error);
 /* The same, in the order of those who wait, until the deadline (os_now_ns; UINT64_MAX: for ever). */
-void *cache_wait(hp_cache *cache, unsigned flags, uint64_t deadline, int *error);
+void *cache_wait(hp_cache *cache, unsigned run, unsigned flags, uint64_t deadline, int *error);
 /* Which object it is; -errno where it is none of this cache. */
 int cache_find(const hp_cache *cache, const void *object, struct slab **slab, unsigned *index);
 

@@ -42,13 +42,19 @@ _Static_assert(offsetof(struct slab_state, mag) == 0 &&
 
 /* ---- getting ---- */
 
-void *cache_take(hp_cache *cache, int *error)
+void *cache_take(hp_cache *cache, unsigned run, int *error)
 {
-	if (unlikely(cache->regions)) return regions_take(cache, 1, error);
+	if (unlikely(cache->regions)) return regions_take(cache, run ? run : 1, error);
 	struct participant *me = participant_get(cache->pool, error);
 	void *object = NULL;
 	if (!me) return NULL;
 	participant_hold(me);
+	if (run) {
+		char *first = NULL;
+		*error = slab_take_run(me, cache->class, run, &first);
+		participant_let_go(me);
+		return *error == 0 ? first : NULL;
+	}
 	do {
 		participant_begin(me);
 		object = slab_at_hand(me->slabs, cache->class);
@@ -101,22 +107,23 @@ static void complain(hp_cache *cache, int error, unsigned flags)
 	}
 }
 
-static __attribute__((noinline)) void *get_slow(hp_cache *cache, unsigned flags, uint64_t ns, const void *caller)
+/* By every means there is, and waiting where the flags say so: raw. */
+static void *obtain(hp_cache *cache, unsigned run, unsigned flags, uint64_t ns, int *why)
 {
 	int error = 0;
 	if (flags & ~(HP_CACHE_WAIT | HP_CACHE_LIMITFAIL | HP_CACHE_URGENT)) {
-		errno = EINVAL;
+		*why = -EINVAL;
 		return NULL;
 	}
 	if (unlikely(debug_on(cache->pool)) && !(flags & (HP_CACHE_WAIT | HP_CACHE_URGENT)) && debug_fails(cache->pool)) {
-		errno = ENOMEM;
+		*why = -ENOMEM;
 		return NULL;
 	}
-	void *object = cache_is_live(cache) ? cache_take(cache, &error) : NULL;
+	void *object = cache_is_live(cache) ? cache_take(cache, run, &error) : NULL;
 	if (!object && !error) error = -ESTALE;
 	if ((error == -ENOMEM || error == -EAGAIN) && cache->drain) {
 		cache->drain(cache->drain_arg, flags);
-		object = cache_take(cache, &error);
+		object = cache_take(cache, run, &error);
 	}
 	bool may_wait = error == -ENOMEM || (error == -EAGAIN && !(flags & HP_CACHE_LIMITFAIL));
 	if (!object && (error == -EAGAIN || error == -ENOMEM)) {
@@ -124,9 +131,17 @@ static __attribute__((noinline)) void *get_slow(hp_cache *cache, unsigned flags,
 		complain(cache, error, waits ? 0 : flags);
 		if (waits) {
 			uint64_t now = os_now_ns();
-			object = cache_wait(cache, flags, ns > UINT64_MAX - now ? UINT64_MAX : now + ns, &error);
+			object = cache_wait(cache, run, flags, ns > UINT64_MAX - now ? UINT64_MAX : now + ns, &error);
 		}
 	}
+	*why = error;
+	return object;
+}
+
+static __attribute__((noinline)) void *get_slow(hp_cache *cache, unsigned flags, uint64_t ns, const void *caller)
+{
+	int error;
+	void *object = obtain(cache, 0, flags, ns, &error);
 	if (object && unlikely(debug_on(cache->pool))) debug_got(regions_at(cache, object), object, caller);
 	if (object) object = finish(cache, object, flags, &error);
 	if (!object) errno = -error;
@@ -385,35 +400,24 @@ int hp_cache_put_bulk(hp_cache *cache, size_t n, void *const *objects)
 
 /* ---- arrays ---- */
 
-static int take_run(hp_cache *cache, unsigned n, char **first)
+void *hp_cache_get_array_timed(hp_cache *cache, unsigned flags, size_t n, uint64_t ns)
 {
-	int error;
-	if (unlikely(cache->regions)) return (*first = regions_take(cache, n, &error)) ? 0 : error;
-	struct participant *me = participant_get(cache->pool, &error);
-	if (!me) return error;
-	participant_hold(me);
-	error = slab_take_run(me, cache->class, n, first);
-	participant_let_go(me);
-	return error;
+	int error = -EINVAL;
+	const struct slab_class *class = &cache->pool->classes[cache->class];
+	void *first = n == 0 || n > 64 || n > class->objects || cache->ctor ? NULL
+	                                                                    : obtain(cache, (unsigned)n, flags, ns, &error);
+	if (!first) {
+		errno = -error;
+		return NULL;
+	}
+	if (unlikely(debug_on(cache->pool))) debug_got_array(regions_at(cache, first), first, n);
+	if (cache->flags & HP_CACHE_ZERO) memset(first, 0, n * class->size);
+	return first;
 }
 
 void *hp_cache_get_array(hp_cache *cache, unsigned flags, size_t n)
 {
-	int error;
-	char *first;
-	if (n == 0 || n > 64 || n > cache->pool->classes[cache->class].objects || cache->ctor ||
-	    flags & ~(HP_CACHE_WAIT | HP_CACHE_LIMITFAIL | HP_CACHE_URGENT))
-		error = -EINVAL;
-	else if (!cache_is_live(cache))
-		error = -ESTALE;
-	else if ((error = take_run(cache, (unsigned)n, &first)) == 0) {
-		if (unlikely(debug_on(cache->pool))) debug_got_array(regions_at(cache, first), first, n);
-		if (cache->flags & HP_CACHE_ZERO) memset(first, 0, n * cache->pool->classes[cache->class].size);
-		return first;
-	}
-	if (error == -ENOMEM || error == -EAGAIN) complain(cache, error, flags);
-	errno = -error;
-	return NULL;
+	return hp_cache_get_array_timed(cache, flags, n, UINT64_MAX);
 }
 
 int hp_cache_put_array(hp_cache *cache, void *first, size_t n)

@@ -31,13 +31,28 @@ struct pool_cache {
 	_Alignas(64) _Atomic uint64_t limit;
 	_Atomic uint64_t warned, every; /* nanoseconds: when last, and how often at most */
 	_Atomic uint64_t low, high;     /* marks, in objects; high: UINT64_MAX is none */
-	_Atomic uint64_t fails, waits, wakes;
+	_Atomic uint64_t fails, waits, wakes, retries;
+	_Atomic int64_t held;   /* slabs, about: set right whenever somebody counts them */
+	_Atomic uint64_t most;  /* of them at once */
 	_Atomic uint32_t epoch; /* 1 to 255: objects constructed before the last invalidation have another */
 	char warning[CACHE_WARNING_MAX];
 	/* waiting; read by every put */
 	_Alignas(64) _Atomic uint32_t waiting;
 	_Alignas(64) _Atomic uint64_t tickets;
 };
+
+/* More slabs, or fewer: the most there have been. */
+static inline uint64_t cache_count_held(struct pool_cache *cache, int64_t more)
+{
+	int64_t held = atomic_fetch_add_explicit(&cache->held, more, memory_order_relaxed) + more;
+	uint64_t most = atomic_load_explicit(&cache->most, memory_order_relaxed);
+	while (held > 0 && (uint64_t)held > most) {
+		if (atomic_compare_exchange_weak_explicit(&cache->most, &most, (uint64_t)held, memory_order_relaxed,
+		                                          memory_order_relaxed))
+			return (uint64_t)held;
+	}
+	return most;
+}
 
 static inline enum cache_state cache_state(uint64_t word)
 {
@@ -60,6 +75,7 @@ struct pool_wait {
 	_Atomic uint64_t object, dst; /* offsets */
 	_Atomic uint32_t intent;
 	_Atomic uint32_t looks; /* counts how often the waiter has looked */
+	_Atomic uint32_t run;   /* contiguous objects that it waits for; 0: one */
 };
 
 #endif

@@ -309,7 +309,7 @@ static void *take_from(hp_cache *cache, size_t n, int *error)
 		object = slab_at_hand(me->slabs, cache->class);
 		participant_end_fast(me->slot);
 	}
-	return object ? object : cache_take(cache, error);
+	return object ? object : cache_take(cache, 0, error);
 }
 
 void *regions_take(hp_cache *cache, size_t n, int *error)

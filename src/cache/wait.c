@@ -90,12 +90,14 @@ static bool my_turn(const hp_cache *cache, int64_t me, struct first *last)
 	const struct pool_wait *wait = &cache->pool->waits[slot];
 	uint64_t ticket = atomic_load(&wait->ticket);
 	uint32_t looks = atomic_load(&wait->looks);
-	if (slot == last->slot && ticket == last->ticket && looks == last->looks) return ++last->slices > PATIENCE;
+	/* who wants many may look in vain for long, while there is something for those who want one */
+	bool same = slot == last->slot && ticket == last->ticket;
+	if (same && (looks == last->looks || atomic_load(&wait->run))) return ++last->slices > PATIENCE;
 	*last = (struct first){slot, ticket, looks, 0};
 	return false;
 }
 
-void *cache_wait(hp_cache *cache, unsigned flags, uint64_t deadline, int *error)
+void *cache_wait(hp_cache *cache, unsigned run, unsigned flags, uint64_t deadline, int *error)
 {
 	hp_pool *pool = cache->pool;
 	int found = *error; /* by the caller: who is not the first has nothing newer */
@@ -108,7 +110,9 @@ void *cache_wait(hp_cache *cache, unsigned flags, uint64_t deadline, int *error)
 	struct first first = {.slot = -1};
 	atomic_fetch_add_explicit(&cache->shared->waits, 1, memory_order_relaxed);
 	atomic_store(&wait->class, cache->class);
+	atomic_store(&wait->run, run);
 	atomic_store(&wait->ticket, atomic_fetch_add(&cache->shared->tickets, 1) + 1);
+	uint32_t before = atomic_load(&wait->looks);
 	for (bool woken = false;;) {
 		uint32_t turn = atomic_load_explicit(&wait->futex, memory_order_acquire);
 		if (!woken) {
@@ -119,9 +123,10 @@ void *cache_wait(hp_cache *cache, unsigned flags, uint64_t deadline, int *error)
 		if (!cache_is_live(cache)) {
 			*error = -ESTALE;
 		} else if (my_turn(cache, me->slot - pool->slots, &first)) {
-			atomic_fetch_add(&wait->looks, 1);
+			if (atomic_fetch_add(&wait->looks, 1) != before)
+				atomic_fetch_add_explicit(&cache->shared->retries, 1, memory_order_relaxed);
 			*error = 0;
-			object = cache_take(cache, error);
+			object = cache_take(cache, run, error);
 		}
 		if (object || (*error != -ENOMEM && *error != -EAGAIN)) break;
 		if (*error == -EAGAIN && flags & HP_CACHE_LIMITFAIL) break;

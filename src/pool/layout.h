@@ -198,6 +198,8 @@ static inline uint64_t pool_layout_hash(void)
 		offsetof(struct slab, next),
 		sizeof(struct pool_cache),
 		sizeof(struct pool_wait),
+		offsetof(struct pool_wait, run),
+		offsetof(struct pool_cache, held),
 		CACHES,
 		CACHE_PLACES,
 		SLAB_OBJECTS,

@@ -94,6 +94,7 @@ int slab_make(struct participant *me, unsigned class, bool keep)
 	atomic_store_explicit(&slab->ctl, ctl_make(CTL_OWNED, me->who >> 16, me->who & 0xffff, old), memory_order_release);
 	/* a cache that has been given a limit, or ended, since we looked: whoever did that sees the slab, or we see it */
 	slab_count_owned(pool, me->slabs, class, slab, 1);
+	if (known->cache) cache_count_held(known->cache, 1);
 	slab_missed(me->slabs, making.pages);
 	bool wanted = !known->cache || cache_place_holds(pool, class, making.place);
 	if (wanted && (keep || slab_has_any(me->slabs, class) || !slab_load(me, class, slab, (uint32_t)page, known->size)))

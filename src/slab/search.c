@@ -13,6 +13,8 @@ struct wanted {
 	struct participant *me;
 	unsigned class;
 	uint32_t size;
+	unsigned run; /* so many contiguous objects, as one; 0: something for the magazine */
+	char *first;  /* of them, once they are taken */
 	bool take, others, found;
 	unsigned skipped, moved;
 	uint64_t out, print; /* objects that were met and cannot be had, and which state of theirs */
@@ -35,6 +37,53 @@ static void not_to_be_had(struct wanted *want, const struct slab *slab, uint32_t
 	want->out += slab_objects(slab);
 }
 
+/* Inside an operation: a run of n objects in one word of a slab of ours, which no magazine holds. */
+static char *take_run(struct participant *me, struct slab *slab, unsigned class, unsigned n)
+{
+	unsigned objects = slab_objects(slab);
+	for (unsigned w = 0; w * 64 < objects; w++) {
+		uint64_t runs = parity_runs(slab_free_in(slab, w, objects), n);
+		if (!runs) continue;
+		unsigned bit = (unsigned)__builtin_ctzll(runs);
+		uint64_t a = atomic_load_explicit(&slab->a[w], memory_order_relaxed);
+		/* commit: all of them */
+		atomic_store_explicit(&slab->a[w], a ^ parity_mask(bit, n), memory_order_release);
+		return me->pool->base + (uint64_t)(slab - me->pool->slabs) * HP_PAGE_SIZE +
+		       atomic_load_explicit(&slab->first, memory_order_relaxed) +
+		       (uint64_t)(w * 64 + bit) * me->pool->classes[class].size;
+	}
+	return NULL;
+}
+
+/* Has it what is wanted? */
+static bool has_wanted(const struct wanted *want, const struct slab *slab)
+{
+	unsigned objects = slab_objects(slab);
+	if (!want->run) return slab_has_free(slab);
+	for (unsigned w = 0; w * 64 < objects; w++)
+		if (parity_runs(slab_free_in(slab, w, objects), want->run)) return true;
+	return false;
+}
+
+/* Inside an operation, slab owned. */
+static bool take_from(struct wanted *want, struct slab *slab, uint32_t page)
+{
+	struct participant *me = want->me;
+	if (want->run) {
+		slab_empty_magazine(me, want->class); /* a run must have no object in it */
+		want->first = take_run(me, slab, want->class, want->run);
+		slab_list(me, slab, want->class);
+		return want->first != NULL;
+	}
+	/* a signal handler may have filled the magazine meanwhile, perhaps from this very slab */
+	bool found = slab_has_any(me->slabs, want->class) || slab_load(me, want->class, slab, page, want->size);
+	if (!found)
+		slab_drop_current(me, want->class);
+	else
+		slab_list(me, slab, want->class);
+	return found;
+}
+
 static int try_slab(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 {
 	struct wanted *want = arg;
@@ -46,8 +95,10 @@ static int try_slab(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 	bool barred = pool->classes[want->class].process &&
 	              atomic_load_explicit(&pool->chunks[page >> pool->page_shift_chunk].tag, memory_order_acquire) !=
 	                  page_tag(pool);
-	if (barred || !slab_has_free(slab)) {
+	if (barred || !has_wanted(want, slab)) {
 		not_to_be_had(want, slab, page);
+		/* what is free there is for others: the summary has to go on naming it */
+		want->others |= want->run && slab_has_free(slab);
 		return 0;
 	}
 	if (ctl_state(seen) == CTL_OWNED && ctl_who(seen) != me->who) {
@@ -71,14 +122,7 @@ static int try_slab(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 		                                               memory_order_relaxed);
 		if (mine) slab_count_owned(pool, me->slabs, want->class, slab, 1);
 	}
-	if (mine) {
-		/* a signal handler may have filled the magazine meanwhile, perhaps from this very slab */
-		want->found = slab_has_any(me->slabs, want->class) || slab_load(me, want->class, slab, page, want->size);
-		if (!want->found)
-			slab_drop_current(me, want->class);
-		else
-			slab_list(me, slab, want->class);
-	}
+	if (mine) want->found = take_from(want, slab, page);
 	participant_end(me);
 	want->skipped += !want->found; /* it had something free, which another was quicker to take */
 	return want->found;
@@ -139,74 +183,78 @@ static bool from_anywhere(struct wanted *want)
 	return slab_visit_all(pool, 0, pool_top(pool), try_slab, want);
 }
 
-int slab_refill(struct participant *me, unsigned class)
+/* What the thread has at hand, or in its list. */
+static bool from_own(struct wanted *want)
 {
-	hp_pool *pool = me->pool;
-	struct wanted want = {.me = me, .class = class, .size = pool->classes[class].size};
-	if (!slab_state(me)) return -ENOMEM;
+	struct participant *me = want->me;
+	unsigned class = want->class;
 	participant_begin(me);
-	bool found = slab_has_any(me->slabs, class) || slab_refill_own(me, class);
+	if (!want->run) {
+		want->found = slab_has_any(me->slabs, class) || slab_refill_own(me, class);
+	} else {
+		slab_empty_magazine(me, class); /* a run must have no object in it */
+		struct slab *current = me->slabs->current[class];
+		want->first = current ? take_run(me, current, class, want->run) : NULL;
+		uint32_t at = me->slabs->list[class];
+		for (uint32_t steps = 0; at && !want->first && steps < slab_page_limit(me->pool); steps++) {
+			struct slab *slab = &me->pool->slabs[at - 1];
+			if (!slab_is_mine(me, slab) || slab->class != class) break;
+			want->first = take_run(me, slab, class, want->run);
+			at = slab_next(me->pool, slab);
+		}
+		want->found = want->first != NULL;
+	}
 	participant_end(me);
-	if (found || from_summary(&want)) return 0;
-	int error = slab_make(me, class, false);
+	return want->found;
+}
+
+/* A new slab, and what is wanted from it. The last one that a limit allows may be too small for a run. */
+static int from_new(struct wanted *want)
+{
+	int error = slab_make(want->me, want->class, want->run != 0);
+	return error == 0 && want->run && !from_own(want) ? -EAGAIN : error;
+}
+
+static int search(struct wanted *want)
+{
+	struct participant *me = want->me;
+	hp_pool *pool = me->pool;
+	struct pool_cache *cache = pool->classes[want->class].cache;
+	if (from_own(want) || from_summary(want)) return 0;
+	int error = from_new(want);
 	if (error == 0 || (error != -ENOMEM && error != -EAGAIN)) return error;
 	/* empty slabs of other classes are pages, too */
 	if (error == -ENOMEM) slab_purge(me, SLAB_CLASSES);
 	uint64_t print = 0;
 	for (unsigned round = 0; round < ROUNDS; round++) {
+		if (round && cache) atomic_fetch_add_explicit(&cache->retries, 1, memory_order_relaxed);
 		/* at the limit: nobody takes from the dead, and they may have died inside an operation (page_search knows) */
 		if (error == -EAGAIN && round % 16 == 2) recover_dead(pool);
-		if (round && (error = slab_make(me, class, false)) == 0) return 0;
+		if (round && (error = from_new(want)) == 0) return 0;
 		if (error != -ENOMEM && error != -EAGAIN) return error;
-		if (from_anywhere(&want)) return 0;
+		if (from_anywhere(want)) return 0;
 		/* two looks at the same are one look at all of it; what it does not show is about to be somewhere */
-		bool moving = error == -EAGAIN && (want.print != print || !cache_place_all(pool, class, want.out));
-		print = want.print;
+		bool moving = error == -EAGAIN && (want->print != print || !cache_place_all(pool, want->class, want->out));
+		print = want->print;
 		/* what was moved without an object in it has ended, so that there is room for another */
-		if (!want.skipped && !want.moved && !moving && round >= (error == -EAGAIN ? 2 : 1)) break;
+		if (!want->skipped && !want->moved && !moving && round >= (error == -EAGAIN ? 2 : 1)) break;
 		if (error == -ENOMEM && round >= SHORT_ROUNDS) break;
-		if (!want.moved && (want.skipped || moving)) os_yield(); /* owners in the middle of an operation */
+		if (!want->moved && (want->skipped || moving)) os_yield(); /* owners in the middle of an operation */
 	}
 	return error;
 }
 
-/* Inside an operation: a run of n objects in one word of a slab of ours, which no magazine holds. */
-static char *take_run(struct participant *me, struct slab *slab, unsigned class, unsigned n)
+int slab_refill(struct participant *me, unsigned class)
 {
-	unsigned objects = slab_objects(slab);
-	for (unsigned w = 0; w * 64 < objects; w++) {
-		uint64_t runs = parity_runs(slab_free_in(slab, w, objects), n);
-		if (!runs) continue;
-		unsigned bit = (unsigned)__builtin_ctzll(runs);
-		uint64_t a = atomic_load_explicit(&slab->a[w], memory_order_relaxed);
-		/* commit: all of them */
-		atomic_store_explicit(&slab->a[w], a ^ parity_mask(bit, n), memory_order_release);
-		return me->pool->base + (uint64_t)(slab - me->pool->slabs) * HP_PAGE_SIZE +
-		       atomic_load_explicit(&slab->first, memory_order_relaxed) +
-		       (uint64_t)(w * 64 + bit) * me->pool->classes[class].size;
-	}
-	return NULL;
+	struct wanted want = {.me = me, .class = class, .size = me->pool->classes[class].size};
+	return slab_state(me) ? search(&want) : -ENOMEM;
 }
 
 int slab_take_run(struct participant *me, unsigned class, unsigned n, char **first)
 {
-	hp_pool *pool = me->pool;
+	struct wanted want = {.me = me, .class = class, .size = me->pool->classes[class].size, .run = n};
 	if (!slab_state(me)) return -ENOMEM;
-	for (unsigned round = 0; round < ROUNDS; round++) {
-		participant_begin(me);
-		slab_empty_magazine(me, class); /* a run must have no object in it */
-		struct slab *current = me->slabs->current[class];
-		*first = current ? take_run(me, current, class, n) : NULL;
-		for (uint32_t at = me->slabs->list[class], steps = 0; at && !*first && steps < slab_page_limit(pool); steps++) {
-			struct slab *slab = &pool->slabs[at - 1];
-			if (!slab_is_mine(me, slab) || slab->class != class) break;
-			*first = take_run(me, slab, class, n);
-			at = slab_next(pool, slab);
-		}
-		participant_end(me);
-		if (*first) return 0;
-		int error = slab_make(me, class, true);
-		if (error < 0) return error;
-	}
-	return -ENOMEM;
+	int error = search(&want);
+	*first = want.first;
+	return error;
 }

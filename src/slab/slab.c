@@ -83,6 +83,7 @@ bool slab_end(hp_pool *pool, struct slab *slab, uint32_t page, uint64_t seen, bo
 	if (!slab_is_empty(slab) || !atomic_compare_exchange_strong(&slab->ctl, &seen, slab_by_record(pool, seen)))
 		return false;
 	if (built && known) slab_destroy_objects(pool, slab, page);
+	if (class >= CACHE_FIRST_CLASS) cache_count_held(&pool->caches[class - CACHE_FIRST_CLASS], -1);
 	unsigned pages = slab_pages(pool, slab);
 	for (unsigned i = 0; i < pages; i++) atomic_store_explicit(&pool->map[page + i], 0, memory_order_relaxed);
 	uint64_t place = cache_place_read(pool, class, extra & SLAB_NO_PLACE);

@@ -225,7 +225,7 @@ size_t slab_give_bulk(struct participant *me, unsigned class, uint32_t skew, siz
 
 /* Frees one that is live, by one who is not the owner. */
 void slab_flip_remote(hp_pool *pool, struct slab *slab, unsigned index);
-/* Outside of operations: n contiguous objects, 1 to 64, as one. 0 or -errno. */
+/* Outside of operations: n contiguous objects, 1 to 64, as one, by every means there is. 0 or -errno. */
 int slab_take_run(struct participant *me, unsigned class, unsigned n, char **first);
 
 /* Inside an operation: fills the class' magazine, which is empty, from what the thread owns and knows of. */
@@ -243,6 +243,9 @@ struct slab_census {
 	uint64_t slabs, live, free, unplaced;
 };
 void slab_census(hp_pool *pool, unsigned class, struct slab_census *sum);
+/* Every slab of the class, with its control word (each.c). */
+typedef void slab_each_fn(void *arg, uint32_t page, uint64_t ctl, unsigned live, unsigned free);
+void slab_each(hp_pool *pool, unsigned class, slab_each_fn *call, void *arg);
 /* Ends all slabs of a class (SLAB_CLASSES: of all) without live objects that are anybody's to be had: how many. */
 uint64_t slab_reclaim(struct participant *me, unsigned class);
 /* Makes slabs until so many objects are free. */

@@ -61,9 +61,10 @@ static int cache_json(void *arg, const struct hp_cache_seen *cache)
 		const char *key;
 		uint64_t value;
 	} numbers[] = {
-		{"size", cache->size},   {"in_use", cache->in_use}, {"cached", cache->cached},
-		{"slabs", cache->slabs}, {"bytes", cache->bytes},   {"limit", cache->limit},
-		{"fails", cache->fails}, {"waits", cache->waits},   {"waiting", cache->waiting},
+		{"size", cache->size},       {"in_use", cache->in_use},         {"cached", cache->cached},
+		{"slabs", cache->slabs},     {"bytes", cache->bytes},           {"limit", cache->limit},
+		{"fails", cache->fails},     {"waits", cache->waits},           {"waiting", cache->waiting},
+		{"retries", cache->retries}, {"most_bytes", cache->most_bytes},
 	};
 	json_object_set_new(object, "name", json_string(cache->name));
 	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
@@ -110,13 +111,14 @@ static int cache_text(void *arg, const struct hp_cache_seen *cache)
 	printf("  cache %s: objects of %" PRIu64 " bytes, %" PRIu64 " in use, %" PRIu64 " cached, %" PRIu64
 	       " slabs of %s in all\n",
 	       cache->name, cache->size, cache->in_use, cache->cached, cache->slabs, cli_size(cache->bytes));
+	if (cache->most_bytes > cache->bytes) printf("    at most it held %s\n", cli_size(cache->most_bytes));
 	if (cache->limit || cache->fails || cache->waits) {
 		if (cache->limit)
 			printf("    limit %" PRIu64 ", ", cache->limit);
 		else
 			printf("    no limit, ");
-		printf("%" PRIu64 " fails, %" PRIu64 " waits, %" PRIu64 " waiting\n", cache->fails, cache->waits,
-		       cache->waiting);
+		printf("%" PRIu64 " fails, %" PRIu64 " waits, %" PRIu64 " waiting, %" PRIu64 " looks repeated\n", cache->fails,
+		       cache->waits, cache->waiting, cache->retries);
 	}
 	return 0;
 }
