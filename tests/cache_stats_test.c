@@ -3,6 +3,7 @@
  * Catches: sums that do not add up to the whole; slabs of a thread or a process that has gone and are still shown as its;
  * a high-water that goes down, or that a death falsifies for good; writing beyond the room, or beyond an older struct. */
 #include "hp_cache.h"
+#include <hugepool/inline.h>
 #include <pthread.h>
 
 static int tid_now(void)
@@ -139,6 +140,44 @@ static void the_most_is_kept(void **state)
 	hp_pool_detach(pool);
 }
 
+/* Each way to get and to put, by two processes; what is refused does not count. */
+static void gets_and_puts(void **state)
+{
+	(void)state;
+	hp_pool *pool = hp_plain_pool(4 * MIB, 0);
+	hp_cache *cache = hp_cache_make(pool, "counted", 300, HP_CACHE_COUNT),
+			 *plain = hp_cache_make(pool, "plain", 300, 0);
+	void *object[20];
+	for (unsigned i = 0; i < 3; i++) must(object[i] = hp_cache_get(cache, 0));
+	must(object[3] = hp_cache_get_inline(cache, 0));
+	must_be(hp_cache_get_bulk(cache, 0, 10, object + 4), 0);
+	void *array = hp_cache_get_array(cache, 0, 5);
+	must(array);
+	must_be(hp_cache_numbers(cache).gets, 19);
+	must_be(hp_cache_numbers(cache).puts, 0);
+	pid_t pid = hp_fork();
+	if (pid == 0) {
+		must_be(hp_cache_put(cache, object[0]), 0);
+		must_be(hp_cache_put_bulk(cache, 4, object + 4), 0);
+		_exit(0);
+	}
+	must_be(hp_wait_for(pid), 0);
+	must_be(hp_cache_put(cache, object[0]), -EALREADY);
+	must_be(hp_cache_put_inline(cache, object[1]), 0);
+	must_be(hp_cache_put(cache, object[2]), 0);
+	must_be(hp_cache_put(cache, object[3]), 0);
+	must_be(hp_cache_put_bulk(cache, 6, object + 8), 0);
+	must_be(hp_cache_put_array(cache, array, 5), 0);
+	must_be(hp_cache_numbers(cache).gets, 19);
+	must_be(hp_cache_numbers(cache).puts, 19);
+	must_be(hp_cache_put(plain, hp_cache_get(plain, 0)), 0);
+	must_be(hp_cache_numbers(plain).gets, 0);
+	must_be(hp_cache_destroy(cache), 0);
+	must_be(hp_cache_destroy(plain), 0);
+	hp_must_be_empty(pool);
+	hp_pool_detach(pool);
+}
+
 static void retries_and_older_structs(void **state)
 {
 	(void)state;
@@ -178,6 +217,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(owners_add_up),
 		cmocka_unit_test(the_most_is_kept),
+		cmocka_unit_test(gets_and_puts),
 		cmocka_unit_test(retries_and_older_structs),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -27,6 +27,7 @@ typedef struct hp_cache hp_cache; /* one process' handle */
 #define HP_CACHE_NO_MAGAZINES 4u    /* and these hold one */
 #define HP_CACHE_PROCESS 8u         /* class PROCESS */
 #define HP_CACHE_ON_NODE 16u        /* memory of `node` only */
+#define HP_CACHE_COUNT 32u          /* gets and puts are counted: a locked instruction each, off the fast path */
 
 /* hp_cache_get */
 #define HP_CACHE_NOWAIT 0u    /* fail at once */
@@ -158,6 +159,8 @@ struct hp_cache_stats {
 	uint64_t retries;
 	/* The most memory it has held at once. Counted when slabs are made and when somebody asks; a death may lose one count. */
 	uint64_t most_slabs, most_bytes;
+	/* Objects, since it was made, with HP_CACHE_COUNT: else 0. A death between an object and its count loses the count. */
+	uint64_t gets, puts;
 };
 /* -EINVAL: struct_size is none that this or an earlier version knows (those end with `high`). -ESTALE. Exact on a cache at
  * rest; on a busy one every slab is right at the moment it was looked at. */

@@ -70,6 +70,7 @@ struct hp_cache_seen {
 	uint64_t fails, waits; /* since it was made */
 	uint64_t waiting;      /* threads right now */
 	uint64_t retries, most_bytes;
+	uint64_t gets, puts; /* with HP_CACHE_COUNT */
 };
 
 /* Calls `each` for every cache of the pool. Not 0 ends it, and is returned. Exact on a pool at rest. */

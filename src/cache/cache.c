@@ -11,7 +11,7 @@
 
 #define FLAGS \
 	(HP_CACHE_ZERO | HP_CACHE_LARGE_MAGAZINES | HP_CACHE_NO_MAGAZINES | HP_CACHE_PROCESS | HP_CACHE_ON_NODE | \
-	 CACHE_ROOM)
+	 HP_CACHE_COUNT | CACHE_ROOM)
 
 static size_t name_length(const char *name)
 {
@@ -108,7 +108,7 @@ static int handle_new(hp_pool *pool, unsigned i, const struct hp_cache_options *
 		class.dtor = options->dtor;
 		class.arg = options->arg;
 	}
-	if (!cache->ctor && !(cache->flags & (HP_CACHE_ZERO | HP_CACHE_PROCESS))) cache->fast = pool;
+	if (!cache->ctor && !(cache->flags & (HP_CACHE_ZERO | HP_CACHE_PROCESS | HP_CACHE_COUNT))) cache->fast = pool;
 	enlist(cache);
 	/* threads may be using the cache through another handle: what they know is not written again */
 	struct slab_class *known = &pool->classes[cache->class];
@@ -212,6 +212,8 @@ int hp_cache_create(hp_pool *pool, const char *name, const struct hp_cache_optio
 		atomic_store(&shared->high, UINT64_MAX);
 		atomic_store(&shared->epoch, 1);
 		atomic_store(&shared->fails, 0);
+		atomic_store(&shared->gets, 0);
+		atomic_store(&shared->puts, 0);
 		atomic_store(&shared->waits, 0);
 		atomic_store(&shared->wakes, 0);
 		atomic_store(&shared->retries, 0);

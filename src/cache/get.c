@@ -138,10 +138,16 @@ static void *obtain(hp_cache *cache, unsigned run, unsigned flags, uint64_t ns, 
 	return object;
 }
 
+static void count(const hp_cache *cache, _Atomic uint64_t *counter, size_t n)
+{
+	if (cache->flags & HP_CACHE_COUNT) atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+}
+
 static __attribute__((noinline)) void *get_slow(hp_cache *cache, unsigned flags, uint64_t ns, const void *caller)
 {
 	int error;
 	void *object = obtain(cache, 0, flags, ns, &error);
+	if (object) count(cache, &cache->shared->gets, 1);
 	if (object && unlikely(debug_on(cache->pool))) debug_got(regions_at(cache, object), object, caller);
 	if (object) object = finish(cache, object, flags, &error);
 	if (!object) errno = -error;
@@ -266,6 +272,7 @@ static int put_word(hp_cache *cache, struct slab *slab, unsigned w, uint64_t bit
 	hp_cache *in = regions_of(cache, slab);
 	int damage = unlikely(debug_on(cache->pool)) ? debug_putting(in, slab, w, bits) : 0;
 	uint64_t left = put_bits(in, slab, w, bits);
+	count(cache, &cache->shared->puts, (unsigned)__builtin_popcountll(bits & ~left));
 	if (unlikely(in != cache) && left != bits) {
 		regions_given(cache, in, (unsigned)__builtin_popcountll(bits & ~left));
 		served(cache);
@@ -410,6 +417,7 @@ void *hp_cache_get_array_timed(hp_cache *cache, unsigned flags, size_t n, uint64
 		errno = -error;
 		return NULL;
 	}
+	count(cache, &cache->shared->gets, n);
 	if (unlikely(debug_on(cache->pool))) debug_got_array(regions_at(cache, first), first, n);
 	if (cache->flags & HP_CACHE_ZERO) memset(first, 0, n * class->size);
 	return first;

@@ -31,7 +31,7 @@ struct pool_cache {
 	_Alignas(64) _Atomic uint64_t limit;
 	_Atomic uint64_t warned, every; /* nanoseconds: when last, and how often at most */
 	_Atomic uint64_t low, high;     /* marks, in objects; high: UINT64_MAX is none */
-	_Atomic uint64_t fails, waits, wakes, retries;
+	_Atomic uint64_t fails, waits, wakes, retries, gets, puts;
 	_Atomic int64_t held;   /* slabs, about: set right whenever somebody counts them */
 	_Atomic uint64_t most;  /* of them at once */
 	_Atomic uint32_t epoch; /* 1 to 255: objects constructed before the last invalidation have another */

@@ -31,7 +31,9 @@ int hp_cache_stats(hp_cache *cache, struct hp_cache_stats *stats)
 	                             .limit = atomic_load(&shared->limit),
 	                             .low = atomic_load(&shared->low),
 	                             .high = atomic_load(&shared->high),
-	                             .retries = atomic_load(&shared->retries)};
+	                             .retries = atomic_load(&shared->retries),
+	                             .gets = atomic_load(&shared->gets),
+	                             .puts = atomic_load(&shared->puts)};
 	uint32_t top = pool_slots_top(pool);
 	for (uint32_t i = 0; i < top; i++)
 		now.waiting += atomic_load(&pool->waits[i].ticket) && atomic_load(&pool->waits[i].class) == cache->class;

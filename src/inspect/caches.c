@@ -89,6 +89,8 @@ int hp_pool_caches(hp_pool *pool, hp_cache_seen_fn *each, void *arg)
 		seen.waits = atomic_load_explicit(&shared->waits, memory_order_relaxed);
 		seen.waiting = waiting[i];
 		seen.retries = atomic_load_explicit(&shared->retries, memory_order_relaxed);
+		seen.gets = atomic_load_explicit(&shared->gets, memory_order_relaxed);
+		seen.puts = atomic_load_explicit(&shared->puts, memory_order_relaxed);
 		uint64_t most = atomic_load_explicit(&shared->most, memory_order_relaxed);
 		if (most < sum->slabs) most = sum->slabs;
 		if (most < pool->capacity / HP_PAGE_SIZE && sum->slabs) seen.most_bytes = sum->bytes / sum->slabs * most;

@@ -64,7 +64,8 @@ static int cache_json(void *arg, const struct hp_cache_seen *cache)
 		{"size", cache->size},       {"in_use", cache->in_use},         {"cached", cache->cached},
 		{"slabs", cache->slabs},     {"bytes", cache->bytes},           {"limit", cache->limit},
 		{"fails", cache->fails},     {"waits", cache->waits},           {"waiting", cache->waiting},
-		{"retries", cache->retries}, {"most_bytes", cache->most_bytes},
+		{"retries", cache->retries}, {"most_bytes", cache->most_bytes}, {"gets", cache->gets},
+		{"puts", cache->puts},
 	};
 	json_object_set_new(object, "name", json_string(cache->name));
 	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
