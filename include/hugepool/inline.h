@@ -26,7 +26,7 @@ struct hp_inline_slot {
 struct hp_inline_thread {
 	const void *fast;
 	struct hp_inline_slot *slot;
-	struct hp_inline_magazine *magazines; /* and behind them a pointer each */
+	struct hp_inline_magazine *magazines;
 	const void *pool;
 	uint64_t seen;
 	uint32_t who;
@@ -82,6 +82,10 @@ static inline void *hp_cache_get_inline(hp_cache *cache, unsigned flags)
 	return hp_cache_get(cache, flags);
 }
 
+/* hp_cache_put, where the inline form has begun it. */
+HP_API int hp_cache_put_begun(hp_cache *cache, void *object);
+
+/* Inline is what was got last, so that it need not be looked up. */
 static inline int hp_cache_put_inline(hp_cache *cache, void *object)
 {
 	const struct hp_inline_cache *c = (const struct hp_inline_cache *)(const void *)cache;
@@ -91,32 +95,14 @@ static inline int hp_cache_put_inline(hp_cache *cache, void *object)
 	    HP_INLINE_LIKELY(!__atomic_load_n(&slot->in_op, __ATOMIC_RELAXED))) {
 		__atomic_store_n(&slot->in_op, 1, __ATOMIC_RELAXED);
 		__atomic_signal_fence(__ATOMIC_SEQ_CST);
+		struct hp_inline_magazine *mag = (struct hp_inline_magazine *)(void *)((char *)me->magazines + c->magazine);
 		if (HP_INLINE_LIKELY(__atomic_load_n(&slot->taker, __ATOMIC_ACQUIRE) == me->seen)) {
-			struct hp_inline_magazine *mag = (struct hp_inline_magazine *)(void *)((char *)me->magazines + c->magazine);
 			char **top = mag->top;
-			if (*top != (char *)object || !object) {
-				/* not the one that was got last: which one it is */
-				uint64_t off = (uint64_t)((char *)object - c->base);
-				if (off >= c->capacity || top == mag->limit) goto other;
-				uint64_t map = __atomic_load_n(&c->map[off >> 12], __ATOMIC_RELAXED);
-				uint32_t at = ((uint32_t)off & 4095) + (uint32_t)((int32_t)(int16_t)(map >> 16) * 16) - c->skew;
-				uint64_t product = (map >> 32) * at;
-				struct hp_inline_slab *slab =
-					(struct hp_inline_slab *)(void *)(c->slabs + (int64_t)((off >> 12) - (uint8_t)(map - 1)) * 128);
-				if (((map ^ c->key) & UINT64_C(0xffffffff0000ff00)) || (uint32_t)product >= map >> 32 ||
-				    product >> 32 >= 384 || __atomic_load_n(&slab->who, __ATOMIC_RELAXED) != me->who)
-					goto other;
-				top[0] = (char *)object;
-				top[HP_INLINE_STACK] = (char *)&slab->a[product >> 38];
-				top[2 * HP_INLINE_STACK] = (char *)(uintptr_t)((uint64_t)1 << (product >> 32 & 63));
-				if (top == mag->known) mag->known = top + 1;
-			}
+			if (*top != (char *)object || !object) return hp_cache_put_begun(cache, object);
 			uint64_t *a = (uint64_t *)(void *)top[HP_INLINE_STACK], bit = (uint64_t)(uintptr_t)top[2 * HP_INLINE_STACK];
-			uint64_t old = __atomic_load_n(a, __ATOMIC_RELAXED);
-			uint64_t live = old ^ __atomic_load_n(a + 6, __ATOMIC_RELAXED);
-			if (HP_INLINE_LIKELY(live & bit) &&
-			    HP_INLINE_LIKELY(live != bit || ((uintptr_t)a & ~(uintptr_t)127) ==
-			                                        (uintptr_t)((void **)(me->magazines + 256))[c->class_])) {
+			uint64_t old = __atomic_load_n(a, __ATOMIC_RELAXED), live = old ^ __atomic_load_n(a + 6, __ATOMIC_RELAXED);
+			const struct hp_inline_slab *slab = (const struct hp_inline_slab *)((uintptr_t)a & ~(uintptr_t)127);
+			if (HP_INLINE_LIKELY(live & bit) && HP_INLINE_LIKELY(live != bit || slab->noted & 12)) {
 				__atomic_store_n(a, old ^ bit, __ATOMIC_RELEASE);
 				mag->top = top + 1;
 				__atomic_store_n(&slot->in_op, 0, __ATOMIC_RELEASE);
@@ -125,7 +111,6 @@ static inline int hp_cache_put_inline(hp_cache *cache, void *object)
 				return 0;
 			}
 		}
-	other:
 		__atomic_store_n(&slot->in_op, 0, __ATOMIC_RELEASE);
 	}
 	return hp_cache_put(cache, object);

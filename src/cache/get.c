@@ -26,6 +26,7 @@ SAME(slab_mag, known, hp_inline_magazine, known);
 SAME(slab_mag, limit, hp_inline_magazine, limit);
 SAME(slab, a, hp_inline_slab, a);
 SAME(slab, r, hp_inline_slab, r);
+SAME(slab, noted, hp_inline_slab, noted);
 SAME(hp_cache, fast, hp_inline_cache, pool);
 SAME(hp_cache, map, hp_inline_cache, map);
 SAME(hp_cache, slabs, hp_inline_cache, slabs);
@@ -34,8 +35,7 @@ SAME(hp_cache, key, hp_inline_cache, key);
 SAME(hp_cache, magazine, hp_inline_cache, magazine);
 SAME(hp_cache, class, hp_inline_cache, class_);
 SAME(hp_cache, skew, hp_inline_cache, skew);
-_Static_assert(offsetof(struct slab_state, mag) == 0 &&
-                   offsetof(struct slab_state, current) == 256 * sizeof(struct slab_mag) &&
+_Static_assert(offsetof(struct slab_state, mag) == 0 && SLAB_QUIET == 12 && sizeof(struct slab) == 128 &&
                    sizeof(struct slab_mag) == sizeof(struct hp_inline_magazine) && SLAB_STACK == HP_INLINE_STACK &&
                    SLAB_OBJECTS == 384,
                "magazines are as inline.h says");
@@ -318,28 +318,35 @@ static __attribute__((noinline)) int put_served(hp_cache *cache)
 	return 0;
 }
 
+int hp_cache_put_begun(hp_cache *cache, void *object)
+{
+	struct participant *me = hp_thread_current;
+	struct slab *slab;
+	unsigned index;
+	hp_off off = (hp_off)((uintptr_t)object - (uintptr_t)cache->base);
+	if (unlikely(off >= cache->capacity)) return put_other(cache, object);
+	uint64_t map = atomic_load_explicit(&cache->map[off >> 12], memory_order_relaxed);
+	if (unlikely(map_class(map) != cache->class) ||
+	    unlikely(!slab_find_in(cache->pool, map, off, cache->skew, &slab, &index)) || unlikely(!slab_is_mine(me, slab)))
+		return put_other(cache, object);
+	enum slab_gave gave = slab_give(me->slabs, cache->class, slab, index, object);
+	if (unlikely(gave == SLAB_NOT)) return put_other(cache, object);
+	if (unlikely(gave == SLAB_RARE)) return put_rare(cache, slab);
+	participant_end_fast(me->slot);
+	return likely(!atomic_load_explicit(cache->waiting, memory_order_relaxed)) ? 0 : put_served(cache);
+}
+
 int hp_cache_put(hp_cache *cache, void *object)
 {
 	struct participant *me = hp_thread_current;
 	struct pool_slot *slot = me->slot;
+	enum slab_gave gave;
 	if (unlikely(atomic_load_explicit(&me->fast, memory_order_relaxed) != cache->fast) ||
 	    unlikely(!participant_try_begin(me, slot)))
 		return put_slow(cache, object);
-	struct slab *slab = NULL;
-	enum slab_gave gave;
-	if (!slab_give_back(me->slabs, cache->class, object, &gave)) {
-		hp_off off = (hp_off)((uintptr_t)object - (uintptr_t)cache->base);
-		unsigned index;
-		if (unlikely(off >= cache->capacity)) return put_other(cache, object);
-		uint64_t map = atomic_load_explicit(&cache->map[off >> 12], memory_order_relaxed);
-		if (unlikely(map_class(map) != cache->class) ||
-		    unlikely(!slab_find_in(cache->pool, map, off, cache->skew, &slab, &index)) ||
-		    unlikely(!slab_is_mine(me, slab)))
-			return put_other(cache, object);
-		gave = slab_give(me->slabs, cache->class, slab, index, object);
-	}
+	if (!slab_give_back(me->slabs, cache->class, object, &gave)) return hp_cache_put_begun(cache, object);
 	if (unlikely(gave == SLAB_NOT)) return put_other(cache, object);
-	if (unlikely(gave == SLAB_RARE)) return put_rare(cache, slab);
+	if (unlikely(gave == SLAB_RARE)) return put_rare(cache, NULL);
 	participant_end_fast(slot);
 	return likely(!atomic_load_explicit(cache->waiting, memory_order_relaxed)) ? 0 : put_served(cache);
 }

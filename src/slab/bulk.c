@@ -10,23 +10,31 @@ static inline uint64_t or_of(pair two)
 	return two[0] | two[1];
 }
 
-/* The first entries that lie in the word of the first one: how many, and which bits. */
-static inline size_t in_a_word(char **entry, size_t n, uint64_t *bits)
+/* Do all entries lie in one word? Then their bits. */
+static inline bool in_one_word(char **entry, size_t n, uint64_t *bits)
 {
 	_Atomic uint64_t *const *a = slab_a_of(entry);
 	const uint64_t *bit = slab_bit_of(entry);
 	uintptr_t word = (uintptr_t)a[0];
 	pair other = {0}, all = {0};
 	size_t i = 0;
-	for (; i + 2 <= n; i += 2) { /* without a branch: the common case is that they all do */
+	for (; i + 2 <= n; i += 2) { /* without a branch: they often do */
 		other |= *(const pair *)(const void *)(a + i) ^ word;
 		all |= *(const pair *)(const void *)(bit + i);
 	}
 	uint64_t last = i < n ? (uintptr_t)a[i] ^ word : 0;
 	*bits = or_of(all) | (i < n ? bit[i] : 0);
-	if (likely(!(or_of(other) | last))) return n;
-	for (*bits = n = 0; a[n] == a[0]; n++) *bits |= bit[n];
-	return n;
+	return !(or_of(other) | last);
+}
+
+/* The first entries that lie in the word of the first one, each once: how many. */
+static inline size_t in_a_word(char **entry, size_t n, uint64_t *bits)
+{
+	_Atomic uint64_t *const *a = slab_a_of(entry);
+	const uint64_t *bit = slab_bit_of(entry);
+	size_t i = 0;
+	for (*bits = 0; i < n && a[i] == a[0] && !(*bits & bit[i]); i++) *bits |= bit[i];
+	return i;
 }
 
 unsigned slab_take_bulk(struct slab_state *state, unsigned class, unsigned n, void **objects)
@@ -37,10 +45,12 @@ unsigned slab_take_bulk(struct slab_state *state, unsigned class, unsigned n, vo
 	char **first = mag->top - have;
 	memcpy(objects, first, have * sizeof *objects);
 	mag->top = first;
+	uint64_t all = 0;
+	bool one = have > 1 && in_one_word(first, have, &all);
 	while (i < have) {
-		uint64_t bits;
+		uint64_t bits = all;
 		_Atomic uint64_t *a = *slab_a_of(first + i);
-		i += (unsigned)in_a_word(first + i, have - i, &bits);
+		i += one ? have : (unsigned)in_a_word(first + i, have - i, &bits);
 		/* commit: all of these are the caller's. A death leaves some to it, and the rest free. */
 		atomic_store_explicit(a, atomic_load_explicit(a, memory_order_relaxed) ^ bits, memory_order_release);
 	}
@@ -69,8 +79,8 @@ static unsigned count(uint64_t bits)
 	return (unsigned)(((bits + (bits >> 4)) & UINT64_C(0x0f0f0f0f0f0f0f0f)) * UINT64_C(0x0101010101010101) >> 56);
 }
 
-/* The first ones that are those that were taken last, and lie in one word: how many, and which bits. */
-static size_t known(const struct slab_mag *mag, size_t n, void *const *objects, uint64_t *bits)
+/* The first ones that are those that were taken last: how many. */
+static size_t known(const struct slab_mag *mag, size_t n, void *const *objects)
 {
 	char **top = mag->top;
 	pair other = {0};
@@ -78,14 +88,12 @@ static size_t known(const struct slab_mag *mag, size_t n, void *const *objects, 
 	if (n > (size_t)(mag->known - top)) n = (size_t)(mag->known - top);
 	for (; i + 2 <= n; i += 2)
 		other |= *(const pair *)(const void *)(objects + i) ^ *(const pair *)(const void *)(top + i);
-	if (unlikely(or_of(other) | (i < n ? (uintptr_t)objects[i] ^ (uintptr_t)top[i] : 0)))
-		for (n = 0; objects[n] == top[n];) n++;
-	if (n == 0) return 0;
-	n = in_a_word(top, n, bits);
-	return likely(count(*bits) == n) ? n : 0; /* fewer: one is there twice, which is for those who look it up */
+	if (likely(!(or_of(other) | (i < n ? (uintptr_t)objects[i] ^ (uintptr_t)top[i] : 0)))) return n;
+	for (n = 0; objects[n] == top[n];) n++;
+	return n;
 }
 
-/* The same for any of slabs that the thread owns, by looking them up; entries are made for as many as there is room. */
+/* The first ones that lie in one word of a slab that the thread owns, by looking them up; entries are made for as many as there is room. */
 static size_t found(const struct participant *me, unsigned class, uint32_t skew, const struct slab_mag *mag, size_t n,
                     void *const *objects, uint64_t *bits, _Atomic uint64_t **a)
 {
@@ -114,30 +122,54 @@ static size_t found(const struct participant *me, unsigned class, uint32_t skew,
 	return i;
 }
 
+/* Objects of one word, with entries at the top for as many as there is room: false when one of them is not out. */
+static bool give_word(struct participant *me, unsigned class, _Atomic uint64_t *a, uint64_t bits, size_t n,
+                      bool *untidy)
+{
+	struct slab_mag *mag = &me->slabs->mag[class];
+	uint64_t old = atomic_load_explicit(a, memory_order_relaxed);
+	uint64_t live = old ^ atomic_load_explicit(a + (SLAB_R - SLAB_A), memory_order_relaxed);
+	if (unlikely(bits & ~live)) return false;
+	size_t room = (size_t)(mag->limit - mag->top);
+	/* commit: all of these are free */
+	atomic_store_explicit(a, old ^ bits, memory_order_release);
+	mag->top += n < room ? n : room;
+	struct slab *slab = slab_of_word(a);
+	bool left = mag->top == mag->limit && !(atomic_load_explicit(&slab->noted, memory_order_relaxed) & SLAB_LISTED);
+	if (unlikely((live == bits && !slab_is_quiet(slab)) || left)) *untidy |= slab_given(me, slab, class);
+	return true;
+}
+
+/* Those that entries know: how many. */
+static size_t give_known(struct participant *me, unsigned class, size_t n, void *const *objects, bool *untidy)
+{
+	const struct slab_mag *mag = &me->slabs->mag[class];
+	size_t i = 0;
+	uint64_t bits;
+	n = known(mag, n, objects);
+	if (n > 1 && in_one_word(mag->top, n, &bits) && likely(count(bits) == n)) /* fewer: one is there twice */
+		return give_word(me, class, *slab_a_of(mag->top), bits, n, untidy) ? n : 0;
+	while (i < n) {
+		size_t some = in_a_word(mag->top, n - i, &bits);
+		if (!give_word(me, class, *slab_a_of(mag->top), bits, some, untidy)) break;
+		i += some;
+	}
+	return i;
+}
+
 size_t slab_give_bulk(struct participant *me, unsigned class, uint32_t skew, size_t n, void *const *objects,
                       bool *untidy)
 {
-	struct slab_state *state = me->slabs;
-	struct slab_mag *mag = &state->mag[class];
-	size_t given = 0;
+	struct slab_mag *mag = &me->slabs->mag[class];
+	size_t given = give_known(me, class, n, objects, untidy);
 	while (given < n) {
 		uint64_t bits;
-		_Atomic uint64_t *a = *slab_a_of(mag->top);
-		size_t room = (size_t)(mag->limit - mag->top), some = known(mag, n - given, objects + given, &bits);
-		if (!some) some = found(me, class, skew, mag, n - given, objects + given, &bits, &a);
-		if (!some) break;
-		uint64_t old = atomic_load_explicit(a, memory_order_relaxed);
-		uint64_t live = old ^ atomic_load_explicit(a + (SLAB_R - SLAB_A), memory_order_relaxed);
-		char **top = mag->top + (some < room ? some : room);
-		if (mag->known < top) mag->known = top; /* what was written there is true, whatever follows */
-		if (unlikely(bits & ~live)) break;      /* one of them is not out: one by one will tell which */
-		/* commit: all of these are free */
-		atomic_store_explicit(a, old ^ bits, memory_order_release);
-		mag->top = top;
-		struct slab *slab = slab_of_word(a);
-		if (unlikely(live == bits ||
-		             (top == mag->limit && !(atomic_load_explicit(&slab->noted, memory_order_relaxed) & SLAB_LISTED))))
-			*untidy |= slab_given(me, slab, class);
+		_Atomic uint64_t *a;
+		size_t room = (size_t)(mag->limit - mag->top);
+		size_t some = found(me, class, skew, mag, n - given, objects + given, &bits, &a);
+		/* what was written there is true, whatever follows */
+		if (mag->known < mag->top + (some < room ? some : room)) mag->known = mag->top + (some < room ? some : room);
+		if (!some || !give_word(me, class, a, bits, some, untidy)) break; /* one by one will tell which is not out */
 		given += some;
 	}
 	return given;

@@ -65,9 +65,9 @@ static int relist(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 	struct census *census = arg;
 	(void)pool;
 	(void)page;
-	if (!is_of(slab, census->class) || !slab_is_mine(census->me, slab) || !slab_has_free(slab)) return 0;
+	if (!is_of(slab, census->class) || !slab_is_mine(census->me, slab)) return 0;
 	atomic_store_explicit(&slab->noted, SLAB_UNKNOWN, memory_order_relaxed);
-	slab_list(census->me, slab, atomic_load_explicit(&slab->class, memory_order_relaxed));
+	if (slab_has_free(slab)) slab_list(census->me, slab, atomic_load_explicit(&slab->class, memory_order_relaxed));
 	return 0;
 }
 

@@ -31,8 +31,11 @@ enum slab_noted {
 	SLAB_UNKNOWN = 0,
 	SLAB_LISTED = 1,
 	SLAB_IN_SUMMARY = 2,
-	SLAB_COUNTED = 4
-}; /* listed, and had no objects out */
+	SLAB_COUNTED = 4, /* as listed, and as one without objects out */
+	SLAB_CURRENT = 8  /* as the one that the owner's magazine is filled from */
+};
+/* Nobody needs to know when its last object is put back. */
+#define SLAB_QUIET (SLAB_COUNTED | SLAB_CURRENT)
 
 /* A word of the map: 0, or {reciprocal:32, ahead:16, class:8, back + 1:8}. The slab begins that many pages back; the page
  * begins `ahead` times 16 bytes after object 0 (or before, when it is negative); the reciprocal is 2^32 divided by the size

@@ -72,7 +72,8 @@ bool slab_load(struct participant *me, unsigned class, struct slab *slab, uint32
 	if (state->current[class] == slab && word->a >= slab->a && word->a < slab->a + SLAB_WORDS)
 		from = (unsigned)(word->a - slab->a) + 1;
 	state->current[class] = slab;
-	atomic_store_explicit(&slab->noted, SLAB_LISTED, memory_order_relaxed); /* the current one needs no list */
+	/* the current one needs no list */
+	atomic_store_explicit(&slab->noted, SLAB_LISTED | SLAB_CURRENT, memory_order_relaxed);
 	for (unsigned k = 0; k < SLAB_WORDS; k++) {
 		unsigned w = from + k < SLAB_WORDS ? from + k : from + k - SLAB_WORDS;
 		uint64_t free = slab_free_in(slab, w, objects);
@@ -203,6 +204,7 @@ static void purge(struct participant *me, unsigned class, bool asked)
 	struct slab *current = state->current[class];
 	if (current && asked) {
 		atomic_store_explicit(&current->next, state->list[class], memory_order_relaxed);
+		atomic_store_explicit(&current->noted, SLAB_LISTED, memory_order_relaxed);
 		state->list[class] = (uint32_t)(current - pool->slabs) + 1;
 		state->current[class] = NULL;
 	}

@@ -165,6 +165,11 @@ static inline struct slab *slab_of_word(_Atomic uint64_t *a)
 	return (struct slab *)((uintptr_t)a & ~(uintptr_t)(sizeof(struct slab) - 1));
 }
 
+static inline bool slab_is_quiet(const struct slab *slab)
+{
+	return atomic_load_explicit(&slab->noted, memory_order_relaxed) & SLAB_QUIET;
+}
+
 /* SLAB_NOT: the object is not live. SLAB_RARE: given, and slab_given is to be called before the operation ends. */
 enum slab_gave { SLAB_NOT, SLAB_GAVE, SLAB_RARE };
 
@@ -182,7 +187,7 @@ static inline bool slab_give_back(struct slab_state *state, unsigned class, cons
 	/* commit: after it the object is free. Release: whoever reuses it comes after the caller's last access. */
 	atomic_store_explicit(a, old ^ bit, memory_order_release);
 	mag->top = top + 1;
-	*gave = likely(live != bit || state->current[class] == slab_of_word(a)) ? SLAB_GAVE : SLAB_RARE;
+	*gave = likely(live != bit || slab_is_quiet(slab_of_word(a))) ? SLAB_GAVE : SLAB_RARE;
 	return true;
 }
 
@@ -205,7 +210,7 @@ static inline enum slab_gave slab_give(struct slab_state *state, unsigned class,
 		*slab_bit_of(top) = bit;
 		if (top == mag->known) mag->known = top + 1;
 		mag->top = top + 1;
-		return likely(live != bit || state->current[class] == slab) ? SLAB_GAVE : SLAB_RARE;
+		return likely(live != bit || slab_is_quiet(slab)) ? SLAB_GAVE : SLAB_RARE;
 	}
 	bool listed = atomic_load_explicit(&slab->noted, memory_order_relaxed) & SLAB_LISTED;
 	return likely(live != bit && listed) ? SLAB_GAVE : SLAB_RARE;
