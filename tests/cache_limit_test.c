@@ -4,6 +4,7 @@
  * magazine of one who sleeps, or of one who is dead; a refusal because somebody else was busy. How many are out is counted
  * beside the cache, after a get and before a put, so that the count can only err to less. */
 #include "hp_cache.h"
+#include <cache/cache.h>
 #include <pthread.h>
 #include <sched.h>
 
@@ -335,6 +336,113 @@ static void sleepers_do_not_hoard(void **state)
 	hp_pool_detach(pool);
 }
 
+/* Set, lowered and lifted while objects are out, as long as their slabs have room below it: exact at once. */
+static void set_while_objects_are_out(void **state)
+{
+	(void)state;
+	hp_pool *pool = hp_plain_pool(16 * MIB, 0);
+	static const size_t sizes[] = {64, 1000, 20000};
+	static void *object[3000];
+	uint64_t seed = hp_seed("set_while_objects_are_out");
+	for (unsigned s = 0; s < 3; s++) {
+		hp_cache *cache = hp_cache_make(pool, "limited", sizes[s], 0);
+		size_t each = (size_t)pool->classes[cache->class].objects, out = 0;
+		for (unsigned round = 0; round < 60; round++) {
+			/* some come, some go, at random; what is left lies in as many slabs as the limit has room for, or it does not */
+			size_t limit = each * (2 + hp_below(&seed, 5)) + hp_below(&seed, 3);
+			if (limit * sizes[s] > 8 * MIB || limit > 3000) limit = each * 2;
+			for (size_t k = hp_below(&seed, limit); k && out < 3000; k--) {
+				void *one = hp_cache_get(cache, 0);
+				if (!one) break;
+				object[out++] = one;
+			}
+			for (size_t k = out; k-- > 0;) {
+				if (hp_below(&seed, 3)) continue;
+				must_be(hp_cache_put(cache, object[k]), 0);
+				object[k] = object[--out];
+			}
+			uint64_t was = hp_cache_numbers(cache).limit;
+			int set = hp_cache_set_hard_limit(cache, limit, NULL, 0);
+			if (set < 0) {
+				must_be(set, out > limit ? -EINVAL : -EBUSY);
+				must_be(hp_cache_numbers(cache).limit, was);
+				while (out > limit / each) must_be(hp_cache_put(cache, object[--out]), 0);
+				must_be(hp_cache_set_hard_limit(cache, limit, NULL, 0), 0); /* each in a slab of its own, at worst */
+			}
+			must_be(hp_cache_numbers(cache).limit, limit);
+			size_t before = out;
+			while (out < limit) must(object[out++] = hp_cache_get(cache, 0));
+			must_refuse(hp_cache_get(cache, 0), EAGAIN);
+			hp_must_be_sound(pool);
+			while (out > before) must_be(hp_cache_put(cache, object[--out]), 0);
+			if (round % 4 == 3) must_be(hp_cache_set_hard_limit(cache, 0, NULL, 0), 0);
+		}
+		while (out) must_be(hp_cache_put(cache, object[--out]), 0);
+		must_be(hp_cache_destroy(cache), 0);
+	}
+	hp_must_be_empty(pool);
+	hp_pool_detach(pool);
+}
+
+/* The same while threads get and put: once they stop, the limit that was set last holds. */
+static _Atomic bool stop_using;
+
+static void *use_some(void *arg)
+{
+	hp_cache *cache = arg;
+	void *object[40];
+	unsigned n = 0;
+	uint64_t seed = (uintptr_t)&n;
+	while (!atomic_load(&stop_using)) {
+		if (n < 40 && hp_below(&seed, 2)) {
+			if ((object[n] = hp_cache_get(cache, 0))) n++;
+		} else if (n) {
+			must_be(hp_cache_put(cache, object[--n]), 0);
+		}
+	}
+	while (n > 5) must_be(hp_cache_put(cache, object[--n]), 0);
+	return (void *)(uintptr_t)n;
+}
+
+static void set_while_others_get(void **state)
+{
+	(void)state;
+	hp_pool *pool = hp_plain_pool(16 * MIB, 0);
+	uint64_t seed = hp_seed("set_while_others_get");
+	unsigned set = 0;
+	for (unsigned round = 0; round < 10; round++) {
+		hp_cache *cache = hp_cache_make(pool, "limited", round % 2 ? 1000 : 20000, 0);
+		size_t each = (size_t)pool->classes[cache->class].objects, out = 0;
+		pthread_t thread[3];
+		void *object[1000];
+		atomic_store(&stop_using, false);
+		for (unsigned i = 0; i < 3; i++) must_be(pthread_create(&thread[i], NULL, use_some, cache), 0);
+		for (unsigned i = 0; i < (HP_TEST_SANITIZER ? 30 : 300); i++)
+			set += hp_cache_set_hard_limit(cache, each * hp_below(&seed, 40), NULL, 0) == 0;
+		atomic_store(&stop_using, true);
+		for (unsigned i = 0; i < 3; i++) {
+			void *left;
+			must_be(pthread_join(thread[i], &left), 0);
+			out += (uintptr_t)left;
+		}
+		size_t limit = hp_cache_numbers(cache).limit;
+		must_be(hp_cache_numbers(cache).in_use, out);
+		must(!limit || out <= limit);
+		if (limit && limit <= 1000) {
+			size_t mine = 0;
+			while (out + mine < limit) must(object[mine++] = hp_cache_get(cache, 0));
+			must_refuse(hp_cache_get(cache, 0), EAGAIN);
+			must_be(hp_cache_put_bulk(cache, mine, object), 0);
+		}
+		hp_cache_close(cache);
+		hp_must_be_sound(pool);
+		hp_pool_detach(pool);
+		pool = hp_plain_pool(16 * MIB, 0);
+	}
+	must(set > 0);
+	hp_pool_detach(pool);
+}
+
 /* As many threads as there are objects, each of which has one at most: there is always one for who asks. */
 
 enum { USERS = 4, TURNS = HP_TEST_SANITIZER ? 3000 : 100000 };
@@ -388,6 +496,8 @@ int main(void)
 		cmocka_unit_test(what_can_be_set),
 		cmocka_unit_test(warnings_are_rare),
 		cmocka_unit_test(sleepers_do_not_hoard),
+		cmocka_unit_test(set_while_objects_are_out),
+		cmocka_unit_test(set_while_others_get),
 		cmocka_unit_test(nobody_is_refused_while_fewer_are_out),
 		cmocka_unit_test(never_more_than_the_limit),
 		cmocka_unit_test(deaths_do_not_falsify_the_limit),

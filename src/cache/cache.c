@@ -122,6 +122,13 @@ static int handle_new(hp_pool *pool, unsigned i, const struct hp_cache_options *
 	return 0;
 }
 
+void cache_limit_settle(struct pool_cache *shared, uint64_t record1)
+{
+	uint64_t limit = atomic_load(&shared->limit), by = limit >> CACHE_LIMIT_SHIFT, was = atomic_load(&shared->was);
+	/* who sets another one has settled this first, so a late one of us finds another word */
+	if (by && (!record1 || by == record1)) atomic_compare_exchange_strong(&shared->limit, &limit, was);
+}
+
 /* Under the lock: what the dead left half done is nothing. */
 static void settle(struct pool_cache *shared)
 {
@@ -129,6 +136,7 @@ static void settle(struct pool_cache *shared)
 	if (cache_state(word) == CACHE_MAKING)
 		atomic_store(&shared->word, cache_word(CACHE_FREE, cache_generation(word) + 1));
 	if (cache_state(word) == CACHE_ENDING) atomic_store(&shared->word, cache_word(CACHE_LIVE, cache_generation(word)));
+	cache_limit_settle(shared, 0);
 }
 
 /* Under the lock: the entry of that name, or -1; a free one in *room, or -1. */
@@ -403,20 +411,24 @@ int hp_cache_set_hard_limit(hp_cache *cache, size_t n, const char *warning, unsi
 	if (places > CACHE_PLACES) return -ENOSPC;
 	int error = lock(pool);
 	if (error < 0) return error;
-	uint64_t was = atomic_load(&shared->limit);
+	settle(shared);
+	uint64_t was = cache_limit(shared);
+	bool anew = n && (!was || n < was);
 	if (!cache_is_live(cache)) error = -ESTALE;
 	if (error == 0 && n) error = cache_places_populate(pool, cache->class, places);
 	if (error == 0) {
-		atomic_store(&shared->limit, n);
+		atomic_store(&shared->was, was);
+		/* Until the slabs there are have places it is by us only: should we die, the old one holds. */
+		atomic_store(&shared->limit, n | (anew ? (uint64_t)(pool->record + 1) << CACHE_LIMIT_SHIFT : 0));
 		atomic_thread_fence(memory_order_seq_cst); /* a slab made under the old one is seen here, or sees the new one */
-		if (n && (!was || n < was)) {
-			/* what is there was made for another limit: it has to go first */
+		if (anew) {
+			/* what is there was made for another limit: it goes, or gets a place */
 			cache_reclaim_all(cache);
 			slab_census(pool, cache->class, &sum);
-			if (sum.slabs) {
-				atomic_store(&shared->limit, was);
-				error = sum.live > n ? -EINVAL : -EBUSY;
-			}
+			if (sum.live > n) error = -EINVAL;
+			if (sum.slabs && error == 0) error = cache_places_assign(pool, cache->class);
+			/* commit: the limit is set, or has never been */
+			atomic_store(&shared->limit, error < 0 ? was : n);
 		} else if (n) {
 			cache_places_widen(pool, cache->class);
 		}

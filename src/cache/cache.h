@@ -58,6 +58,9 @@ int cache_find(const hp_cache *cache, const void *object, struct slab **slab, un
 /* Ends the watches of a handle (watch.c). */
 void cache_end_watches(const hp_cache *cache);
 
+/* A limit that a dead one was setting (record + 1; 0: whoever) is what it was before. */
+void cache_limit_settle(struct pool_cache *shared, uint64_t record1);
+
 static inline bool cache_is_live(const hp_cache *cache)
 {
 	uint64_t word = atomic_load_explicit(&cache->shared->word, memory_order_acquire);

@@ -28,9 +28,10 @@ struct pool_cache {
 	uint64_t size;
 	uint32_t align, align_offset, flags, node, constructed;
 	/* the hard limit */
-	_Alignas(64) _Atomic uint64_t limit;
-	_Atomic uint64_t warned, every; /* nanoseconds: when last, and how often at most */
-	_Atomic uint64_t low, high;     /* marks, in objects; high: UINT64_MAX is none */
+	_Alignas(64) _Atomic uint64_t limit; /* {record + 1 of who is setting it:16, objects:48} */
+	_Atomic uint64_t was;                /* holds again should that one die */
+	_Atomic uint64_t warned, every;      /* nanoseconds: when last, and how often at most */
+	_Atomic uint64_t low, high;          /* marks, in objects; high: UINT64_MAX is none */
 	_Atomic uint64_t fails, waits, wakes, retries, gets, puts;
 	_Atomic int64_t held;   /* slabs, about: set right whenever somebody counts them */
 	_Atomic uint64_t most;  /* of them at once */
@@ -52,6 +53,13 @@ static inline uint64_t cache_count_held(struct pool_cache *cache, int64_t more)
 			return (uint64_t)held;
 	}
 	return most;
+}
+
+#define CACHE_LIMIT_SHIFT 48
+
+static inline uint64_t cache_limit(const struct pool_cache *cache)
+{
+	return atomic_load_explicit(&cache->limit, memory_order_acquire) & ((UINT64_C(1) << CACHE_LIMIT_SHIFT) - 1);
 }
 
 static inline enum cache_state cache_state(uint64_t word)

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #define CLAIM (UINT64_C(1) << 63)
-#define WIDEN_TRIES 8
+#define RECUT_TRIES 8
 
 static _Atomic uint64_t *place_of(hp_pool *pool, unsigned class, unsigned place)
 {
@@ -41,7 +41,7 @@ static bool is_over(hp_pool *pool, unsigned class, unsigned place, uint64_t word
 static uint64_t limit_of(const hp_pool *pool, unsigned class)
 {
 	const struct pool_cache *cache = pool->classes[class].cache;
-	return atomic_load_explicit(&cache->limit, memory_order_acquire);
+	return cache_limit(cache);
 }
 
 static uint64_t places_for(const hp_pool *pool, unsigned class, uint64_t limit)
@@ -122,12 +122,16 @@ void cache_place_set(hp_pool *pool, unsigned class, unsigned place, uint32_t pag
 	atomic_compare_exchange_strong(word, &old, word_make(pool, old, claimed, (uint64_t)page + 1));
 }
 
-bool cache_place_holds(hp_pool *pool, unsigned class, unsigned place)
+bool cache_place_fits(const hp_pool *pool, unsigned class, unsigned place, uint16_t objects)
+{
+	uint64_t limit = limit_of(pool, class);
+	return !limit || (place < places_for(pool, class, limit) && objects <= objects_at(pool, class, limit, place));
+}
+
+bool cache_place_holds(hp_pool *pool, unsigned class, unsigned place, uint16_t objects)
 {
 	atomic_thread_fence(memory_order_seq_cst); /* after the slab's ctl; pairs with cache_end and set_hard_limit */
-	uint64_t limit = limit_of(pool, class);
-	if (!cache_insist(pool, class)) return false;
-	return limit ? place < places_for(pool, class, limit) : true;
+	return cache_insist(pool, class) && cache_place_fits(pool, class, place, objects);
 }
 
 uint64_t cache_place_read(hp_pool *pool, unsigned class, unsigned place)
@@ -154,20 +158,24 @@ _Static_assert(sizeof(struct cut) == sizeof(uint64_t) &&
                    offsetof(struct slab, first) % 8 == 0,
                "they lie in one word");
 
-/* The slab that is at the place now, and not another that begins there meanwhile, holds as many objects as it may. */
-static void widen(hp_pool *pool, struct slab *slab, unsigned class, unsigned place, uint16_t may)
+/* Changes the cut of the slab that is at the place now, and not of another that begins there meanwhile: to another place,
+ * and to as many objects if it holds fewer. False: it has gone. */
+static bool recut(hp_pool *pool, struct slab *slab, unsigned class, unsigned place, unsigned other, uint16_t objects)
 {
 	_Atomic uint64_t *word = (_Atomic uint64_t *)(void *)&slab->first;
-	uint64_t seen = atomic_load_explicit(word, memory_order_acquire), more;
-	for (unsigned tries = 0; tries < WIDEN_TRIES; tries++) { /* others change `noted` */
+	uint64_t seen = atomic_load_explicit(word, memory_order_acquire), wanted;
+	for (unsigned tries = 0; tries < RECUT_TRIES; tries++) { /* others change `noted` */
 		struct cut cut;
 		memcpy(&cut, &seen, sizeof cut);
-		if (cut.objects >= may || cut.class != class || (cut.extra & SLAB_NO_PLACE) != place) return;
-		if (!slab_at_place(pool, (uint32_t)(slab - pool->slabs), class, place)) return;
-		cut.objects = may;
-		memcpy(&more, &cut, sizeof more);
-		if (atomic_compare_exchange_strong(word, &seen, more)) return;
+		if (cut.class != class || (cut.extra & SLAB_NO_PLACE) != place) return false;
+		if (!slab_at_place(pool, (uint32_t)(slab - pool->slabs), class, place)) return false;
+		if (cut.objects >= objects && place == other) return true;
+		if (cut.objects < objects) cut.objects = objects;
+		cut.extra = (uint16_t)((cut.extra & ~SLAB_NO_PLACE) | other);
+		memcpy(&wanted, &cut, sizeof wanted);
+		if (atomic_compare_exchange_strong(word, &seen, wanted)) return true;
 	}
+	return false;
 }
 
 void cache_places_widen(hp_pool *pool, unsigned class)
@@ -176,8 +184,71 @@ void cache_places_widen(hp_pool *pool, unsigned class)
 	for (unsigned i = 0; i < places; i++) {
 		uint32_t page1 = page1_of(atomic_load_explicit(place_of(pool, class, i), memory_order_acquire));
 		if (!page1 || !slab_at_place(pool, page1 - 1, class, i)) continue;
-		widen(pool, &pool->slabs[page1 - 1], class, i, objects_at(pool, class, limit, i));
+		recut(pool, &pool->slabs[page1 - 1], class, i, i, objects_at(pool, class, limit, i));
 	}
+}
+
+struct assigning {
+	hp_pool *pool;
+	unsigned class;
+	uint64_t full, next; /* places for slabs with all their objects, and where one may be free */
+	bool busy;
+};
+
+static bool has_place(const struct assigning *to, uint32_t page)
+{
+	const struct slab *slab = &to->pool->slabs[page];
+	unsigned place = atomic_load_explicit(&slab->extra, memory_order_relaxed) & SLAB_NO_PLACE;
+	uint16_t objects = atomic_load_explicit(&slab->objects, memory_order_relaxed);
+	return cache_place_fits(to->pool, to->class, place, objects) &&
+	       page1_of(atomic_load_explicit(place_of(to->pool, to->class, place), memory_order_acquire)) == page + 1;
+}
+
+/* As in making a slab: the place is claimed and names the page, then the slab says that it has it, then the claim goes. Whoever
+ * dies in between leaves a place that is taken if the slab says so, and otherwise free. */
+static void assign(void *arg, uint32_t page, uint64_t ctl, unsigned live, unsigned free)
+{
+	struct assigning *to = arg;
+	hp_pool *pool = to->pool;
+	struct slab *slab = &pool->slabs[page];
+	unsigned place = atomic_load_explicit(&slab->extra, memory_order_relaxed) & SLAB_NO_PLACE;
+	(void)live, (void)free;
+	if (has_place(to, page)) return;
+	if (ctl_state(ctl) == CTL_RECOVERING) { /* somebody destroys what is free in it */
+		to->busy = true;
+		return;
+	}
+	for (; to->next < to->full; to->next++) {
+		unsigned other = (unsigned)to->next;
+		_Atomic uint64_t *word = place_of(pool, to->class, other);
+		uint64_t old = atomic_load_explicit(word, memory_order_acquire);
+		if (!is_over(pool, to->class, other, old) ||
+		    !atomic_compare_exchange_strong(word, &old, word_make(pool, old, true, (uint64_t)page + 1)))
+			continue;
+		/* commit: the slab has this place */
+		if (recut(pool, slab, to->class, place, other, 0))
+			cache_place_set(pool, to->class, other, page, false);
+		else /* it has ended, or somebody is always quicker: if it is still there, the next look finds it */
+			cache_place_unclaim(pool, to->class, other);
+		to->next++;
+		return;
+	}
+	to->busy = true;
+}
+
+static void look_at(void *arg, uint32_t page, uint64_t ctl, unsigned live, unsigned free)
+{
+	struct assigning *to = arg;
+	(void)ctl, (void)live, (void)free;
+	to->busy |= !has_place(to, page);
+}
+
+int cache_places_assign(hp_pool *pool, unsigned class)
+{
+	struct assigning to = {.pool = pool, .class = class, .full = limit_of(pool, class) / pool->classes[class].objects};
+	slab_each(pool, class, assign, &to);
+	if (!to.busy) slab_each(pool, class, look_at, &to);
+	return to.busy ? -EBUSY : 0;
 }
 
 int cache_places_populate(hp_pool *pool, unsigned class, uint64_t places)

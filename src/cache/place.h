@@ -20,8 +20,13 @@ bool cache_place_all(const hp_pool *pool, unsigned class, uint64_t objects);
 void cache_place_unclaim(hp_pool *pool, unsigned class, unsigned place);
 /* The claimed place names its page: `claimed` as long as the slab is being made. */
 void cache_place_set(hp_pool *pool, unsigned class, unsigned place, uint32_t page, bool claimed);
-/* Is a slab with that place still what the cache wants? Looked at after the slab can be seen by others. */
-bool cache_place_holds(hp_pool *pool, unsigned class, unsigned place);
+/* Is a slab with that place and so many objects within the limit? */
+bool cache_place_fits(const hp_pool *pool, unsigned class, unsigned place, uint16_t objects);
+/* The same after the slab can be seen by others, and is the cache still there? */
+bool cache_place_holds(hp_pool *pool, unsigned class, unsigned place, uint16_t objects);
+/* Under the growth lock, after a limit was set: places for the slabs that are there. -EBUSY: they are more than the limit has
+ * room for. */
+int cache_places_assign(hp_pool *pool, unsigned class);
 /* Around the end of a slab: what to hand to cache_place_free once its pages are free. */
 uint64_t cache_place_read(hp_pool *pool, unsigned class, unsigned place);
 void cache_place_free(hp_pool *pool, unsigned class, unsigned place, uint64_t read);

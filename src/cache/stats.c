@@ -28,7 +28,7 @@ int hp_cache_stats(hp_cache *cache, struct hp_cache_stats *stats)
 	                             .fails = atomic_load(&shared->fails),
 	                             .waits = atomic_load(&shared->waits),
 	                             .wakes = atomic_load(&shared->wakes),
-	                             .limit = atomic_load(&shared->limit),
+	                             .limit = cache_limit(shared),
 	                             .low = atomic_load(&shared->low),
 	                             .high = atomic_load(&shared->high),
 	                             .retries = atomic_load(&shared->retries),

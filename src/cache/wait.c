@@ -155,4 +155,10 @@ static void forget_waiter(hp_pool *pool, uint32_t who)
 	if (atomic_load(&wait->ticket)) atomic_store(&wait->ticket, 0);
 }
 
-const struct pool_layer cache_layer = {.recover_slot = forget_waiter};
+static void settle_limits(hp_pool *pool, uint32_t record, uint32_t generation)
+{
+	(void)generation; /* another life of the record cannot have begun: it is being recovered */
+	for (unsigned i = 0; i < CACHES; i++) cache_limit_settle(&pool->caches[i], (uint64_t)record + 1);
+}
+
+const struct pool_layer cache_layer = {.recover_slot = forget_waiter, .recover_record = settle_limits};

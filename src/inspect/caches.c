@@ -84,7 +84,7 @@ int hp_pool_caches(hp_pool *pool, hp_cache_seen_fn *each, void *arg)
 		seen.cached = sum->free;
 		seen.slabs = sum->slabs;
 		seen.bytes = sum->bytes;
-		seen.limit = atomic_load_explicit(&shared->limit, memory_order_relaxed);
+		seen.limit = cache_limit(shared);
 		seen.fails = atomic_load_explicit(&shared->fails, memory_order_relaxed);
 		seen.waits = atomic_load_explicit(&shared->waits, memory_order_relaxed);
 		seen.waiting = waiting[i];

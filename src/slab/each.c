@@ -14,8 +14,9 @@ static int call_each(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 	uint64_t ctl = atomic_load_explicit(&slab->ctl, memory_order_acquire);
 	(void)pool;
 	if (atomic_load_explicit(&slab->class, memory_order_relaxed) != each->class) return 0;
-	if (ctl_state(ctl) != CTL_OWNED && ctl_state(ctl) != CTL_UNOWNED) return 0; /* being made or ended */
 	for (unsigned w = 0; w * 64 < objects; w++) free += (unsigned)__builtin_popcountll(slab_free_in(slab, w, objects));
+	/* being made or ended, unless somebody destroys what is free in it */
+	if (ctl_state(ctl) != CTL_OWNED && ctl_state(ctl) != CTL_UNOWNED && free == objects) return 0;
 	each->call(each->arg, page, ctl, objects - free, free);
 	return 0;
 }

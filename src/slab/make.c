@@ -96,7 +96,7 @@ int slab_make(struct participant *me, unsigned class, bool keep)
 	slab_count_owned(pool, me->slabs, class, slab, 1);
 	if (known->cache) cache_count_held(known->cache, 1);
 	slab_missed(me->slabs, making.pages);
-	bool wanted = !known->cache || cache_place_holds(pool, class, making.place);
+	bool wanted = !known->cache || cache_place_holds(pool, class, making.place, making.objects);
 	if (wanted && (keep || slab_has_any(me->slabs, class) || !slab_load(me, class, slab, (uint32_t)page, known->size)))
 		slab_list(me, slab, class); /* or a signal handler was here */
 	participant_end(me);

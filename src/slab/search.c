@@ -113,6 +113,12 @@ static int try_slab(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 		want->skipped++; /* being made, or ended */
 		return 0;
 	}
+	if (pool->classes[want->class].cache &&
+	    !cache_place_fits(pool, want->class, atomic_load_explicit(&slab->extra, memory_order_relaxed) & SLAB_NO_PLACE,
+	                      atomic_load_explicit(&slab->objects, memory_order_relaxed))) {
+		want->skipped++; /* about to get a place, or to end: the limit is new */
+		return 0;
+	}
 	participant_begin(me);
 	bool mine = slab_is_mine(me, slab);
 	if (!mine && ctl_state(seen) == CTL_UNOWNED) {

@@ -74,6 +74,14 @@ static void idle_both(struct step_world *w)
 	step_put(w, 1, step_get(w, 1));
 }
 
+/* Each has one out, of a slab of its own. */
+static void out_of_both(struct step_world *w)
+{
+	both(w, 0);
+	step_get(w, 0);
+	step_get(w, 1);
+}
+
 static void unused(struct step_world *w)
 {
 	both(w, 0);
@@ -297,6 +305,8 @@ static const struct step_pair setting[] = {
 	PAIR("get, set a limit", one, idle, GET, LIMIT(5), STEP_EITHER),
 	PAIR("get, set a limit, unused", one, unused, GET, LIMIT(5), STEP_EITHER | STEP_SLOW),
 	PAIR("set a limit, get, unused", one, unused, LIMIT(5), GET, STEP_EITHER | STEP_SLOW),
+	PAIR("set a limit, get, objects are out", one, out_of_both, LIMIT(EACH * 2), GET, STEP_EITHER | STEP_SLOW),
+	PAIR("get, set a limit, objects are out", one, out_of_both, GET, LIMIT(EACH * 2), STEP_EITHER | STEP_SLOW),
 	PAIR("raise the limit, get", one, b_at_limit, LIMIT(EACH + 2), GET, STEP_MAY_FAIL),
 	PAIR("get, raise the limit", one, b_at_limit, GET, LIMIT(EACH + 2), STEP_MAY_FAIL | STEP_SLOW),
 };

@@ -106,6 +106,22 @@ static void unlimited(struct step_world *w)
 	cache_of(w, 0, 0, 0);
 }
 
+/* One object of each actor is out. */
+static void some_out(struct step_world *w)
+{
+	cache_of(w, 0, 1, 1);
+}
+
+/* The same, at a limit that leaves room for four slabs. */
+static void some_out_limited(struct step_world *w)
+{
+	for (int a = 0; a < 2; a++) step_join(w, a);
+	step_cache(w, 0, SIZE, 0);
+	step_opens(w, 1);
+	step_limit(w, 0, EACH * 4);
+	for (int a = 0; a < 2; a++) step_get(w, a);
+}
+
 /* All 5 are out. */
 static void at_five(struct step_world *w)
 {
@@ -155,6 +171,11 @@ static const struct step_case limits[] = {
 	{"set a limit", &one, unlimited, step_cache_limit, .x = 5, .effect = STEP_LIMITS, .flags = STEP_TAKES, .bytes = 5},
 	{"set a limit, never used", &one, new_cache, step_cache_limit, .x = EACH + 3, .effect = STEP_LIMITS,
      .bytes = EACH + 3},
+	{"set a limit, objects are out", &one, some_out, step_cache_limit, .x = EACH * 2 + 3, .effect = STEP_LIMITS,
+     .flags = STEP_TAKES, .bytes = EACH * 2 + 3},
+	{"lower the limit, objects are out", &one, some_out_limited, step_cache_limit, .x = EACH * 2, .effect = STEP_LIMITS,
+     .flags = STEP_TAKES, .bytes = EACH * 2},
+	{"set a limit, too many slabs", &one, some_out, step_cache_limit, .x = EACH, .flags = STEP_TAKES, .error = -EBUSY},
 	{"raise the limit", &one, at_five, step_cache_limit, .x = EACH + 3, .effect = STEP_LIMITS, .bytes = EACH + 3},
 	{"get at the limit, another's", &one, all_but_one, step_cache_get, .effect = STEP_GETS, .flags = STEP_TAKES},
 	{"get at the limit, a dead one's", &one, all_but_one_dead, step_cache_get, .effect = STEP_GETS,
