@@ -317,7 +317,7 @@ static int participant_register(hp_pool *pool, bool nested, struct participant *
 		if (error == 0) {
 			struct participant *next = me->next;
 			bool used = me->used; /* one that is in the list stays ours, also if there is no slot for it */
-			struct slab_state *slabs = slab_state_renew(pool, me->slabs);
+			struct slab_state *slabs = slab_state_renew(me->slabs);
 			memset(me, 0, sizeof *me);
 			me->slabs = slabs;
 			me->next = next;

@@ -17,7 +17,7 @@
 struct slab_state;
 extern struct slab_state slab_nothing; /* what a participant has before it uses slabs */
 /* What a participant begins with that has taken over the entry of another. */
-struct slab_state *slab_state_renew(const hp_pool *pool, struct slab_state *left);
+struct slab_state *slab_state_renew(struct slab_state *left);
 
 struct participant {
 	_Atomic(hp_pool *) fast; /* the pool, when neither traced nor fenced: what the fast paths compare with */

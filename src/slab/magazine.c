@@ -37,20 +37,21 @@ void slab_state_forget(struct slab_state *state)
 	state->owned = state->empty = 0;
 }
 
-static struct slab_state *state_begin(const hp_pool *pool, struct slab_state *state)
+/* Magazines get room when they are filled for the first time: caches are made meanwhile. */
+static struct slab_state *state_begin(struct slab_state *state)
 {
 	for (unsigned c = 0; c < SLAB_CLASSES; c++) {
 		state->mag[c].base = state->stack[c].object + 1;
 		if (!state->mag[c].known) state->mag[c].known = state->mag[c].base;
-		state->mag[c].limit = state->mag[c].base + pool->classes[c].magazine;
+		state->mag[c].limit = state->mag[c].base;
 	}
 	slab_state_forget(state);
 	return state;
 }
 
-struct slab_state *slab_state_renew(const hp_pool *pool, struct slab_state *left)
+struct slab_state *slab_state_renew(struct slab_state *left)
 {
-	return left && left != &slab_nothing ? state_begin(pool, left) : nothing_begin();
+	return left && left != &slab_nothing ? state_begin(left) : nothing_begin();
 }
 
 struct slab_state *slab_state(struct participant *me)
@@ -60,7 +61,7 @@ struct slab_state *slab_state(struct participant *me)
 	if (os_map(NULL, sizeof(struct slab_state), PROT_READ | PROT_WRITE, OS_MAP_PRIVATE_ANON | OS_MAP_NORESERVE, -1, 0,
 	           &memory) < 0)
 		return NULL;
-	return me->slabs = state_begin(me->pool, memory);
+	return me->slabs = state_begin(memory);
 }
 
 /* Inside an operation, nothing of the class at hand, slab owned: the next of its words that has something free is. */
