@@ -28,8 +28,7 @@ static int count_slab(hp_pool *pool, struct slab *slab, uint32_t page, void *arg
 	census->sum->slabs++;
 	census->sum->live += live;
 	census->sum->free += objects - live;
-	if ((atomic_load_explicit(&slab->extra, memory_order_relaxed) & SLAB_NO_PLACE) == SLAB_NO_PLACE)
-		census->sum->unplaced++;
+	if (slab_place(slab) == SLAB_NO_PLACE) census->sum->unplaced++;
 	(void)pool;
 	(void)page;
 	return 0;
@@ -173,6 +172,5 @@ uint64_t slab_may_go(hp_pool *pool, unsigned class, bool asked)
 bool slab_at_place(hp_pool *pool, uint32_t page, unsigned class, unsigned place)
 {
 	struct slab *slab = page < slab_page_limit(pool) ? slab_at(pool, page) : NULL;
-	return slab && atomic_load_explicit(&slab->class, memory_order_relaxed) == class &&
-	       (atomic_load_explicit(&slab->extra, memory_order_relaxed) & SLAB_NO_PLACE) == place;
+	return slab && atomic_load_explicit(&slab->class, memory_order_relaxed) == class && slab_place(slab) == place;
 }

@@ -1,5 +1,6 @@
 /* What the files of this layer share. slab.c: a slab by itself, and its end; magazine.c: what a thread has at hand and owns;
- * make.c: a new one; search.c: finding free objects; census.c: all of a class at once; layer.c: what the pool asks. */
+ * make.c: a new one; search.c: finding free objects; bulk.c: many at once; census.c: all of a class; each.c: one by one;
+ * layer.c: what the pool asks. */
 #ifndef HUGEPOOL_SLAB_INTERNAL_H
 #define HUGEPOOL_SLAB_INTERNAL_H
 
@@ -43,6 +44,12 @@ static inline bool slab_is_empty(const struct slab *slab)
 		live |= a ^ atomic_load_explicit(&slab->r[w], memory_order_acquire);
 	}
 	return !live && !atomic_load_explicit(&slab->announce, memory_order_acquire); /* as in slab_free_in */
+}
+
+/* Its place in the directory of its cache, or SLAB_NO_PLACE. */
+static inline unsigned slab_place(const struct slab *slab)
+{
+	return atomic_load_explicit(&slab->extra, memory_order_relaxed) & SLAB_NO_PLACE;
 }
 
 static inline uint32_t slab_page_limit(const hp_pool *pool)

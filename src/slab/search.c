@@ -23,8 +23,6 @@ struct wanted {
 	unsigned count;
 };
 
-#define SLAB_TAKES 64
-
 static void not_to_be_had(struct wanted *want, const struct slab *slab, uint32_t page)
 {
 	uint64_t print = want->print + page;
@@ -114,7 +112,7 @@ static int try_slab(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 		return 0;
 	}
 	if (pool->classes[want->class].cache &&
-	    !cache_place_fits(pool, want->class, atomic_load_explicit(&slab->extra, memory_order_relaxed) & SLAB_NO_PLACE,
+	    !cache_place_fits(pool, want->class, slab_place(slab),
 	                      atomic_load_explicit(&slab->objects, memory_order_relaxed))) {
 		want->skipped++; /* about to get a place, or to end: the limit is new */
 		return 0;
