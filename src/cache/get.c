@@ -134,6 +134,15 @@ static void *obtain(hp_cache *cache, unsigned run, unsigned flags, uint64_t ns, 
 			object = cache_wait(cache, run, flags, ns > UINT64_MAX - now ? UINT64_MAX : now + ns, &error);
 		}
 	}
+	struct slab *slab;
+	unsigned index;
+	if (object && unlikely(!cache_is_live(cache))) {
+		/* ended and made anew since we looked: what we have is the new one's, which cannot end before we give it back */
+		if (cache_find(cache, object, &slab, &index) == 0)
+			slab_free_remote(regions_of(cache, slab)->pool, slab, index >> 6, parity_mask(index & 63, run ? run : 1));
+		object = NULL;
+		error = -ESTALE;
+	}
 	*why = error;
 	return object;
 }

@@ -24,11 +24,11 @@ static int count_slab(hp_pool *pool, struct slab *slab, uint32_t page, void *arg
 		live += (objects - w * 64 < 64 ? objects - w * 64 : 64) -
 		        (unsigned)__builtin_popcountll(slab_free_in(slab, w, objects));
 	unsigned state = ctl_state(atomic_load_explicit(&slab->ctl, memory_order_acquire));
-	if (state != CTL_OWNED && state != CTL_UNOWNED) return 0;
+	/* being made or ended, unless somebody destroys what is free in it */
+	if (state != CTL_OWNED && state != CTL_UNOWNED && !live) return 0;
 	census->sum->slabs++;
 	census->sum->live += live;
 	census->sum->free += objects - live;
-	if (slab_place(slab) == SLAB_NO_PLACE) census->sum->unplaced++;
 	(void)pool;
 	(void)page;
 	return 0;

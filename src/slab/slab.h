@@ -245,7 +245,7 @@ void slab_purge(struct participant *me, unsigned class);
 void slab_tidy(struct participant *me, unsigned class);
 /* For caches; outside of operations. */
 struct slab_census {
-	uint64_t slabs, live, free, unplaced;
+	uint64_t slabs, live, free;
 };
 void slab_census(hp_pool *pool, unsigned class, struct slab_census *sum);
 /* Every slab of the class, with its control word (each.c). */
