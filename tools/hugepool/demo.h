@@ -73,6 +73,7 @@ struct demo_shared {
 	uint64_t free_at_start, committed_at_start; /* bytes, before anything was allocated */
 	uint64_t kill_frame;                        /* 0: nobody is killed */
 	uint64_t own_memory;                        /* not 0: the pool is large enough for memory of class PROCESS */
+	uint64_t reserve;                           /* offset of a run kept for flow tables, or HP_OFF_NONE */
 	_Atomic uint32_t stop, go;
 	_Atomic uint32_t pause; /* the reader shall hold, so that the pool drains */
 	/* the reader */

@@ -129,6 +129,28 @@ static int make_worker(struct demo *demo, struct demo_worker *worker, struct dem
 	return 0;
 }
 
+/* Frames in the hands of workers that wait for larger tables may lie so that no table fits between them, and stay there
+ * until one does. So a run is kept for the table of a worker that would get none; up to a quarter of the pool, made again
+ * whenever it can be. */
+static void keep_reserve(struct demo *demo)
+{
+	struct demo_shared *shared = demo->shared;
+	void *block;
+	if (shared->reserve != HP_OFF_NONE) return;
+	for (uint64_t bytes = shared->committed_at_start / 4; bytes >= flow_table_bytes(FLOWS_FIRST_LOG2 + 1); bytes /= 2)
+		if (hp_page_alloc(demo->pool, bytes, 0, &block) == 0) {
+			shared->reserve = hp_pool_offset(demo->pool, block);
+			return;
+		}
+}
+
+static bool give_reserve(struct demo *demo)
+{
+	uint64_t reserve = demo->shared->reserve;
+	demo->shared->reserve = HP_OFF_NONE;
+	return reserve != HP_OFF_NONE && hp_page_free_at(demo->pool, reserve) == 0;
+}
+
 /* All rings together take an eighth of the pool at most. */
 static uint64_t choose_ring_capacity(uint64_t committed, unsigned workers)
 {
@@ -150,6 +172,7 @@ int plant_make(struct demo *demo, struct demo_result *result)
 	demo->shared->workers = workers;
 	demo->shared->free_at_start = stats.free;
 	demo->shared->committed_at_start = stats.committed;
+	demo->shared->reserve = HP_OFF_NONE;
 	demo->shared->own_memory = stats.committed / stats.unit_size >= 4 * (workers + 2);
 	demo->shared->ring_capacity = choose_ring_capacity(stats.committed, workers);
 	for (unsigned i = 0; i < workers; i++)
@@ -158,6 +181,7 @@ int plant_make(struct demo *demo, struct demo_result *result)
 		.struct_size = sizeof(buffers), .size = DEMO_BUFFER, .align = 64, .flags = HP_CACHE_LARGE_MAGAZINES};
 	error = hp_cache_create(demo->pool, "packets", &buffers, &demo->buffers);
 	if (error < 0) return fail(result, "no cache for packets: %s", strerror(-error));
+	keep_reserve(demo);
 	hp_pool_stats(demo->pool, &stats);
 	uint64_t longest = ((uint64_t)demo->capture->longest + HP_PAGE_SIZE - 1) / HP_PAGE_SIZE;
 	demo->shared->budget = stats.free / DEMO_BUFFER / 2;
@@ -184,6 +208,17 @@ static void free_retired(struct demo *demo, struct demo_worker *worker)
 	atomic_store_explicit(&worker->retired, 0, memory_order_release);
 }
 
+/* A table of 2^*log2 slots or, where that is not to be had, of fewer; of 2^least at least. */
+static int take_table(struct demo *demo, uint64_t least, uint64_t *log2, void **block)
+{
+	for (uint64_t size = *log2; size >= least; size--) {
+		int error = hp_page_alloc(demo->pool, flow_table_bytes((unsigned)size), 0, block);
+		if (error == 0) *log2 = size;
+		if (error != -ENOMEM) return error;
+	}
+	return -ENOMEM;
+}
+
 /* Returns false for a wish that cannot be met yet. */
 static bool answer(struct demo *demo, struct demo_worker *worker)
 {
@@ -194,12 +229,11 @@ static bool answer(struct demo *demo, struct demo_worker *worker)
 	uint64_t least = flow_place_log2(demo_get(&worker->table)) + 1;
 	if (log2 <= least || log2 > 40) log2 = least;
 	void *block;
-	int error = -ENOMEM;
-	for (; error == -ENOMEM && log2 >= least; log2--)
-		error = hp_page_alloc(demo->pool, flow_table_bytes((unsigned)log2), 0, &block);
+	int error = take_table(demo, least, &log2, &block);
+	if (error == -ENOMEM && give_reserve(demo)) error = take_table(demo, least, &log2, &block);
 	if (error == 0) {
 		demo_set(&worker->refused_since, 0);
-		atomic_store_explicit(&worker->spare, flow_place_make(hp_pool_offset(demo->pool, block), (unsigned)log2 + 1),
+		atomic_store_explicit(&worker->spare, flow_place_make(hp_pool_offset(demo->pool, block), (unsigned)log2),
 		                      memory_order_release);
 		bell_ring(&worker->bell);
 		return true;
@@ -216,6 +250,7 @@ static bool answer(struct demo *demo, struct demo_worker *worker)
 bool plant_mail(struct demo *demo)
 {
 	bool waiting = false;
+	keep_reserve(demo);
 	for (unsigned i = 0; i < demo->shared->workers; i++) {
 		struct demo_worker *worker = &demo->shared->worker[i];
 		free_retired(demo, worker);
@@ -291,6 +326,7 @@ static void free_everything(struct demo *demo, struct demo_result *result)
 			error = error ? error : freed;
 		}
 	}
+	give_reserve(demo);
 	demo->shared = NULL;
 	int freed = hp_cache_destroy(demo->buffers);
 	if (freed == 0) demo->buffers = NULL;
