@@ -392,7 +392,10 @@ int hp_cache_invalidate(hp_cache *cache)
 
 static void note_warning(struct pool_cache *shared, const char *warning, unsigned seconds)
 {
-	strncpy(shared->warning, warning ? warning : "", sizeof shared->warning - 1);
+	size_t length = warning ? strlen(warning) : 0;
+	for (size_t i = 0; i < CACHE_WARNING_MAX; i++)
+		atomic_store_explicit(&shared->warning[i], i < length && i < CACHE_WARNING_MAX - 1 ? warning[i] : 0,
+		                      memory_order_relaxed);
 	atomic_store(&shared->every, (uint64_t)seconds * 1000000000u);
 	atomic_store(&shared->warned, 0);
 }

@@ -91,10 +91,11 @@ static void complain(hp_cache *cache, int error, unsigned flags)
 {
 	struct pool_cache *shared = cache->shared;
 	atomic_fetch_add_explicit(&shared->fails, 1, memory_order_relaxed);
-	if (error == -EAGAIN && shared->warning[0]) {
+	if (error == -EAGAIN && atomic_load_explicit(&shared->warning[0], memory_order_relaxed)) {
 		uint64_t last = atomic_load(&shared->warned), now = os_now_ns();
 		char text[CACHE_WARNING_MAX];
-		memcpy(text, shared->warning, sizeof text);
+		for (size_t i = 0; i < sizeof text; i++)
+			text[i] = atomic_load_explicit(&shared->warning[i], memory_order_relaxed);
 		text[sizeof text - 1] = 0;
 		if ((!last || now - last >= atomic_load(&shared->every)) &&
 		    atomic_compare_exchange_strong(&shared->warned, &last, now))

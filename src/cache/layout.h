@@ -36,7 +36,7 @@ struct pool_cache {
 	_Atomic int64_t held;   /* slabs, about: set right whenever somebody counts them */
 	_Atomic uint64_t most;  /* of them at once */
 	_Atomic uint32_t epoch; /* 1 to 255: objects constructed before the last invalidation have another */
-	char warning[CACHE_WARNING_MAX];
+	_Atomic char warning[CACHE_WARNING_MAX]; /* who reads it while it is set may get a mixture */
 	/* waiting; read by every put */
 	_Alignas(64) _Atomic uint32_t waiting;
 	_Alignas(64) _Atomic uint64_t tickets;
