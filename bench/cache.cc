@@ -60,11 +60,11 @@ const char *ready()
 struct Called {
 	hp_cache *cache;
 
-	void *get()
+	[[gnu::always_inline]] void *get()
 	{
 		return hp_cache_get(cache, 0);
 	}
-	void put(void *object)
+	[[gnu::always_inline]] void put(void *object)
 	{
 		hp_cache_put(cache, object);
 	}
@@ -82,11 +82,11 @@ struct Called {
 struct Inline {
 	hp_cache *cache;
 
-	void *get()
+	[[gnu::always_inline]] void *get()
 	{
 		return hp_cache_get_inline(cache, 0);
 	}
-	void put(void *object)
+	[[gnu::always_inline]] void put(void *object)
 	{
 		hp_cache_put_inline(cache, object);
 	}

@@ -11,12 +11,12 @@ namespace
 struct Mempool {
 	rte_mempool *pool;
 
-	void *get()
+	[[gnu::always_inline]] void *get()
 	{
 		void *object;
 		return rte_mempool_get(pool, &object) == 0 ? object : nullptr;
 	}
-	void put(void *object)
+	[[gnu::always_inline]] void put(void *object)
 	{
 		rte_mempool_put(pool, object);
 	}
