@@ -317,7 +317,7 @@ static void every_damaged_word_is_found(void **state)
 	damage(&slots[s.us].taker, (uint64_t)who_make(s.slot_gone, 0) << 32);
 	damage(&slots[s.they].taker, (uint64_t)who_make(s.us, 999) << 32);
 	damage(&slots[s.us].in_op, 2);
-	damage(&slots[s.slot_gone].in_op, 1);
+	damage(&slots[s.slot_gone].in_op, SLOT_IN_OP);
 
 	/* chunks */
 	damage(&chunks[single].ctl, chunks[single].ctl | 0xf);

@@ -54,25 +54,55 @@ struct hp_inline_cache {
 extern HP_API __thread struct hp_inline_thread *hp_thread_current __attribute__((tls_model("initial-exec")));
 
 #define HP_INLINE_LIKELY(x) __builtin_expect(!!(x), 1)
+#define HP_INLINE_FORCED static inline __attribute__((always_inline)) /* or compilers call it where it is used often */
+#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
+#define HP_INLINE_X86 1 /* one instruction where compilers make two or three of it, and of its accesses to memory */
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#undef HP_INLINE_FORCED
+#undef HP_INLINE_X86
+#endif
+#endif
+#endif
 
-static inline void *hp_cache_get_inline(hp_cache *cache, unsigned flags)
+HP_INLINE_FORCED int hp_inline_enter(struct hp_inline_slot *slot)
+{
+#ifdef HP_INLINE_X86
+	unsigned char was_0;
+	__asm__ volatile("subl $1, %0" : "+m"(slot->in_op), "=@ccc"(was_0) : : "memory");
+	if (!HP_INLINE_LIKELY(was_0)) __asm__ volatile("addl $1, %0" : "+m"(slot->in_op) : : "memory", "cc");
+	return was_0;
+#else
+	if (!HP_INLINE_LIKELY(!__atomic_load_n(&slot->in_op, __ATOMIC_RELAXED))) return 0;
+	__atomic_store_n(&slot->in_op, UINT32_MAX, __ATOMIC_RELAXED);
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	return 1;
+#endif
+}
+
+HP_INLINE_FORCED void hp_inline_flip(uint64_t *a, uint64_t bits)
+{
+#ifdef HP_INLINE_X86
+	__asm__ volatile("xorq %1, %0" : "+m"(*a) : "r"(bits) : "memory", "cc");
+#else
+	__atomic_store_n(a, __atomic_load_n(a, __ATOMIC_RELAXED) ^ bits, __ATOMIC_RELEASE);
+#endif
+}
+
+HP_INLINE_FORCED void *hp_cache_get_inline(hp_cache *cache, unsigned flags)
 {
 	const struct hp_inline_cache *c = (const struct hp_inline_cache *)(const void *)cache;
 	struct hp_inline_thread *me = hp_thread_current;
 	struct hp_inline_slot *slot = me->slot;
 	if (HP_INLINE_LIKELY(__atomic_load_n(&me->fast, __ATOMIC_RELAXED) == c->pool) &&
-	    HP_INLINE_LIKELY(!__atomic_load_n(&slot->in_op, __ATOMIC_RELAXED))) {
-		__atomic_store_n(&slot->in_op, 1, __ATOMIC_RELAXED);
-		__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	    HP_INLINE_LIKELY(hp_inline_enter(slot))) {
 		if (HP_INLINE_LIKELY(__atomic_load_n(&slot->taker, __ATOMIC_ACQUIRE) == me->seen)) {
 			struct hp_inline_magazine *mag = (struct hp_inline_magazine *)(void *)((char *)me->magazines + c->magazine);
 			char **top = mag->top - 1, *object = *top;
 			if (HP_INLINE_LIKELY(object != NULL)) {
 				uint64_t *a = (uint64_t *)(void *)top[HP_INLINE_STACK];
 				mag->top = top;
-				__atomic_store_n(a,
-				                 __atomic_load_n(a, __ATOMIC_RELAXED) ^ (uint64_t)(uintptr_t)top[2 * HP_INLINE_STACK],
-				                 __ATOMIC_RELEASE);
+				hp_inline_flip(a, (uint64_t)(uintptr_t)top[2 * HP_INLINE_STACK]);
 				__atomic_store_n(&slot->in_op, 0, __ATOMIC_RELEASE);
 				return object;
 			}
@@ -86,15 +116,13 @@ static inline void *hp_cache_get_inline(hp_cache *cache, unsigned flags)
 HP_API int hp_cache_put_begun(hp_cache *cache, void *object);
 
 /* Inline is what was got last, so that it need not be looked up. */
-static inline int hp_cache_put_inline(hp_cache *cache, void *object)
+HP_INLINE_FORCED int hp_cache_put_inline(hp_cache *cache, void *object)
 {
 	const struct hp_inline_cache *c = (const struct hp_inline_cache *)(const void *)cache;
 	struct hp_inline_thread *me = hp_thread_current;
 	struct hp_inline_slot *slot = me->slot;
 	if (HP_INLINE_LIKELY(__atomic_load_n(&me->fast, __ATOMIC_RELAXED) == c->pool) &&
-	    HP_INLINE_LIKELY(!__atomic_load_n(&slot->in_op, __ATOMIC_RELAXED))) {
-		__atomic_store_n(&slot->in_op, 1, __ATOMIC_RELAXED);
-		__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	    HP_INLINE_LIKELY(hp_inline_enter(slot))) {
 		struct hp_inline_magazine *mag = (struct hp_inline_magazine *)(void *)((char *)me->magazines + c->magazine);
 		if (HP_INLINE_LIKELY(__atomic_load_n(&slot->taker, __ATOMIC_ACQUIRE) == me->seen)) {
 			char **top = mag->top;
@@ -116,6 +144,8 @@ static inline int hp_cache_put_inline(hp_cache *cache, void *object)
 	return hp_cache_put(cache, object);
 }
 
+#undef HP_INLINE_FORCED
+#undef HP_INLINE_X86
 #undef HP_INLINE_LIKELY
 
 #ifdef __cplusplus

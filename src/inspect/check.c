@@ -191,7 +191,7 @@ static void check_slot(struct check *check, uint32_t i)
 	uint64_t mark = atomic_load_explicit(&pool->slots[i].taker, memory_order_acquire);
 	uint32_t in_op = atomic_load_explicit(&pool->slots[i].in_op, memory_order_acquire);
 	if (slot_state(word) > SLOT_RECOVERING) wrong(check, "slot %u: in no known state", i);
-	if (in_op > 1 || (in_op && slot_state(word) == SLOT_FREE))
+	if ((in_op && in_op < SLOT_IN_OP - SLOT_NESTED) || (in_op && slot_state(word) == SLOT_FREE))
 		wrong(check, "slot %u: inside an operation of nobody", i);
 	if (i >= pool_slots_top(pool) && word != 0 && slot_state(word) != SLOT_FREE)
 		wrong(check, "slot %u: lost, it lies beyond the last one used", i);

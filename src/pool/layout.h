@@ -107,9 +107,12 @@ static inline uint32_t record_recoverer_generation(uint64_t word)
 /* One a thread. word = {record's generation:24, record:13, generation:16, state:3}. */
 enum slot_state { SLOT_FREE = 0, SLOT_LIVE = 1, SLOT_RECOVERING = 2 };
 
+#define SLOT_IN_OP UINT32_MAX
+#define SLOT_NESTED 64u /* and so much below it, while signal handlers find that out */
+
 struct pool_slot {
 	/* by its thread alone, in every operation */
-	_Alignas(64) _Atomic uint32_t in_op; /* inside an operation: its units are not to be moved */
+	_Alignas(64) _Atomic uint32_t in_op; /* not 0: inside an operation, its units are not to be moved */
 	_Atomic uint32_t node;
 	/* by takers, read in every operation: {slot + 1:16, generation:16, sequence:32}; slot 0: no mark */
 	_Atomic uint64_t taker;

@@ -52,7 +52,7 @@ unsigned slab_take_bulk(struct slab_state *state, unsigned class, unsigned n, vo
 		_Atomic uint64_t *a = *slab_a_of(first + i);
 		i += one ? have : (unsigned)in_a_word(first + i, have - i, &bits);
 		/* commit: all of these are the caller's. A death leaves some to it, and the rest free. */
-		atomic_store_explicit(a, atomic_load_explicit(a, memory_order_relaxed) ^ bits, memory_order_release);
+		parity_flip(a, bits);
 	}
 	struct slab_word *word = &state->word[class];
 	uint64_t free = word->free, bits = 0;
@@ -65,8 +65,7 @@ unsigned slab_take_bulk(struct slab_state *state, unsigned class, unsigned n, vo
 	if (bits) {
 		word->free = free;
 		/* commit, as above */
-		atomic_store_explicit(word->a, atomic_load_explicit(word->a, memory_order_relaxed) ^ bits,
-		                      memory_order_release);
+		parity_flip(word->a, bits);
 	}
 	return i;
 }

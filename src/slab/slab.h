@@ -10,6 +10,7 @@
 #define HUGEPOOL_SLAB_H
 
 #include "pool/participant.h"
+#include "parity/parity.h"
 #include "slab/class.h"
 
 /* Objects, and for each its word of A and its bit there; a list each, so that many are looked at together. */
@@ -123,7 +124,7 @@ static inline char *slab_take(struct slab_mag *mag)
 	_Atomic uint64_t *a = *slab_a_of(top);
 	mag->top = top;
 	/* commit: before it the object is free, after it it is the caller's */
-	atomic_store_explicit(a, atomic_load_explicit(a, memory_order_relaxed) ^ *slab_bit_of(top), memory_order_release);
+	parity_flip(a, *slab_bit_of(top));
 	return object;
 }
 
@@ -135,7 +136,7 @@ static inline char *slab_take_word(struct slab_word *word)
 	char *object = word->base + (unsigned)__builtin_ctzll(free) * word->size;
 	word->free = free ^ bit;
 	/* commit, as in slab_take */
-	atomic_store_explicit(a, atomic_load_explicit(a, memory_order_relaxed) ^ bit, memory_order_release);
+	parity_flip(a, bit);
 	return object;
 }
 
