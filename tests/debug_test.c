@@ -320,7 +320,7 @@ static void cold_puts_off_reuse(void **state)
 	must_be(hp_pool_debug(pool, HP_DEBUG_COLD), 0);
 	int error;
 	struct participant *me = participant_get(pool, &error);
-	const struct slab_mag *mag = &me->slabs->mag[slab_malloc_class(64)];
+	const struct slab_mag *mag = &slab_state(me)->mag[slab_malloc_class(64)];
 	must(mag->top - mag->base > 2);
 	for (ptrdiff_t left = mag->top - mag->base; left > 0; left--) {
 		must_be(hp_free(pool, block), 0);

@@ -82,7 +82,7 @@ static void *victims[8];
 static unsigned magazine(void)
 {
 	int error;
-	struct slab_state *state = participant_get(pool, &error)->slabs;
+	struct slab_state *state = slab_state(participant_get(pool, &error));
 	struct slab_mag *mag = &state->mag[slab_malloc_class(SIZE)];
 	return (unsigned)(mag->top - mag->base) + (unsigned)__builtin_popcountll(state->word[slab_malloc_class(SIZE)].free);
 }
@@ -148,7 +148,7 @@ static void untidy(void)
 {
 	int error;
 	for (unsigned i = 0; i < 160; i++) get(20000);
-	struct slab_state *state = participant_get(pool, &error)->slabs;
+	struct slab_state *state = slab_state(participant_get(pool, &error));
 	state->keep = UINT32_MAX / 2;
 	while (live.count > 1) put(live.count - 1);
 	victim = live_remove(0);

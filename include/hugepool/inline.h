@@ -26,7 +26,6 @@ struct hp_inline_slot {
 struct hp_inline_thread {
 	const void *fast;
 	struct hp_inline_slot *slot;
-	struct hp_inline_magazine *magazines;
 	const void *pool;
 	uint64_t seen;
 	uint32_t who;
@@ -97,7 +96,7 @@ HP_INLINE_FORCED void *hp_cache_get_inline(hp_cache *cache, unsigned flags)
 	if (HP_INLINE_LIKELY(__atomic_load_n(&me->fast, __ATOMIC_RELAXED) == c->pool) &&
 	    HP_INLINE_LIKELY(hp_inline_enter(slot))) {
 		if (HP_INLINE_LIKELY(__atomic_load_n(&slot->taker, __ATOMIC_ACQUIRE) == me->seen)) {
-			struct hp_inline_magazine *mag = (struct hp_inline_magazine *)(void *)((char *)me->magazines + c->magazine);
+			struct hp_inline_magazine *mag = (struct hp_inline_magazine *)(void *)((char *)me + c->magazine);
 			char **top = mag->top - 1, *object = *top;
 			if (HP_INLINE_LIKELY(object != NULL)) {
 				uint64_t *a = (uint64_t *)(void *)top[HP_INLINE_STACK];
@@ -123,7 +122,7 @@ HP_INLINE_FORCED int hp_cache_put_inline(hp_cache *cache, void *object)
 	struct hp_inline_slot *slot = me->slot;
 	if (HP_INLINE_LIKELY(__atomic_load_n(&me->fast, __ATOMIC_RELAXED) == c->pool) &&
 	    HP_INLINE_LIKELY(hp_inline_enter(slot))) {
-		struct hp_inline_magazine *mag = (struct hp_inline_magazine *)(void *)((char *)me->magazines + c->magazine);
+		struct hp_inline_magazine *mag = (struct hp_inline_magazine *)(void *)((char *)me + c->magazine);
 		if (HP_INLINE_LIKELY(__atomic_load_n(&slot->taker, __ATOMIC_ACQUIRE) == me->seen)) {
 			char **top = mag->top;
 			if (*top != (char *)object || !object) return hp_cache_put_begun(cache, object);

@@ -90,7 +90,8 @@ static int handle_new(hp_pool *pool, unsigned i, const struct hp_cache_options *
 	                           .slabs = pool->slabs,
 	                           .waiting = &shared->waiting,
 	                           .key = map_make(class.reciprocal, 0, CACHE_FIRST_CLASS + i, 0) & MAP_KEY,
-	                           .magazine = (CACHE_FIRST_CLASS + i) * sizeof(struct slab_mag),
+	                           .magazine = offsetof(struct participant, slab_state) + offsetof(struct slab_state, mag) +
+	                                       (CACHE_FIRST_CLASS + i) * sizeof(struct slab_mag),
 	                           .class = CACHE_FIRST_CLASS + i,
 	                           .skew = class.lead & 15,
 	                           .pool = pool,
@@ -278,7 +279,7 @@ uint64_t cache_reclaim_all(hp_cache *cache)
 	int error;
 	struct slab_census sum;
 	struct participant *me = participant_get(cache->pool, &error);
-	if (me && slab_state(me)) {
+	if (me) {
 		uint64_t low = atomic_exchange(&cache->shared->low, 0);
 		participant_hold(me);
 		slab_reclaim(me, cache->class);
@@ -338,7 +339,6 @@ int64_t hp_cache_reclaim(hp_cache *cache)
 	if (cache->regions) return regions_reclaim(cache);
 	struct participant *me = participant_get(pool, &error);
 	if (!me) return error;
-	if (!slab_state(me)) return -ENOMEM;
 	if (cache->drain) cache->drain(cache->drain_arg, 0);
 	participant_hold(me);
 	recover_dead(pool);
@@ -376,7 +376,6 @@ int hp_cache_invalidate(hp_cache *cache)
 	if (!cache->ctor) return -EINVAL;
 	struct participant *me = participant_get(cache->pool, &error);
 	if (!me) return error;
-	if (!slab_state(me)) return -ENOMEM;
 	/* commit: what was constructed before is nothing to be given out */
 	uint32_t epoch = atomic_load(&shared->epoch);
 	while (!atomic_compare_exchange_weak(&shared->epoch, &epoch, epoch % 255 + 1)) {}

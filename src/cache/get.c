@@ -16,7 +16,6 @@
 	_Static_assert(offsetof(struct inside, field) == offsetof(struct outside, name), #outside " is as inline.h says")
 SAME(participant, fast, hp_inline_thread, fast);
 SAME(participant, slot, hp_inline_thread, slot);
-SAME(participant, slabs, hp_inline_thread, magazines);
 SAME(participant, seen, hp_inline_thread, seen);
 SAME(participant, who, hp_inline_thread, who);
 SAME(pool_slot, in_op, hp_inline_slot, in_op);
@@ -57,7 +56,7 @@ void *cache_take(hp_cache *cache, unsigned run, int *error)
 	}
 	do {
 		participant_begin(me);
-		object = slab_at_hand(me->slabs, cache->class);
+		object = slab_at_hand(slab_state(me), cache->class);
 		participant_end(me);
 	} while (!object && (*error = slab_refill(me, cache->class)) == 0);
 	participant_let_go(me);
@@ -168,7 +167,7 @@ static __attribute__((noinline)) void *get_slow(hp_cache *cache, unsigned flags,
 static __attribute__((noinline)) void *get_refill(hp_cache *cache, unsigned flags, uint64_t ns, const void *caller)
 {
 	struct participant *me = hp_thread_current;
-	char *object = slab_refill_own(me, cache->class) ? slab_at_hand(me->slabs, cache->class) : NULL;
+	char *object = slab_refill_own(me, cache->class) ? slab_at_hand(slab_state(me), cache->class) : NULL;
 	participant_end_fast(me->slot);
 	return likely(object != NULL) ? object : get_slow(cache, flags, ns, caller);
 }
@@ -179,7 +178,7 @@ static inline __attribute__((always_inline)) void *get(hp_cache *cache, unsigned
 	struct pool_slot *slot = me->slot;
 	if (likely(atomic_load_explicit(&me->fast, memory_order_relaxed) == cache->fast) &&
 	    likely(participant_try_begin(me, slot))) {
-		char *object = slab_at_hand(me->slabs, cache->class);
+		char *object = slab_at_hand(slab_state(me), cache->class);
 		if (unlikely(!object)) return get_refill(cache, flags, ns, __builtin_return_address(0));
 		participant_end_fast(slot);
 		return object;
@@ -205,8 +204,8 @@ int hp_cache_get_bulk(hp_cache *cache, unsigned flags, size_t n, void **objects)
 	/* as many as the magazine and the thread's slabs give, in one operation */
 	if (likely(atomic_load_explicit(&me->fast, memory_order_relaxed) == cache->fast) &&
 	    likely(participant_try_begin(me, slot))) {
-		while (have < n && (slab_has_any(me->slabs, cache->class) || slab_refill_own(me, cache->class)))
-			have += slab_take_bulk(me->slabs, cache->class,
+		while (have < n && (slab_has_any(slab_state(me), cache->class) || slab_refill_own(me, cache->class)))
+			have += slab_take_bulk(slab_state(me), cache->class,
 			                       n - have < SLAB_MAGAZINE ? (unsigned)(n - have) : SLAB_MAGAZINE, objects + have);
 		participant_end_fast(slot);
 	}
@@ -257,7 +256,7 @@ static uint64_t put_bits(hp_cache *cache, struct slab *slab, unsigned w, uint64_
 	struct participant *me = participant_peek(pool);
 	uint64_t given = 0;
 	bool mine = false, untidy = false;
-	if (me && me->slabs != &slab_nothing && !(debug_flags(pool) & HP_DEBUG_COLD)) {
+	if (me && !(debug_flags(pool) & HP_DEBUG_COLD)) {
 		participant_begin(me);
 		mine = slab_is_mine(me, slab);
 		for (uint64_t rest = mine ? bits : 0; rest; rest &= rest - 1) {
@@ -265,7 +264,7 @@ static uint64_t put_bits(hp_cache *cache, struct slab *slab, unsigned w, uint64_
 			char *object = pool->base + (uint64_t)(slab - pool->slabs) * HP_PAGE_SIZE +
 			               atomic_load_explicit(&slab->first, memory_order_relaxed) +
 			               (uint64_t)index * pool->classes[cache->class].size;
-			enum slab_gave gave = slab_give(me->slabs, cache->class, slab, index, object);
+			enum slab_gave gave = slab_give(slab_state(me), cache->class, slab, index, object);
 			if (gave == SLAB_RARE) untidy |= slab_given(me, slab, cache->class);
 			if (gave != SLAB_NOT) given |= rest & -rest;
 		}
@@ -308,7 +307,7 @@ static __attribute__((noinline)) int put_rare(hp_cache *cache, struct slab *slab
 {
 	struct participant *me = hp_thread_current;
 	unsigned class = cache->class;
-	bool untidy = slab_given(me, slab ? slab : slab_of_word(*slab_a_of(me->slabs->mag[class].top - 1)), class);
+	bool untidy = slab_given(me, slab ? slab : slab_of_word(*slab_a_of(slab_state(me)->mag[class].top - 1)), class);
 	participant_end_fast(me->slot);
 	if (untidy) slab_tidy(me, class);
 	served(cache);
@@ -339,7 +338,7 @@ int hp_cache_put_begun(hp_cache *cache, void *object)
 	if (unlikely(map_class(map) != cache->class) ||
 	    unlikely(!slab_find_in(cache->pool, map, off, cache->skew, &slab, &index)) || unlikely(!slab_is_mine(me, slab)))
 		return put_other(cache, object);
-	enum slab_gave gave = slab_give(me->slabs, cache->class, slab, index, object);
+	enum slab_gave gave = slab_give(slab_state(me), cache->class, slab, index, object);
 	if (unlikely(gave == SLAB_NOT)) return put_other(cache, object);
 	if (unlikely(gave == SLAB_RARE)) return put_rare(cache, slab);
 	participant_end_fast(me->slot);
@@ -354,7 +353,7 @@ int hp_cache_put(hp_cache *cache, void *object)
 	if (unlikely(atomic_load_explicit(&me->fast, memory_order_relaxed) != cache->fast) ||
 	    unlikely(!participant_try_begin(me, slot)))
 		return put_slow(cache, object);
-	if (!slab_give_back(me->slabs, cache->class, object, &gave)) return hp_cache_put_begun(cache, object);
+	if (!slab_give_back(slab_state(me), cache->class, object, &gave)) return hp_cache_put_begun(cache, object);
 	if (unlikely(gave == SLAB_NOT)) return put_other(cache, object);
 	if (unlikely(gave == SLAB_RARE)) return put_rare(cache, NULL);
 	participant_end_fast(slot);
@@ -370,7 +369,7 @@ static size_t put_own(hp_cache *cache, size_t n, void *const *objects)
 	if (unlikely(atomic_load_explicit(&me->fast, memory_order_relaxed) != cache->fast) ||
 	    unlikely(!participant_try_begin(me, slot)))
 		return 0;
-	size_t i = me->slabs != &slab_nothing ? slab_give_bulk(me, cache->class, cache->skew, n, objects, &untidy) : 0;
+	size_t i = slab_give_bulk(me, cache->class, cache->skew, n, objects, &untidy);
 	participant_end_fast(slot);
 	if (untidy) slab_tidy(me, cache->class);
 	if (i) served(cache);

@@ -306,7 +306,7 @@ static void *take_from(hp_cache *cache, size_t n, int *error)
 	struct participant *me = hp_thread_current;
 	char *object = NULL;
 	if (participant_is_fast(me, cache->pool) && participant_try_begin(me, me->slot)) {
-		object = slab_at_hand(me->slabs, cache->class);
+		object = slab_at_hand(slab_state(me), cache->class);
 		participant_end_fast(me->slot);
 	}
 	return object ? object : cache_take(cache, 0, error);
@@ -411,7 +411,7 @@ void regions_raze(hp_cache *cache)
 		if (word & GONE) continue;
 		int error;
 		struct participant *me = participant_get(region->pool, &error);
-		if (me && slab_state(me)) {
+		if (me) {
 			participant_hold(me);
 			slab_raze(me, region->cache->class);
 			participant_let_go(me);

@@ -34,7 +34,7 @@ static void *alloc_plain(hp_pool *pool, size_t align, size_t size)
 	participant_hold(me);
 	do {
 		participant_begin(me);
-		block = slab_at_hand(me->slabs, class);
+		block = slab_at_hand(slab_state(me), class);
 		participant_end(me);
 	} while (!block && (error = slab_refill(me, class)) == 0);
 	participant_let_go(me);
@@ -65,7 +65,7 @@ static __attribute__((noinline)) void *alloc_refill(struct participant *me, size
 {
 	struct pool_slot *slot = me->slot;
 	unsigned class = slab_malloc_class(size);
-	void *block = slab_refill_own(me, class) ? slab_at_hand(me->slabs, class) : NULL;
+	void *block = slab_refill_own(me, class) ? slab_at_hand(slab_state(me), class) : NULL;
 	participant_end_fast(slot);
 	return likely(block != NULL) ? block : alloc_slow(me->pool, size, NULL);
 }
@@ -85,7 +85,7 @@ static inline __attribute__((always_inline)) void *alloc(hp_pool *pool, size_t s
 	struct pool_slot *slot = me->slot;
 	if (unlikely(size > SLAB_MALLOC_MAX)) return alloc_pages(pool, size, __builtin_return_address(0));
 	if (participant_is_fast(me, pool) && likely(participant_try_begin(me, slot))) {
-		char *block = slab_at_hand(me->slabs, slab_malloc_class(size));
+		char *block = slab_at_hand(slab_state(me), slab_malloc_class(size));
 		if (unlikely(!block)) return alloc_refill(me, size);
 		participant_end_fast(slot);
 		return block;
@@ -185,10 +185,10 @@ static int free_plain(hp_pool *pool, void *block)
 	if (found == SLAB_WRONG) return -EINVAL;
 	if (class >= SLAB_MALLOC_CLASSES) return -ENOENT; /* an object of a cache */
 	struct participant *me = participant_peek(pool);
-	if (me && me->slabs != &slab_nothing && !(debug_flags(pool) & HP_DEBUG_COLD)) {
+	if (me && !(debug_flags(pool) & HP_DEBUG_COLD)) {
 		participant_begin(me);
 		bool mine = slab_is_mine(me, slab), untidy = false;
-		enum slab_gave gave = mine ? slab_give(me->slabs, class, slab, index, block) : SLAB_NOT;
+		enum slab_gave gave = mine ? slab_give(slab_state(me), class, slab, index, block) : SLAB_NOT;
 		if (gave == SLAB_RARE) untidy = slab_given(me, slab, class);
 		participant_end(me);
 		if (untidy) slab_tidy(me, class);
@@ -207,7 +207,7 @@ static __attribute__((noinline)) int free_slow(hp_pool *pool, void *block)
 /* Goes on inside an operation, where the object's slab has to be listed, or may be empty. */
 static __attribute__((noinline)) int free_rare(struct participant *me, struct slab *slab, unsigned class)
 {
-	bool untidy = slab_given(me, slab ? slab : slab_of_word(*slab_a_of(me->slabs->mag[class].top - 1)), class);
+	bool untidy = slab_given(me, slab ? slab : slab_of_word(*slab_a_of(slab_state(me)->mag[class].top - 1)), class);
 	participant_end_fast(me->slot);
 	if (untidy) slab_tidy(me, class);
 	return 0;
@@ -240,10 +240,10 @@ int hp_free(hp_pool *pool, void *block)
 	uint64_t map = atomic_load_explicit(&pool->map[off >> 12], memory_order_relaxed);
 	class = map_class(map);
 	if (unlikely(class >= SLAB_MALLOC_CLASSES)) return free_other(me, block);
-	if (!slab_give_back(me->slabs, class, block, &gave)) {
+	if (!slab_give_back(slab_state(me), class, block, &gave)) {
 		if (unlikely(!slab_find_in(pool, map, off, 0, &slab, &index))) return free_page(me, map, block);
 		if (unlikely(!slab_is_mine(me, slab))) return free_other(me, block);
-		gave = slab_give(me->slabs, class, slab, index, block);
+		gave = slab_give(slab_state(me), class, slab, index, block);
 	}
 	if (unlikely(gave == SLAB_NOT)) return free_other(me, block);
 	if (unlikely(gave == SLAB_RARE)) return free_rare(me, slab, class);

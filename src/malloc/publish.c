@@ -80,14 +80,14 @@ int hp_alloc_into(hp_pool *pool, size_t size, uint64_t *dst)
 	participant_hold(me);
 	for (error = 0; error == 0 && !tried;) {
 		participant_begin(me);
-		if (slab_has_any(me->slabs, class)) {
-			uint64_t object = (uint64_t)(slab_next_at_hand(me->slabs, class) - pool->base), value = object | PUBLISHED,
-					 old = 0;
+		if (slab_has_any(slab_state(me), class)) {
+			uint64_t object = (uint64_t)(slab_next_at_hand(slab_state(me), class) - pool->base),
+					 value = object | PUBLISHED, old = 0;
 			tried = true;
-			if (unlikely(debug_on(pool))) debug_blank(pool, slab_next_at_hand(me->slabs, class), size);
+			if (unlikely(debug_on(pool))) debug_blank(pool, slab_next_at_hand(slab_state(me), class), size);
 			intend(cell, INTENT_INTO, object, at);
 			if (atomic_compare_exchange_strong(word, &old, value | PENDING)) {
-				slab_at_hand(me->slabs, class);
+				slab_at_hand(slab_state(me), class);
 				/* commit: the block is there for everybody. A death since its bit was flipped comes to the same. */
 				atomic_store_explicit(word, value, memory_order_release);
 			} else {
@@ -125,7 +125,7 @@ static int free_claimed(struct participant *me, struct pool_wait *cell, _Atomic 
 		error = -ENOENT;
 	} else {
 		char *object = pool->base + (value & ~PUBLISHED);
-		enum slab_gave gave = mine ? slab_give(me->slabs, class, slab, index, object) : SLAB_NOT;
+		enum slab_gave gave = mine ? slab_give(slab_state(me), class, slab, index, object) : SLAB_NOT;
 		if (gave == SLAB_RARE) *untidy = slab_given(me, slab, class);
 		if (!mine) slab_flip_remote(pool, slab, index);
 		/* commit: the word is empty, the block free. A death since the claim comes to the same. */
@@ -146,7 +146,6 @@ int hp_free_from(hp_pool *pool, uint64_t *dst)
 	if (!usable(pool, at)) return -EINVAL;
 	struct participant *me = participant_with_cell(pool, &cell, &error);
 	if (!me) return error;
-	if (!slab_state(me)) return -ENOMEM;
 	_Atomic uint64_t *word = word_at(pool, at);
 	for (unsigned round = 0; round < PATIENCE; round++) {
 		struct slab *slab;

@@ -6,6 +6,8 @@
 #include "pool/participant.h"
 
 struct pool_layer {
+	/* The participant begins, with nothing; its memory is zero, or what a thread before it has left. */
+	void (*begin)(struct participant *me);
 	/* Inside an operation whose thread found another taker word than it remembered. `marked`: a taker is at work; give
 	 * back what this participant owns. Otherwise look again at what it owns and drop what was moved. */
 	void (*reread)(struct participant *me, bool marked);

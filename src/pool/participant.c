@@ -1,10 +1,11 @@
 /* Slots for threads: registration, thread exit, fork, signal handlers.
  *
- * The private states of all participants of a process lie in one arena of MADV_WIPEONFORK memory. A child finds its
- * `live` word 0, maps a new arena and never uses the old one again, so that thread-local pointers into it, which the
- * child inherited, lead to zeros for ever. The arena's lock is in it too, hence free in every child.
+ * The private states of all participants of a process are entries of one arena of MADV_WIPEONFORK memory, each in memory
+ * of its own. A child finds its `live` word 0, maps a new arena and never uses the old one again, so that thread-local
+ * pointers into it, which the child inherited, lead to zeros for ever. The arena's lock is in it too, hence free in every
+ * child.
  *
- * Those of private pools lie in a second arena, of ordinary memory: the thread that forked goes on with them in the child.
+ * Those of private pools are of a second arena, of ordinary memory: the thread that forked goes on with them in the child.
  * The child notices by the first arena that it is one, at the fork handler or else at the first slow path of that
  * thread, and stamps what came along with it (private.c says why that is enough). Entries of other threads are told by
  * their older stamp, and used again. */
@@ -28,7 +29,7 @@ struct arena {
 	_Atomic uint32_t live;
 	uint32_t generation;
 	uint32_t top; /* entries at and above were never used */
-	struct participant entry[ARENA_ENTRIES];
+	struct participant *entry[ARENA_ENTRIES];
 };
 
 /* What a participant that is not for fast paths has in place of its pool; not NULL, which hp_malloc and its like take for
@@ -52,25 +53,30 @@ static pthread_once_t exit_once = PTHREAD_ONCE_INIT;
 static struct participant_guard fork_guard;
 static bool fork_guarded;
 
+/* Zero, and small pages, of which few are touched. NULL: there is none. */
+static void *map_memory(size_t bytes, int advice)
+{
+	void *memory;
+	if (os_map(NULL, bytes, PROT_READ | PROT_WRITE, OS_MAP_PRIVATE_ANON | OS_MAP_NORESERVE, -1, 0, &memory) < 0)
+		return NULL;
+	if (os_advise(memory, bytes, MADV_NOHUGEPAGE) < 0) {} /* a kernel without huge pages */
+	if (!advice || os_advise(memory, bytes, advice) == 0) return memory;
+	os_unmap(memory, bytes);
+	return NULL;
+}
+
 static struct arena *arena_get(void)
 {
 	struct arena *old = atomic_load_explicit(&arena_current, memory_order_acquire);
 	if (likely(old && atomic_load_explicit(&old->live, memory_order_acquire))) return old;
-	void *memory;
-	if (os_map(NULL, sizeof(struct arena), PROT_READ | PROT_WRITE, OS_MAP_PRIVATE_ANON | OS_MAP_NORESERVE, -1, 0,
-	           &memory) < 0)
-		return NULL;
-	if (os_advise(memory, sizeof(struct arena), MADV_WIPEONFORK) < 0) {
-		os_unmap(memory, sizeof(struct arena));
-		return NULL;
-	}
-	struct arena *arena = memory;
+	struct arena *arena = map_memory(sizeof(struct arena), MADV_WIPEONFORK);
+	if (!arena) return NULL;
 	arena->generation = atomic_fetch_add(&arena_generations, 1) + 1;
 	atomic_store_explicit(&arena->live, 1, memory_order_relaxed);
 	if (atomic_compare_exchange_strong_explicit(&arena_current, &old, arena, memory_order_acq_rel,
 	                                            memory_order_acquire))
 		return arena;
-	os_unmap(memory, sizeof(struct arena)); /* another thread of this process was quicker */
+	os_unmap(arena, sizeof(struct arena)); /* another thread of this process was quicker */
 	return old;
 }
 
@@ -101,6 +107,11 @@ void participant_unlock(struct participant_guard *guard)
 	atomic_store_explicit(&arena->lock, 0, memory_order_release);
 	os_futex_wake(&arena->lock, 1);
 	os_signals_restore(guard->saved_signals);
+}
+
+static struct arena *arena_of(const hp_pool *pool)
+{
+	return pool->private ? arena_private : arena_get();
 }
 
 /* ---- fork ---- */
@@ -283,6 +294,31 @@ static int slot_take(hp_pool *pool, struct participant *me)
 	return -EUSERS;
 }
 
+/* An entry that is nobody's, or a new one. NULL and *error: no more are to be had. */
+static struct participant *entry_get(hp_pool *pool, uint32_t generation, int *error)
+{
+	struct arena *arena = arena_of(pool);
+	for (uint32_t i = 0; i < arena->top; i++) {
+		struct participant *me = arena->entry[i];
+		if (me->used && me->generation == generation) continue;
+		me->used = false;
+		return me;
+	}
+	/* Its first line, which fast paths only read, has the place in its page that the thread-local pointer to it has, which
+	 * they read, too: a processor that takes a store for one to what it loads, by the last twelve bits of their addresses,
+	 * makes the load wait, and what else is in here is stored to all the time. */
+	bool room = arena->top < ARENA_ENTRIES;
+	char *memory = room ? map_memory(sizeof(struct participant) + HP_PAGE_SIZE, pool->private ? 0 : MADV_WIPEONFORK)
+	                    : NULL;
+	if (!memory) {
+		*error = room ? -ENOMEM : -EUSERS;
+		return NULL;
+	}
+	struct participant *me = (void *)(memory + ((uintptr_t)&hp_thread_current & (HP_PAGE_SIZE - 64)));
+	arena->entry[arena->top++] = me;
+	return me;
+}
+
 static int participant_register(hp_pool *pool, bool nested, struct participant **out)
 {
 	pthread_once(&exit_once, process_once);
@@ -296,7 +332,6 @@ static int participant_register(hp_pool *pool, bool nested, struct participant *
 		hp_thread_current = &nobody;
 	}
 	struct participant *me = NULL, **list = pool->private ? &thread_private : &thread_list;
-	struct arena *room = pool->private ? arena_private : arena;
 	if (pool->joined != arena->generation) {
 		if (pool->private)
 			error = -EAGAIN;
@@ -307,19 +342,13 @@ static int participant_register(hp_pool *pool, bool nested, struct participant *
 		for (struct participant *p = *list; p && !me; p = p->next)
 			if (!p->pool) me = p; /* left over from a pool that was detached */
 		bool listed = me != NULL;
-		for (uint32_t i = 0; i <= room->top && i < ARENA_ENTRIES && !me; i++)
-			if (!room->entry[i].used || room->entry[i].generation != arena->generation) {
-				me = &room->entry[i];
-				if (i == room->top) room->top++;
-				me->used = false;
-			}
-		if (!me) error = -EUSERS;
-		if (error == 0) {
+		if (!me) me = entry_get(pool, arena->generation, &error);
+		if (me) {
 			struct participant *next = me->next;
 			bool used = me->used; /* one that is in the list stays ours, also if there is no slot for it */
-			struct slab_state *slabs = slab_state_renew(me->slabs);
-			memset(me, 0, sizeof *me);
-			me->slabs = slabs;
+			memset(me, 0, offsetof(struct participant, slab_state));
+			for (const struct pool_layer *const *layer = pool_layers; *layer; layer++)
+				if ((*layer)->begin) (*layer)->begin(me);
 			me->next = next;
 			me->used = used;
 			me->generation = arena->generation;
@@ -388,17 +417,12 @@ void participant_reread(struct participant *me)
 	me->seen = word;
 }
 
-static struct arena *arena_of(const hp_pool *pool)
-{
-	return pool->private ? arena_private : arena_get();
-}
-
 void participant_set_fast(hp_pool *pool)
 {
 	struct arena *arena = arena_of(pool);
 	for (uint32_t i = 0; arena && i < arena->top; i++)
-		if (arena->entry[i].pool == pool)
-			atomic_store_explicit(&arena->entry[i].fast, pool->slow || pool->fenced ? NOT_FAST : pool,
+		if (arena->entry[i]->pool == pool)
+			atomic_store_explicit(&arena->entry[i]->fast, pool->slow || pool->fenced ? NOT_FAST : pool,
 			                      memory_order_relaxed);
 }
 
@@ -406,23 +430,17 @@ void participant_forget(hp_pool *pool)
 {
 	struct arena *arena = arena_of(pool);
 	for (uint32_t i = 0; arena && i < arena->top; i++)
-		if (arena->entry[i].pool == pool) {
-			atomic_store_explicit(&arena->entry[i].fast, NOT_FAST, memory_order_relaxed);
-			arena->entry[i].pool = NULL; /* stays with its thread, which uses it for its next pool */
-			arena->entry[i].slot = NULL;
+		if (arena->entry[i]->pool == pool) {
+			atomic_store_explicit(&arena->entry[i]->fast, NOT_FAST, memory_order_relaxed);
+			arena->entry[i]->pool = NULL; /* stays with its thread, which uses it for its next pool */
+			arena->entry[i]->slot = NULL;
 		}
 }
 
 int participant_reserve_private(void)
 {
-	void *memory;
-	if (arena_private) return 0;
-	int error = os_map(NULL, sizeof(struct arena), PROT_READ | PROT_WRITE, OS_MAP_PRIVATE_ANON | OS_MAP_NORESERVE, -1,
-	                   0, &memory);
-	if (error < 0) return error;
-	os_advise(memory, sizeof(struct arena), MADV_NOHUGEPAGE);
-	arena_private = memory;
-	return 0;
+	if (!arena_private) arena_private = map_memory(sizeof(struct arena), 0);
+	return arena_private ? 0 : -ENOMEM;
 }
 
 void participant_add_pool(hp_pool *pool)

@@ -14,15 +14,11 @@
 
 #define PARTICIPANT_PAGE_STATE 384 /* bytes for the page layer */
 
-struct slab_state;
-extern struct slab_state slab_nothing; /* what a participant has before it uses slabs */
-/* What a participant begins with that has taken over the entry of another. */
-struct slab_state *slab_state_renew(struct slab_state *left);
+#define PARTICIPANT_SLAB_STATE 430080 /* and for the slab layer, little of which is ever touched */
 
 struct participant {
 	_Atomic(hp_pool *) fast; /* the pool, when neither traced nor fenced: what the fast paths compare with */
 	struct pool_slot *slot;
-	struct slab_state *slabs;
 	hp_pool *pool; /* NULL: not in use, or wiped by fork */
 	uint64_t seen; /* the taker word that brings no news */
 	uint32_t who;  /* {slot + 1, generation} */
@@ -36,6 +32,7 @@ struct participant {
 	uint32_t generation;      /* participant_fork_generation() that the entry is valid in */
 	struct participant *next; /* of the same thread */
 	_Alignas(64) unsigned char page_state[PARTICIPANT_PAGE_STATE];
+	_Alignas(64) unsigned char slab_state[PARTICIPANT_SLAB_STATE];
 };
 
 extern HP_API _Thread_local struct participant *hp_thread_current __attribute__((tls_model("initial-exec")));

@@ -125,7 +125,7 @@ static size_t found(const struct participant *me, unsigned class, uint32_t skew,
 static bool give_word(struct participant *me, unsigned class, _Atomic uint64_t *a, uint64_t bits, size_t n,
                       bool *untidy)
 {
-	struct slab_mag *mag = &me->slabs->mag[class];
+	struct slab_mag *mag = &slab_state(me)->mag[class];
 	uint64_t old = atomic_load_explicit(a, memory_order_relaxed);
 	uint64_t live = old ^ atomic_load_explicit(a + (SLAB_R - SLAB_A), memory_order_relaxed);
 	if (unlikely(bits & ~live)) return false;
@@ -142,7 +142,7 @@ static bool give_word(struct participant *me, unsigned class, _Atomic uint64_t *
 /* Those that entries know: how many. */
 static size_t give_known(struct participant *me, unsigned class, size_t n, void *const *objects, bool *untidy)
 {
-	const struct slab_mag *mag = &me->slabs->mag[class];
+	const struct slab_mag *mag = &slab_state(me)->mag[class];
 	size_t i = 0;
 	uint64_t bits;
 	n = known(mag, n, objects);
@@ -159,7 +159,7 @@ static size_t give_known(struct participant *me, unsigned class, size_t n, void 
 size_t slab_give_bulk(struct participant *me, unsigned class, uint32_t skew, size_t n, void *const *objects,
                       bool *untidy)
 {
-	struct slab_mag *mag = &me->slabs->mag[class];
+	struct slab_mag *mag = &slab_state(me)->mag[class];
 	size_t given = give_known(me, class, n, objects, untidy);
 	while (given < n) {
 		uint64_t bits;

@@ -74,9 +74,9 @@ static int relist(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 static void purge_thoroughly(struct participant *me, unsigned class)
 {
 	struct census all = {.class = SLAB_CLASSES, .me = me};
-	if (me->slabs == &slab_nothing) return;
+	if (!slab_state(me)->used) return;
 	participant_begin(me);
-	slab_state_forget(me->slabs);
+	slab_state_forget(slab_state(me));
 	slab_visit_all(me->pool, 0, pool_top(me->pool), relist, &all);
 	participant_end(me);
 	slab_purge(me, class);
@@ -129,7 +129,7 @@ static int raze_slab(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 		if (!taken) return 0;
 		seen = ctl_make(CTL_OWNED, me->who >> 16, me->who & 0xffff, seen);
 	} else if (ctl_state(seen) == CTL_OWNED) {
-		slab_count_owned(pool, me->slabs, census->class, slab, -1);
+		slab_count_owned(pool, slab_state(me), census->class, slab, -1);
 	} else if (ctl_state(seen) != CTL_UNOWNED) {
 		return 0;
 	}
@@ -147,8 +147,8 @@ void slab_raze(struct participant *me, unsigned class)
 	hp_pool *pool = me->pool;
 	participant_begin(me);
 	slab_empty_magazine(me, class); /* handlers of this thread find nothing of it at hand */
-	me->slabs->list[class] = 0;
-	me->slabs->current[class] = NULL;
+	slab_state(me)->list[class] = 0;
+	slab_state(me)->current[class] = NULL;
 	participant_end(me);
 	slab_visit_all(pool, 0, pool_top(pool), raze_slab, &census);
 	participant_begin(me);

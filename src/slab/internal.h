@@ -99,6 +99,7 @@ bool slab_end(hp_pool *pool, struct slab *slab, uint32_t page, uint64_t seen, bo
 /* Gives a slab to nobody, with what others need to find it; an empty one ends. */
 void slab_release(hp_pool *pool, struct slab *slab, uint32_t page, uint64_t seen, bool destroy);
 
+void slab_state_renew(struct participant *me);
 /* Nothing is at hand, nothing is known to be owned. */
 void slab_state_forget(struct slab_state *state);
 /* Inside an operation, nothing of the class at hand, slab owned: the next of its words that has something free is. */

@@ -32,8 +32,8 @@ static int forget_if_owned(hp_pool *pool, struct slab *slab, uint32_t page, void
 static void reread(struct participant *me, bool marked)
 {
 	(void)marked;
-	struct slab_state *state = me->slabs;
-	if (state == &slab_nothing) return;
+	struct slab_state *state = slab_state(me);
+	if (!state->used) return;
 	slab_state_forget(state);
 	slab_visit_all(me->pool, 0, pool_top(me->pool), forget_if_owned, &me->who);
 }
@@ -59,5 +59,8 @@ static bool reclaim(struct participant *me, unsigned *skipped)
 	return slab_reclaim_class(me, SLAB_CLASSES, skipped) > 0;
 }
 
-const struct pool_layer slab_layer = {
-	.reread = reread, .recover_slot = release_all, .recover_record = recover_record_slabs, .reclaim = reclaim};
+const struct pool_layer slab_layer = {.begin = slab_state_renew,
+                                      .reread = reread,
+                                      .recover_slot = release_all,
+                                      .recover_record = recover_record_slabs,
+                                      .reclaim = reclaim};

@@ -1,22 +1,9 @@
 /* What a thread has at hand, and the slabs it knows to own: all of it private, and only a view. */
 #include "slab/internal.h"
-#include "os/os.h"
 #include <string.h>
-#include <sys/mman.h>
 
 #define KEEP_PAGES 32u /* in slabs without objects a thread keeps, and an eighth of what it owns, */
 #define KEEP_MOST 256u /* and at most so many more, as it has turned out to need */
-
-struct slab_state slab_nothing;
-
-/* Empty magazines that are full. */
-static struct slab_state *nothing_begin(void)
-{
-	char **none = slab_nothing.stack[0].object + 1;
-	for (unsigned c = 0; c < SLAB_CLASSES && !slab_nothing.mag[c].top; c++)
-		slab_nothing.mag[c] = (struct slab_mag){none, none, none, none};
-	return &slab_nothing;
-}
 
 static void forget_known(struct slab_mag *mag)
 {
@@ -38,36 +25,22 @@ void slab_state_forget(struct slab_state *state)
 }
 
 /* Magazines get room when they are filled for the first time: caches are made meanwhile. */
-static struct slab_state *state_begin(struct slab_state *state)
+void slab_state_renew(struct participant *me)
 {
+	struct slab_state *state = slab_state(me);
 	for (unsigned c = 0; c < SLAB_CLASSES; c++) {
 		state->mag[c].base = state->stack[c].object + 1;
 		if (!state->mag[c].known) state->mag[c].known = state->mag[c].base;
 		state->mag[c].limit = state->mag[c].base;
 	}
 	slab_state_forget(state);
-	return state;
-}
-
-struct slab_state *slab_state_renew(struct slab_state *left)
-{
-	return left && left != &slab_nothing ? state_begin(left) : nothing_begin();
-}
-
-struct slab_state *slab_state(struct participant *me)
-{
-	if (likely(me->slabs != &slab_nothing)) return me->slabs;
-	void *memory;
-	if (os_map(NULL, sizeof(struct slab_state), PROT_READ | PROT_WRITE, OS_MAP_PRIVATE_ANON | OS_MAP_NORESERVE, -1, 0,
-	           &memory) < 0)
-		return NULL;
-	return me->slabs = state_begin(memory);
+	state->used = false;
 }
 
 /* Inside an operation, nothing of the class at hand, slab owned: the next of its words that has something free is. */
 bool slab_load(struct participant *me, unsigned class, struct slab *slab, uint32_t page, uint32_t size)
 {
-	struct slab_state *state = me->slabs;
+	struct slab_state *state = slab_state(me);
 	struct slab_word *word = &state->word[class];
 	unsigned objects = slab_objects(slab), from = 0;
 	if (state->current[class] == slab && word->a >= slab->a && word->a < slab->a + SLAB_WORDS)
@@ -92,9 +65,9 @@ bool slab_load(struct participant *me, unsigned class, struct slab *slab, uint32
 /* Inside an operation: forgets the current slab, which has nothing left. */
 void slab_drop_current(struct participant *me, unsigned class)
 {
-	struct slab *slab = me->slabs->current[class];
+	struct slab *slab = slab_state(me)->current[class];
 	uint32_t page = (uint32_t)(slab - me->pool->slabs);
-	me->slabs->current[class] = NULL;
+	slab_state(me)->current[class] = NULL;
 	atomic_store_explicit(&slab->noted, SLAB_UNKNOWN, memory_order_relaxed);
 	/* what was freed remotely right before that store has told nobody */
 	if (slab_has_free(slab)) slab_note(me->pool, slab, page);
@@ -122,6 +95,7 @@ static void uncount_empty(const hp_pool *pool, struct slab_state *state, struct 
 void slab_count_owned(const hp_pool *pool, struct slab_state *state, unsigned class, const struct slab *slab, int sign)
 {
 	count(&state->owned, sign * (int32_t)slab_pages(pool, slab));
+	state->used = true;
 	if (sign > 0 ? state->slabs[class] < UINT16_MAX : state->slabs[class] > 0)
 		state->slabs[class] = (uint16_t)(state->slabs[class] + sign);
 }
@@ -129,10 +103,9 @@ void slab_count_owned(const hp_pool *pool, struct slab_state *state, unsigned cl
 bool slab_refill_own(struct participant *me, unsigned class)
 {
 	hp_pool *pool = me->pool;
-	struct slab_state *state = me->slabs;
+	struct slab_state *state = slab_state(me);
 	struct slab_mag *mag = &state->mag[class];
 	uint32_t size = pool->classes[class].size;
-	if (state == &slab_nothing) return false;
 	size_t room = (size_t)(mag->limit - mag->base) * 2, most = pool->classes[class].magazine_most;
 	mag->limit = mag->base + (room == 0     ? pool->classes[class].magazine
 	                          : room < most ? room
@@ -162,7 +135,7 @@ bool slab_refill_own(struct participant *me, unsigned class)
 /* Inside an operation: others than the magazine are to know that the slab has free objects. */
 void slab_list(struct participant *me, struct slab *slab, unsigned class)
 {
-	struct slab_state *state = me->slabs;
+	struct slab_state *state = slab_state(me);
 	uint32_t page1 = (uint32_t)(slab - me->pool->slabs) + 1;
 	if (state->current[class] == slab || atomic_load_explicit(&slab->noted, memory_order_relaxed) & SLAB_LISTED) return;
 	atomic_store_explicit(&slab->next, state->list[class], memory_order_relaxed);
@@ -172,7 +145,7 @@ void slab_list(struct participant *me, struct slab *slab, unsigned class)
 
 bool slab_given(struct participant *me, struct slab *slab, unsigned class)
 {
-	struct slab_state *state = me->slabs;
+	struct slab_state *state = slab_state(me);
 	if (state->current[class] == slab) return false; /* looked at when the magazine has run out */
 	slab_list(me, slab, class);
 	if (atomic_load_explicit(&slab->noted, memory_order_relaxed) & SLAB_COUNTED || !slab_is_empty(slab)) return false;
@@ -186,8 +159,8 @@ bool slab_given(struct participant *me, struct slab *slab, unsigned class)
 /* Inside an operation: the objects of a magazine are left to their slabs. */
 void slab_empty_magazine(struct participant *me, unsigned class)
 {
-	struct slab_mag *mag = &me->slabs->mag[class];
-	me->slabs->word[class].free = 0; /* that of the current slab */
+	struct slab_mag *mag = &slab_state(me)->mag[class];
+	slab_state(me)->word[class].free = 0; /* that of the current slab */
 	for (; mag->top != mag->base; mag->top--) slab_list(me, slab_of_word(*slab_a_of(mag->top - 1)), class);
 	forget_known(mag); /* who empties it is about to give slabs up */
 }
@@ -197,7 +170,7 @@ static void purge(struct participant *me, unsigned class, bool asked)
 {
 	hp_pool *pool = me->pool;
 	uint64_t budget = slab_may_go(pool, class, asked);
-	struct slab_state *state = me->slabs;
+	struct slab_state *state = slab_state(me);
 	uint32_t ending = 0, staying = 0, at, next;
 	participant_begin(me);
 	/* what ends must have nothing in the magazine */
@@ -238,9 +211,10 @@ static void purge(struct participant *me, unsigned class, bool asked)
 
 void slab_purge(struct participant *me, unsigned class)
 {
-	if (me->slabs == &slab_nothing) return;
+	if (!slab_state(me)->used) return;
 	for (unsigned c = class < SLAB_CLASSES ? class : 0; c < (class < SLAB_CLASSES ? class + 1 : SLAB_CLASSES); c++)
-		if (me->slabs->list[c] || me->slabs->current[c] || slab_has_any(me->slabs, c)) purge(me, c, true);
+		if (slab_state(me)->list[c] || slab_state(me)->current[c] || slab_has_any(slab_state(me), c))
+			purge(me, c, true);
 }
 
 /* What was given back and is made again shows that too little was kept; what was not, too much. */
@@ -254,17 +228,17 @@ void slab_missed(struct slab_state *state, uint32_t pages)
 void slab_tidy(struct participant *me, unsigned class)
 {
 	const struct pool_cache *cache = me->pool->classes[class].cache;
-	struct slab_state *state = me->slabs;
+	struct slab_state *state = slab_state(me);
 	uint32_t owned = state->owned;
 	participant_hold(me);
 	state->keep -= state->gone < state->keep ? state->gone : state->keep;
 	if (cache && atomic_load(&cache->high) != UINT64_MAX)
 		purge(me, class, false);
-	else if (me->slabs->owned < 4 * KEEP_PAGES)
+	else if (slab_state(me)->owned < 4 * KEEP_PAGES)
 		slab_purge(me, SLAB_CLASSES); /* little is left: all of it */
 	else
 		for (unsigned w = 0; w < SLAB_CLASSES / 64; w++)
-			for (uint64_t rest = me->slabs->untidy[w]; rest; rest &= rest - 1)
+			for (uint64_t rest = slab_state(me)->untidy[w]; rest; rest &= rest - 1)
 				purge(me, w * 64 + (unsigned)__builtin_ctzll(rest), true);
 	state->gone = owned > state->owned ? owned - state->owned : 0;
 	participant_let_go(me);

@@ -58,7 +58,7 @@ int slab_make(struct participant *me, unsigned class, bool keep)
 	hp_pool *pool = me->pool;
 	const struct slab_class *known = &pool->classes[class];
 	struct making making = {.class = class, .place = SLAB_NO_PLACE, .objects = known->objects, .pages = known->pages};
-	unsigned have = me->slabs->slabs[class];
+	unsigned have = slab_state(me)->slabs[class];
 	if (!known->cache && have < 2) { /* what is little used is to hold little memory */
 		unsigned pages = (unsigned)known->least << (2 * have);
 		if (pages < known->pages) {
@@ -93,11 +93,12 @@ int slab_make(struct participant *me, unsigned class, bool keep)
 	/* commit: a slab, and ours. Before it the run goes back when our record is recovered. */
 	atomic_store_explicit(&slab->ctl, ctl_make(CTL_OWNED, me->who >> 16, me->who & 0xffff, old), memory_order_release);
 	/* a cache that has been given a limit, or ended, since we looked: whoever did that sees the slab, or we see it */
-	slab_count_owned(pool, me->slabs, class, slab, 1);
+	slab_count_owned(pool, slab_state(me), class, slab, 1);
 	if (known->cache) cache_count_held(known->cache, 1);
-	slab_missed(me->slabs, making.pages);
+	slab_missed(slab_state(me), making.pages);
 	bool wanted = !known->cache || cache_place_holds(pool, class, making.place, making.objects);
-	if (wanted && (keep || slab_has_any(me->slabs, class) || !slab_load(me, class, slab, (uint32_t)page, known->size)))
+	if (wanted &&
+	    (keep || slab_has_any(slab_state(me), class) || !slab_load(me, class, slab, (uint32_t)page, known->size)))
 		slab_list(me, slab, class); /* or a signal handler was here */
 	participant_end(me);
 	if (!wanted) slab_release(pool, slab, (uint32_t)page, atomic_load(&slab->ctl), true);
@@ -109,7 +110,7 @@ int slab_prime(struct participant *me, unsigned class, uint64_t objects)
 {
 	struct slab_census sum;
 	uint64_t last = 0;
-	if (!slab_state(me) || objects > me->pool->capacity / me->pool->classes[class].size) return -ENOMEM;
+	if (objects > me->pool->capacity / me->pool->classes[class].size) return -ENOMEM;
 	for (bool again = false;; again = true) {
 		slab_census(me->pool, class, &sum);
 		if (sum.free >= objects) return 0;

@@ -74,7 +74,7 @@ static bool take_from(struct wanted *want, struct slab *slab, uint32_t page)
 		return want->first != NULL;
 	}
 	/* a signal handler may have filled the magazine meanwhile, perhaps from this very slab */
-	bool found = slab_has_any(me->slabs, want->class) || slab_load(me, want->class, slab, page, want->size);
+	bool found = slab_has_any(slab_state(me), want->class) || slab_load(me, want->class, slab, page, want->size);
 	if (!found)
 		slab_drop_current(me, want->class);
 	else
@@ -124,7 +124,7 @@ static int try_slab(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 		/* commit: the slab is ours */
 		mine = atomic_compare_exchange_strong_explicit(&slab->ctl, &seen, ours, memory_order_acq_rel,
 		                                               memory_order_relaxed);
-		if (mine) slab_count_owned(pool, me->slabs, want->class, slab, 1);
+		if (mine) slab_count_owned(pool, slab_state(me), want->class, slab, 1);
 	}
 	if (mine) want->found = take_from(want, slab, page);
 	participant_end(me);
@@ -137,10 +137,10 @@ static bool from_summary(struct wanted *want)
 {
 	struct participant *me = want->me;
 	hp_pool *pool = me->pool;
-	uint32_t top = pool_top(pool), *cursor = &me->slabs->cursor[want->class];
+	uint32_t top = pool_top(pool), *cursor = &slab_state(me)->cursor[want->class];
 	uint64_t bit = UINT64_C(1) << (want->class & 63);
 	bool others = false;
-	uint8_t *wait = &me->slabs->wait[want->class], *waited = &me->slabs->waited[want->class];
+	uint8_t *wait = &slab_state(me)->wait[want->class], *waited = &slab_state(me)->waited[want->class];
 	if (*wait && --*wait) return false;
 	for (uint32_t k = 0, at = *cursor < top ? *cursor : 0; k < top; k++, at = at + 1 < top ? at + 1 : 0) {
 		if (!(atomic_load_explicit(&pool->summary[at], memory_order_relaxed) & bit)) continue;
@@ -194,12 +194,12 @@ static bool from_own(struct wanted *want)
 	unsigned class = want->class;
 	participant_begin(me);
 	if (!want->run) {
-		want->found = slab_has_any(me->slabs, class) || slab_refill_own(me, class);
+		want->found = slab_has_any(slab_state(me), class) || slab_refill_own(me, class);
 	} else {
 		slab_empty_magazine(me, class); /* a run must have no object in it */
-		struct slab *current = me->slabs->current[class];
+		struct slab *current = slab_state(me)->current[class];
 		want->first = current ? take_run(me, current, class, want->run) : NULL;
-		uint32_t at = me->slabs->list[class];
+		uint32_t at = slab_state(me)->list[class];
 		for (uint32_t steps = 0; at && !want->first && steps < slab_page_limit(me->pool); steps++) {
 			struct slab *slab = &me->pool->slabs[at - 1];
 			if (!slab_is_mine(me, slab) || slab->class != class) break;
@@ -251,13 +251,12 @@ static int search(struct wanted *want)
 int slab_refill(struct participant *me, unsigned class)
 {
 	struct wanted want = {.me = me, .class = class, .size = me->pool->classes[class].size};
-	return slab_state(me) ? search(&want) : -ENOMEM;
+	return search(&want);
 }
 
 int slab_take_run(struct participant *me, unsigned class, unsigned n, char **first)
 {
 	struct wanted want = {.me = me, .class = class, .size = me->pool->classes[class].size, .run = n};
-	if (!slab_state(me)) return -ENOMEM;
 	int error = search(&want);
 	*first = want.first;
 	return error;

@@ -59,13 +59,18 @@ struct slab_state {
 	uint32_t owned, empty;         /* pages of all, and of those without live objects, about */
 	uint32_t keep, gone; /* pages of them that are kept beyond the least; given back last, and not missed yet */
 	uint64_t untidy[SLAB_CLASSES / 64]; /* classes with such */
+	bool used;                          /* the thread has had a slab */
 	uint8_t wait[SLAB_CLASSES];   /* how often the summary is not looked at any more, since it held nothing for us, */
 	uint8_t waited[SLAB_CLASSES]; /* and how often it was not last time */
 	struct slab_stack stack[SLAB_CLASSES];
 };
 
-/* The state, with memory of its own: NULL when there is none to be had. */
-struct slab_state *slab_state(struct participant *me);
+_Static_assert(sizeof(struct slab_state) <= PARTICIPANT_SLAB_STATE, "the participant has room for the slab layer");
+
+static inline struct slab_state *slab_state(struct participant *me)
+{
+	return (struct slab_state *)(void *)me->slab_state;
+}
 
 static inline bool slab_is_mine(const struct participant *me, const struct slab *slab)
 {

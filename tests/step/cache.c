@@ -213,7 +213,7 @@ int64_t step_room(struct step_env *env, uint64_t x, uint64_t y)
 	int error;
 	struct participant *me = participant_get(env->pool, &error);
 	if (!me) return error;
-	const struct slab_mag *mag = &me->slabs->mag[env->cache->class];
+	const struct slab_mag *mag = &slab_state(me)->mag[env->cache->class];
 	return mag->limit - mag->top;
 }
 

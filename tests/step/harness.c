@@ -102,11 +102,9 @@ int64_t step_free(struct step_env *env, uint64_t x, uint64_t y)
 
 int64_t step_touch(struct step_env *env, uint64_t x, uint64_t y)
 {
-	(void)y;
+	(void)x, (void)y;
 	int error;
-	struct participant *me = participant_get(env->pool, &error);
-	if (!me) return error;
-	return !(x & 2) || slab_state(me) ? 0 : -ENOMEM;
+	return participant_get(env->pool, &error) ? 0 : error;
 }
 
 int64_t step_recover(struct step_env *env, uint64_t x, uint64_t y)
@@ -204,8 +202,8 @@ int64_t step_at_hand(struct step_env *env, uint64_t x, uint64_t y)
 	struct participant *me = participant_get(env->pool, &error);
 	if (!me) return error;
 	unsigned class = slab_malloc_class(x);
-	const struct slab_mag *mag = &me->slabs->mag[class];
-	return y ? mag->limit - mag->top : mag->top - mag->base + __builtin_popcountll(me->slabs->word[class].free);
+	const struct slab_mag *mag = &slab_state(me)->mag[class];
+	return y ? mag->limit - mag->top : mag->top - mag->base + __builtin_popcountll(slab_state(me)->word[class].free);
 }
 
 int64_t step_mfree_list(struct step_env *env, uint64_t x, uint64_t y)
@@ -293,7 +291,7 @@ void step_join(struct step_world *w, int a)
 {
 	step_start(w, a);
 	STEP_NEED(w, step_call(w, a, step_attach, 0, 0) == 0);
-	STEP_NEED(w, step_call(w, a, step_touch, w->shape.slabs ? 2 : 0, 0) == 0);
+	STEP_NEED(w, step_call(w, a, step_touch, 0, 0) == 0);
 }
 
 void step_kill(struct step_world *w, int a)

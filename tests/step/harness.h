@@ -41,7 +41,7 @@ typedef int64_t step_fn(struct step_env *env, uint64_t x, uint64_t y);
 step_fn step_attach, step_detach;           /* - */
 step_fn step_alloc;                         /* bytes / 4096 pages, flags: the block's offset */
 step_fn step_free;                          /* offset */
-step_fn step_touch;                         /* registers the thread: a slot, nothing owned; x & 2: and magazines */
+step_fn step_touch;                         /* registers the thread: a slot, nothing owned */
 step_fn step_recover, step_grow, step_trim; /* -; bytes; keep */
 step_fn step_exhaust;     /* allocates blocks of x pages until nothing is left, into env->list: how many */
 step_fn step_free_list;   /* frees y blocks of the list, from the x-th */

@@ -139,11 +139,25 @@ static void own_run(struct step_world *w)
 	step_block(w, 0, 1, 0);
 }
 
-/* Attached, and no slot yet. */
+/* A pool that came and went: the memory that the thread's part in it took is there for its next one. */
+static int64_t had_a_pool(struct step_env *env, uint64_t x, uint64_t y)
+{
+	(void)env, (void)x, (void)y;
+	struct hp_pool_options options = {.struct_size = sizeof options, .size = 1 << 18, .rung = HP_RUNG_4K};
+	hp_pool *pool;
+	void *block;
+	int error = hp_pool_create(&options, &pool);
+	if (error == 0) error = hp_page_alloc(pool, HP_PAGE_SIZE, 0, &block);
+	return error == 0 ? hp_pool_detach(pool) : error;
+}
+
+/* Attached, and no slot yet. What registering maps was mapped before: memory that comes while A is stepped cannot be put
+ * back. */
 static void not_yet_registered(struct step_world *w)
 {
 	for (int a = 0; a < 2; a++) {
 		step_start(w, a);
+		STEP_NEED(w, step_call(w, a, had_a_pool, 0, 0) == 0);
 		STEP_NEED(w, step_call(w, a, step_attach, 0, 0) == 0);
 	}
 }

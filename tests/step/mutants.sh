@@ -67,7 +67,7 @@ waiting_without_slices | cache/wait.c | s/deadline - now < SLICE_NS \? deadline 
 waiting_tickets_of_the_dead_stay | cache/wait.c | s/if \(atomic_load\(&wait->ticket\)\) atomic_store\(&wait->ticket, 0\);/(void)wait;/ | wait:wait at
 put_without_a_look_at_the_flag | cache/get.c | s/if \(unlikely\(atomic_load_explicit\(cache->waiting, memory_order_relaxed\)\)\) hp_cache_wake\(cache\);/(void)cache;/ | cache_interleave:wait
 publish_without_intent | malloc/publish.c | s/intend\(cell, INTENT_INTO, object, at\);// | publish:into
-publish_before_the_bit | malloc/publish.c | s/(\t\t\t\tslab_at_hand\(me->slabs, class\);\n)(.*?)(\t\t\t\tatomic_store_explicit\(word, value, memory_order_release\);\n)/$3$1/s | publish:into
+publish_before_the_bit | malloc/publish.c | s/(\t\t\t\tslab_at_hand\(slab_state\(me\), class\);\n)(.*?)(\t\t\t\tatomic_store_explicit\(word, value, memory_order_release\);\n)/$3$1/s | publish:into
 publish_claimed_by_store | malloc/publish.c | s/if \(atomic_compare_exchange_strong\(word, &old, value \| PENDING\)\) \{/if (!atomic_load(word)) { (void)old; atomic_store(word, value | PENDING);/ | publish:into, into
 free_from_without_announcing | malloc/publish.c | s/if \(!mine && !announce\(slab, slot\)\) \{/if (!mine && !slab) {/ | publish:malloc
 free_from_claimed_by_store | malloc/publish.c | s/if \(!atomic_compare_exchange_strong\(word, &value, name_of\(slot\)\)\) \{/if (atomic_load(word) != value || (atomic_store(word, name_of(slot)), 0)) {/ | publish:from another

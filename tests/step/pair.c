@@ -249,31 +249,28 @@ static void settle(struct pair *pair)
 }
 
 /* What the magazines hold, not what lies in them from before. */
-static uint64_t magazines_hash(struct pair *pair, int actor, const struct slab_state *there, uint64_t hash)
+static uint64_t magazines_hash(const struct slab_state *state, uint64_t hash)
 {
-	static struct slab_state state; /* large */
-	struct step_world *w = pair->world;
-	struct iovec to = {&state, sizeof state}, from = {(void *)(uintptr_t)there, sizeof state};
-	STEP_NEED(w, process_vm_readv(w->actor[actor].pid, &to, 1, &from, 1, 0) == sizeof state);
-	hash = step_hash(&state, offsetof(struct slab_state, stack), hash);
+	hash = step_hash(state, offsetof(struct slab_state, stack), hash);
 	for (unsigned c = 0; c < SLAB_CLASSES; c++) {
-		size_t bytes = (size_t)((char *)state.mag[c].known - (char *)state.mag[c].base);
-		hash = step_hash(state.stack[c].object, bytes, hash);
-		hash = step_hash(state.stack[c].a, bytes, hash);
-		hash = step_hash(state.stack[c].bit, bytes, hash);
+		size_t bytes = (size_t)((char *)state->mag[c].known - (char *)state->mag[c].base);
+		hash = step_hash(state->stack[c].object, bytes, hash);
+		hash = step_hash(state->stack[c].a, bytes, hash);
+		hash = step_hash(state->stack[c].bit, bytes, hash);
 	}
 	return hash;
 }
 
 static uint64_t private_hash(struct pair *pair, int actor, uint64_t hash)
 {
-	struct participant state;
+	static struct participant state; /* large */
 	struct step_world *w = pair->world;
 	uint64_t where = (uint64_t)step_call(w, actor, step_where, 0, 0);
-	struct iovec here = {&state, sizeof state}, there = {(void *)where, sizeof state};
-	STEP_NEED(w, process_vm_readv(w->actor[actor].pid, &here, 1, &there, 1, 0) == sizeof state);
-	hash = step_hash(&state, sizeof state, hash);
-	return w->shape.slabs ? magazines_hash(pair, actor, state.slabs, hash) : hash;
+	size_t head = offsetof(struct participant, slab_state), bytes = w->shape.slabs ? sizeof state : head;
+	struct iovec here = {&state, bytes}, there = {(void *)where, bytes};
+	STEP_NEED(w, process_vm_readv(w->actor[actor].pid, &here, 1, &there, 1, 0) == (ssize_t)bytes);
+	hash = step_hash(&state, head, hash);
+	return w->shape.slabs ? magazines_hash(slab_state(&state), hash) : hash;
 }
 
 /* Where A stands: killed there, with B alive, nothing is lost either. */
