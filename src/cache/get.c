@@ -264,7 +264,7 @@ static uint64_t put_bits(hp_cache *cache, struct slab *slab, unsigned w, uint64_
 			char *object = pool->base + (uint64_t)(slab - pool->slabs) * HP_PAGE_SIZE +
 			               atomic_load_explicit(&slab->first, memory_order_relaxed) +
 			               (uint64_t)index * pool->classes[cache->class].size;
-			enum slab_gave gave = slab_give(slab_state(me), cache->class, slab, index, object);
+			enum slab_gave gave = slab_give(&slab_state(me)->mag[cache->class], slab, index, object);
 			if (gave == SLAB_RARE) untidy |= slab_given(me, slab, cache->class);
 			if (gave != SLAB_NOT) given |= rest & -rest;
 		}
@@ -338,7 +338,7 @@ int hp_cache_put_begun(hp_cache *cache, void *object)
 	if (unlikely(map_class(map) != cache->class) ||
 	    unlikely(!slab_find_in(cache->pool, map, off, cache->skew, &slab, &index)) || unlikely(!slab_is_mine(me, slab)))
 		return put_other(cache, object);
-	enum slab_gave gave = slab_give(slab_state(me), cache->class, slab, index, object);
+	enum slab_gave gave = slab_give(&slab_state(me)->mag[cache->class], slab, index, object);
 	if (unlikely(gave == SLAB_NOT)) return put_other(cache, object);
 	if (unlikely(gave == SLAB_RARE)) return put_rare(cache, slab);
 	participant_end_fast(me->slot);
@@ -353,7 +353,7 @@ int hp_cache_put(hp_cache *cache, void *object)
 	if (unlikely(atomic_load_explicit(&me->fast, memory_order_relaxed) != cache->fast) ||
 	    unlikely(!participant_try_begin(me, slot)))
 		return put_slow(cache, object);
-	if (!slab_give_back(slab_state(me), cache->class, object, &gave)) return hp_cache_put_begun(cache, object);
+	if (!slab_give_back(&slab_state(me)->mag[cache->class], object, &gave)) return hp_cache_put_begun(cache, object);
 	if (unlikely(gave == SLAB_NOT)) return put_other(cache, object);
 	if (unlikely(gave == SLAB_RARE)) return put_rare(cache, NULL);
 	participant_end_fast(slot);

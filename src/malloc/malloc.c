@@ -85,7 +85,7 @@ static inline __attribute__((always_inline)) void *alloc(hp_pool *pool, size_t s
 	struct pool_slot *slot = me->slot;
 	if (unlikely(size > SLAB_MALLOC_MAX)) return alloc_pages(pool, size, __builtin_return_address(0));
 	if (participant_is_fast(me, pool) && likely(participant_try_begin(me, slot))) {
-		char *block = slab_at_hand(slab_state(me), slab_malloc_class(size));
+		char *block = slab_at_hand_recent(slab_state(me), slab_malloc_class(size));
 		if (unlikely(!block)) return alloc_refill(me, size);
 		participant_end_fast(slot);
 		return block;
@@ -188,7 +188,7 @@ static int free_plain(hp_pool *pool, void *block)
 	if (me && !(debug_flags(pool) & HP_DEBUG_COLD)) {
 		participant_begin(me);
 		bool mine = slab_is_mine(me, slab), untidy = false;
-		enum slab_gave gave = mine ? slab_give(slab_state(me), class, slab, index, block) : SLAB_NOT;
+		enum slab_gave gave = mine ? slab_give(&slab_state(me)->mag[class], slab, index, block) : SLAB_NOT;
 		if (gave == SLAB_RARE) untidy = slab_given(me, slab, class);
 		participant_end(me);
 		if (untidy) slab_tidy(me, class);
@@ -205,9 +205,10 @@ static __attribute__((noinline)) int free_slow(hp_pool *pool, void *block)
 }
 
 /* Goes on inside an operation, where the object's slab has to be listed, or may be empty. */
-static __attribute__((noinline)) int free_rare(struct participant *me, struct slab *slab, unsigned class)
+static __attribute__((noinline)) int free_rare(struct participant *me, struct slab *slab, const struct slab_mag *mag)
 {
-	bool untidy = slab_given(me, slab ? slab : slab_of_word(*slab_a_of(slab_state(me)->mag[class].top - 1)), class);
+	unsigned class = (unsigned)(mag - slab_state(me)->mag);
+	bool untidy = slab_given(me, slab, class);
 	participant_end_fast(me->slot);
 	if (untidy) slab_tidy(me, class);
 	return 0;
@@ -227,27 +228,45 @@ static __attribute__((noinline)) int free_page(struct participant *me, uint64_t 
 	return hp_page_free(me->pool, block);
 }
 
+/* The same for the last one in a magazine. */
+static __attribute__((noinline)) int free_rare_last(struct participant *me, const struct slab_mag *mag)
+{
+	return free_rare(me, slab_of_word(*slab_a_of(mag->top - 1)), mag);
+}
+
+/* Goes on inside an operation, with a block that was not taken last from the magazine that was. */
+static __attribute__((noinline)) int free_found(hp_pool *pool, void *block, struct participant *me)
+{
+	struct slab *slab;
+	unsigned index;
+	hp_off off = (hp_off)((uintptr_t)block - (uintptr_t)pool->base);
+	if (unlikely(off >= pool->capacity)) return free_other(me, block);
+	uint64_t map = atomic_load_explicit(&pool->map[off >> 12], memory_order_relaxed);
+	size_t class = map_class(map);
+	if (unlikely(class >= SLAB_MALLOC_CLASSES)) return free_other(me, block);
+	struct slab_mag *mag = &slab_state(me)->mag[class];
+	if (unlikely(!slab_find_in(pool, map, off, 0, &slab, &index))) return free_page(me, map, block);
+	if (unlikely(!slab_is_mine(me, slab))) return free_other(me, block);
+	enum slab_gave gave = slab_give(mag, slab, index, block);
+	if (unlikely(gave == SLAB_RARE)) return free_rare(me, slab, mag);
+	if (unlikely(gave == SLAB_NOT)) return free_other(me, block);
+	participant_end_fast(me->slot);
+	return 0;
+}
+
 int hp_free(hp_pool *pool, void *block)
 {
 	struct participant *me = hp_thread_current;
-	unsigned index, class;
-	if (unlikely(!participant_is_fast(me, pool))) return free_slow(pool, block);
-	hp_off off = (hp_off)((uintptr_t)block - (uintptr_t)pool->base);
-	if (unlikely(off >= pool->capacity) || unlikely(!participant_try_begin(me, me->slot)))
-		return free_slow(pool, block);
-	struct slab *slab = NULL;
+	struct pool_slot *slot = me->slot;
 	enum slab_gave gave;
-	uint64_t map = atomic_load_explicit(&pool->map[off >> 12], memory_order_relaxed);
-	class = map_class(map);
-	if (unlikely(class >= SLAB_MALLOC_CLASSES)) return free_other(me, block);
-	if (!slab_give_back(slab_state(me), class, block, &gave)) {
-		if (unlikely(!slab_find_in(pool, map, off, 0, &slab, &index))) return free_page(me, map, block);
-		if (unlikely(!slab_is_mine(me, slab))) return free_other(me, block);
-		gave = slab_give(slab_state(me), class, slab, index, block);
-	}
+	if (unlikely(!participant_is_fast(me, pool)) || unlikely(!participant_try_begin(me, slot)))
+		return free_slow(pool, block);
+	/* first of all without asking the map whose block it is, which the next hp_malloc would have to wait for */
+	struct slab_mag *mag = slab_state(me)->recent;
+	if (!slab_give_back(mag, block, &gave)) return free_found(pool, block, me);
 	if (unlikely(gave == SLAB_NOT)) return free_other(me, block);
-	if (unlikely(gave == SLAB_RARE)) return free_rare(me, slab, class);
-	participant_end_fast(me->slot);
+	if (unlikely(gave == SLAB_RARE)) return free_rare_last(me, mag);
+	participant_end_fast(slot);
 	return 0;
 }
 

@@ -125,7 +125,7 @@ static int free_claimed(struct participant *me, struct pool_wait *cell, _Atomic 
 		error = -ENOENT;
 	} else {
 		char *object = pool->base + (value & ~PUBLISHED);
-		enum slab_gave gave = mine ? slab_give(slab_state(me), class, slab, index, object) : SLAB_NOT;
+		enum slab_gave gave = mine ? slab_give(&slab_state(me)->mag[class], slab, index, object) : SLAB_NOT;
 		if (gave == SLAB_RARE) *untidy = slab_given(me, slab, class);
 		if (!mine) slab_flip_remote(pool, slab, index);
 		/* commit: the word is empty, the block free. A death since the claim comes to the same. */

@@ -35,6 +35,7 @@ void slab_state_renew(struct participant *me)
 	}
 	slab_state_forget(state);
 	state->used = false;
+	state->recent = &state->mag[0];
 }
 
 /* Inside an operation, nothing of the class at hand, slab owned: the next of its words that has something free is. */

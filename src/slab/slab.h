@@ -51,6 +51,7 @@ struct slab_word {
 
 struct slab_state {
 	struct slab_mag mag[SLAB_CLASSES];
+	struct slab_mag *recent; /* that hp_malloc took something from last: what comes back next is often that */
 	struct slab *current[SLAB_CLASSES]; /* the one that words are taken from, which is in no list; or NULL */
 	struct slab_word word[SLAB_CLASSES];
 	uint32_t list[SLAB_CLASSES];   /* page + 1 of the first slab with free objects, linked by `next` */
@@ -153,6 +154,13 @@ static inline char *slab_at_hand(struct slab_state *state, unsigned class)
 	return likely(state->word[class].free) ? slab_take_word(&state->word[class]) : NULL;
 }
 
+/* The same for hp_malloc. */
+static inline char *slab_at_hand_recent(struct slab_state *state, unsigned class)
+{
+	state->recent = &state->mag[class];
+	return slab_at_hand(state, class);
+}
+
 /* The one that slab_at_hand would hand out, where there is one. */
 static inline char *slab_next_at_hand(const struct slab_state *state, unsigned class)
 {
@@ -180,9 +188,8 @@ static inline bool slab_is_quiet(const struct slab *slab)
 enum slab_gave { SLAB_NOT, SLAB_GAVE, SLAB_RARE };
 
 /* Inside an operation: is the object the one that was taken last? Then its slab is still ours, and *gave says what became of it. */
-static inline bool slab_give_back(struct slab_state *state, unsigned class, const void *object, enum slab_gave *gave)
+static inline bool slab_give_back(struct slab_mag *mag, const void *object, enum slab_gave *gave)
 {
-	struct slab_mag *mag = &state->mag[class];
 	char **top = mag->top;
 	if (*top != object || unlikely(!object)) return false;
 	_Atomic uint64_t *a = *slab_a_of(top);
@@ -198,13 +205,11 @@ static inline bool slab_give_back(struct slab_state *state, unsigned class, cons
 }
 
 /* Inside an operation, slab owned. When the magazine is full the object is left to its slab. */
-static inline enum slab_gave slab_give(struct slab_state *state, unsigned class, struct slab *slab, unsigned index,
-                                       char *object)
+static inline enum slab_gave slab_give(struct slab_mag *mag, struct slab *slab, unsigned index, char *object)
 {
 	_Atomic uint64_t *a = &slab->a[index >> 6];
 	uint64_t old = atomic_load_explicit(a, memory_order_relaxed), bit = UINT64_C(1) << (index & 63);
 	uint64_t live = old ^ atomic_load_explicit(a + (SLAB_R - SLAB_A), memory_order_relaxed);
-	struct slab_mag *mag = &state->mag[class];
 	/* loaded before the store: the two often have the same place in their pages, which makes a later load wait */
 	char **top = mag->top, **limit = mag->limit;
 	if (unlikely(!(live & bit))) return SLAB_NOT;
