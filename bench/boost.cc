@@ -45,6 +45,7 @@ struct Boost {
 		return segment->get_size() - segment->get_free_memory();
 	}
 	static void enter() {}
+	static void leave() {}
 };
 
 const bool registered = [] {

@@ -41,6 +41,7 @@ Crew::Crew(Plan plan) : plan_(std::move(plan))
 			prctl(PR_SET_PDEATHSIG, SIGKILL);
 			if (getppid() != parent) _exit(1);
 			worker(generation, number);
+			plan_.leave();
 			_exit(0);
 		}
 		if (pid > 0)

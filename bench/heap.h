@@ -5,6 +5,7 @@
 //   free(at, bytes)
 //   held()           bytes of memory that it keeps from everybody else
 //   enter()          by a forked process before it uses the heap
+//   leave()          and when it has done with it; a thread just ends
 //
 // Calls go through the dynamic linker's table for everybody, as a user's do. Peers that replace malloc are one type:
 // tools/bench preloads them.
@@ -39,6 +40,7 @@ struct Libc {
 		return anonymous_memory();
 	}
 	static void enter() {}
+	static void leave() {}
 };
 
 #ifdef HAVE_HP_MALLOC
@@ -56,6 +58,7 @@ struct Hugepool {
 	}
 	static uint64_t held();
 	static void enter();
+	static void leave();
 
 	static hp_pool *pool;
 };

@@ -27,6 +27,11 @@ void Hugepool::enter()
 {
 	madvise(hp_pool_base(pool), hp_pool_capacity(pool), MADV_POPULATE_WRITE);
 }
+
+void Hugepool::leave()
+{
+	hp_pool_detach(pool);
+}
 #endif
 
 namespace

@@ -64,6 +64,7 @@ struct Rte {
 		return rte_malloc_get_socket_stats(0, &stats) == 0 ? stats.heap_allocsz_bytes : 0;
 	}
 	static void enter() {}
+	static void leave() {}
 };
 
 void page_remote_free(benchmark::State &state)

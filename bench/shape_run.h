@@ -31,7 +31,7 @@ int memory_main(const char *name);
 // Runs that process, once for each name.
 std::optional<MemoryRatios> memory_ratios(const std::string &name);
 
-template <class S> Crew::Plan plan_of(Shared<S> &shape, Crew::Kind kind, void (*enter)())
+template <class S> Crew::Plan plan_of(Shared<S> &shape, Crew::Kind kind, void (*enter)(), void (*leave)())
 {
 	Crew::Plan plan;
 	plan.kind = kind;
@@ -43,11 +43,12 @@ template <class S> Crew::Plan plan_of(Shared<S> &shape, Crew::Kind kind, void (*
 		enter();
 	};
 	plan.work = [&shape](unsigned generation, unsigned worker) { shape->work(generation, worker); };
+	plan.leave = leave;
 	plan.give_up = [&shape] { shape->given_up.store(1, std::memory_order_relaxed); };
 	return plan;
 }
 
-template <class S> std::string run_once(benchmark::State &state, Crew::Kind kind, void (*enter)())
+template <class S> std::string run_once(benchmark::State &state, Crew::Kind kind, void (*enter)(), void (*leave)())
 {
 	Shared<S> shape;
 	if (S::workers == 1) { // this thread, so that the heap is as warm as the last round left it
@@ -61,7 +62,7 @@ template <class S> std::string run_once(benchmark::State &state, Crew::Kind kind
 		state.PauseTiming();
 		return error;
 	}
-	Crew crew(plan_of(shape, kind, enter));
+	Crew crew(plan_of(shape, kind, enter, leave));
 	state.ResumeTiming();
 	crew.run();
 	state.PauseTiming();
@@ -75,7 +76,7 @@ void run_shape(benchmark::State &state, const std::string &name, Crew::Kind kind
 	if (const char *why = Heap::ready()) return state.SkipWithError(why);
 	while (state.KeepRunningBatch((benchmark::IterationCount)S<Heap>::operations)) {
 		state.PauseTiming();
-		std::string error = run_once<S<Heap>>(state, kind, Heap::enter);
+		std::string error = run_once<S<Heap>>(state, kind, Heap::enter, Heap::leave);
 		if (!error.empty()) return state.SkipWithError(error.c_str());
 		state.ResumeTiming();
 	}
@@ -92,7 +93,7 @@ template <template <class> class S, class Heap> std::optional<MemoryRatios> run_
 	using Measured = S<Counted<Heap>>;
 	if (Heap::ready()) return {};
 	Shared<Measured> shape;
-	Crew crew(plan_of(shape, Crew::THREADS, Heap::enter));
+	Crew crew(plan_of(shape, Crew::THREADS, Heap::enter, Heap::leave));
 	return measure_memory(Heap::held, [&] {
 		crew.run();
 		return crew.error().empty();
