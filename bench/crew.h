@@ -63,7 +63,7 @@ class Crew
 		unsigned workers, generations;
 		std::function<void()> prepare; // by every worker before the clock starts
 		std::function<void(unsigned generation, unsigned worker)> work;
-		std::function<void()> leave; // by every process when it ends
+		std::function<void()> leave;   // by every process when it ends
 		std::function<void()> give_up; // after a failure: whoever waits for another worker must go on
 	};
 

@@ -224,8 +224,7 @@ static __attribute__((noinline)) int free_other(struct participant *me, void *bl
 static __attribute__((noinline)) int free_page(struct participant *me, uint64_t map, void *block)
 {
 	if (map) return free_other(me, block);
-	participant_end_fast(me->slot);
-	return hp_page_free(me->pool, block);
+	return page_free_begun(me, block);
 }
 
 /* The same for the last one in a magazine. */

@@ -390,21 +390,37 @@ static __attribute__((noinline)) int free_other(hp_pool *pool, hp_off off)
 	return error;
 }
 
-/* Goes on inside an operation, where hp_page_free found that the block in the active chunk is not a single live page. */
-static __attribute__((noinline)) int free_run(struct participant *me, char *block)
+/* Go on inside an operation: where the block in the active chunk is neither a single live page nor a run in one word, */
+static __attribute__((noinline)) int free_long(struct participant *me, char *block)
 {
 	struct page_owned *own = &page_state(me)->own[PAGE_ACTIVE];
 	struct pool_slot *slot = me->slot;
 	size_t i = (size_t)(block - own->start) >> 12;
-	if (likely(parity_free_run_near(own->unit, &own->view, i)) ||
-	    (!(atomic_load_explicit(&own->unit->len[i], memory_order_relaxed) & PARITY_TYPE_MASK) &&
-	     parity_free_run(own->unit, &own->view, (unsigned)i))) {
+	bool plain = !(atomic_load_explicit(&own->unit->len[i], memory_order_relaxed) & PARITY_TYPE_MASK);
+	if (plain && parity_free_run(own->unit, &own->view, (unsigned)i)) {
 		participant_count(&slot->frees);
 		participant_end_fast(slot);
 		return 0;
 	}
 	participant_end_fast(slot);
 	return free_other(me->pool, (hp_off)(block - me->pool->base));
+}
+
+/* and where it is no single page. */
+static __attribute__((noinline)) int free_run(struct participant *me, char *block)
+{
+	struct page_owned *own = &page_state(me)->own[PAGE_ACTIVE];
+	struct pool_slot *slot = me->slot;
+	if (unlikely(!parity_free_run_near(own->unit, &own->view, (size_t)(block - own->start) >> 12)))
+		return free_long(me, block);
+	participant_count(&slot->frees);
+	participant_end_fast(slot);
+	return 0;
+}
+
+static inline uint64_t offset_of(const hp_pool *pool, const void *block)
+{
+	return (uint64_t)((uintptr_t)block - (uintptr_t)pool->base);
 }
 
 int hp_page_free(hp_pool *pool, void *block)
@@ -423,7 +439,16 @@ int hp_page_free(hp_pool *pool, void *block)
 		}
 		participant_end_fast(slot);
 	}
-	return block ? free_other(pool, (hp_off)((uintptr_t)block - (uintptr_t)pool->base)) : 0;
+	return block ? free_other(pool, offset_of(pool, block)) : 0;
+}
+
+int page_free_begun(struct participant *me, void *block)
+{
+	struct page_owned *own = &page_state(me)->own[PAGE_ACTIVE];
+	uintptr_t at = (uintptr_t)block - (uintptr_t)own->start;
+	if (likely(at < own->bytes && !(at & (HP_PAGE_SIZE - 1)))) return free_run(me, block);
+	participant_end_fast(me->slot);
+	return free_other(me->pool, offset_of(me->pool, block));
 }
 
 int page_free_typed(hp_pool *pool, uint64_t page)

@@ -48,6 +48,8 @@ struct page_want {
 
 /* A run, by every means there is; the caller holds (participant_hold). 0 or -ENOMEM. */
 int page_search(struct participant *me, struct page_want *want, int64_t *page);
+/* hp_page_free, by the thread whose operation has begun, which this ends; block: not NULL. */
+int page_free_begun(struct participant *me, void *block);
 /* Frees a run of a layer above. */
 int page_free_typed(hp_pool *pool, uint64_t page);
 /* Makes a live run of the application's shorter or longer where it lies; false where that cannot be. */

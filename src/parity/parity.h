@@ -174,26 +174,25 @@ static inline unsigned parity_free_local(struct parity_unit *unit, unsigned i)
  * is anything else. */
 static inline bool parity_free_one(struct parity_unit *unit, struct parity_view *view, size_t i)
 {
-	uint64_t bits = atomic_load_explicit(&unit->a[i >> 6], memory_order_relaxed);
-	uint64_t others = atomic_load_explicit(&unit->r[i >> 6], memory_order_relaxed);
-	uint64_t bit = UINT64_C(1) << (i & 63);
 	if (__builtin_expect(atomic_load_explicit(&unit->len[i], memory_order_relaxed) != 1, 0)) return false;
-	if (__builtin_expect(!((bits ^ others) & bit), 0)) return false;
+	uint64_t live = atomic_load_explicit(&unit->a[i >> 6], memory_order_relaxed);
+	live ^= atomic_load_explicit(&unit->r[i >> 6], memory_order_relaxed);
+	if (__builtin_expect(!(live >> (i & 63) & 1), 0)) return false;
 	/* commit, as in parity_free_local */
-	atomic_store_explicit(&unit->a[i >> 6], bits ^ bit, memory_order_release);
-	view->free[i >> 6] |= bit;
+	parity_flip(&unit->a[i >> 6], parity_bit((unsigned)i));
+	view->free[i >> 6] |= parity_bit((unsigned)i);
 	return true;
 }
 
 /* The same for a run of 2 to 64 granules that lies in one word. */
 static inline bool parity_free_run_near(struct parity_unit *unit, struct parity_view *view, size_t i)
 {
-	uint64_t bits = atomic_load_explicit(&unit->a[i >> 6], memory_order_relaxed);
-	uint64_t others = atomic_load_explicit(&unit->r[i >> 6], memory_order_relaxed);
+	uint64_t live = atomic_load_explicit(&unit->a[i >> 6], memory_order_relaxed);
+	live ^= atomic_load_explicit(&unit->r[i >> 6], memory_order_relaxed);
 	unsigned len = atomic_load_explicit(&unit->len[i], memory_order_relaxed), b = i & 63;
-	if (__builtin_expect(len < 2 || len > 64 - b, 0) || __builtin_expect(!((bits ^ others) >> b & 1), 0)) return false;
+	if (__builtin_expect(len < 2 || len > 64 - b, 0) || __builtin_expect(!(live >> b & 1), 0)) return false;
 	/* commit, as in parity_free_local */
-	atomic_store_explicit(&unit->a[i >> 6], bits ^ UINT64_C(1) << b, memory_order_release);
+	parity_flip(&unit->a[i >> 6], UINT64_C(1) << b);
 	view->free[i >> 6] |= ~UINT64_C(0) >> (64 - len) << b;
 	return true;
 }
