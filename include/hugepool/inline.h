@@ -112,7 +112,7 @@ HP_INLINE_FORCED void *hp_cache_get_inline(hp_cache *cache, unsigned flags)
 }
 
 /* hp_cache_put, where the inline form has begun it. */
-HP_API int hp_cache_put_begun(hp_cache *cache, void *object);
+HP_API int hp_cache_put_begun(hp_cache *cache, void *object, struct hp_inline_thread *me);
 
 /* Inline is what was got last, so that it need not be looked up. */
 HP_INLINE_FORCED int hp_cache_put_inline(hp_cache *cache, void *object)
@@ -125,7 +125,7 @@ HP_INLINE_FORCED int hp_cache_put_inline(hp_cache *cache, void *object)
 		struct hp_inline_magazine *mag = (struct hp_inline_magazine *)(void *)((char *)me + c->magazine);
 		if (HP_INLINE_LIKELY(__atomic_load_n(&slot->taker, __ATOMIC_ACQUIRE) == me->seen)) {
 			char **top = mag->top;
-			if (*top != (char *)object || !object) return hp_cache_put_begun(cache, object);
+			if (*top != (char *)object || !object) return hp_cache_put_begun(cache, object, me);
 			uint64_t *a = (uint64_t *)(void *)top[HP_INLINE_STACK], bit = (uint64_t)(uintptr_t)top[2 * HP_INLINE_STACK];
 			uint64_t old = __atomic_load_n(a, __ATOMIC_RELAXED), live = old ^ __atomic_load_n(a + 6, __ATOMIC_RELAXED);
 			const struct hp_inline_slab *slab = (const struct hp_inline_slab *)((uintptr_t)a & ~(uintptr_t)127);

@@ -155,6 +155,7 @@ static void count(const hp_cache *cache, _Atomic uint64_t *counter, size_t n)
 static __attribute__((noinline)) void *get_slow(hp_cache *cache, unsigned flags, uint64_t ns, const void *caller)
 {
 	int error;
+	if (participant_switch(cache->pool)) return hp_cache_get_timed(cache, flags, ns);
 	void *object = obtain(cache, 0, flags, ns, &error);
 	if (object) count(cache, &cache->shared->gets, 1);
 	if (object && unlikely(debug_on(cache->pool))) debug_got(regions_at(cache, object), object, caller);
@@ -164,9 +165,9 @@ static __attribute__((noinline)) void *get_slow(hp_cache *cache, unsigned flags,
 }
 
 /* Goes on inside an operation, where nothing is at hand. */
-static __attribute__((noinline)) void *get_refill(hp_cache *cache, unsigned flags, uint64_t ns, const void *caller)
+static __attribute__((noinline)) void *get_refill(struct participant *me, hp_cache *cache, unsigned flags, uint64_t ns,
+                                                  const void *caller)
 {
-	struct participant *me = hp_thread_current;
 	char *object = slab_refill_own(me, cache->class) ? slab_at_hand(slab_state(me), cache->class) : NULL;
 	participant_end_fast(me->slot);
 	return likely(object != NULL) ? object : get_slow(cache, flags, ns, caller);
@@ -179,7 +180,7 @@ static inline __attribute__((always_inline)) void *get(hp_cache *cache, unsigned
 	if (likely(atomic_load_explicit(&me->fast, memory_order_relaxed) == cache->fast) &&
 	    likely(participant_try_begin(me, slot))) {
 		char *object = slab_at_hand(slab_state(me), cache->class);
-		if (unlikely(!object)) return get_refill(cache, flags, ns, __builtin_return_address(0));
+		if (unlikely(!object)) return get_refill(me, cache, flags, ns, __builtin_return_address(0));
 		participant_end_fast(slot);
 		return object;
 	}
@@ -294,6 +295,7 @@ static __attribute__((noinline)) int put_slow(hp_cache *cache, void *object)
 	struct slab *slab;
 	unsigned index;
 	if (!object) return 0;
+	if (participant_switch(cache->pool)) return hp_cache_put(cache, object);
 	if (cache->pool->observer) return -EROFS;
 	if (!cache_is_live(cache)) return -ESTALE;
 	int error = cache_find(cache, object, &slab, &index);
@@ -303,9 +305,8 @@ static __attribute__((noinline)) int put_slow(hp_cache *cache, void *object)
 }
 
 /* Go on inside an operation: where the object's slab has to be listed, or may be empty, */
-static __attribute__((noinline)) int put_rare(hp_cache *cache, struct slab *slab)
+static __attribute__((noinline)) int put_rare(struct participant *me, hp_cache *cache, struct slab *slab)
 {
-	struct participant *me = hp_thread_current;
 	unsigned class = cache->class;
 	bool untidy = slab_given(me, slab ? slab : slab_of_word(*slab_a_of(slab_state(me)->mag[class].top - 1)), class);
 	participant_end_fast(me->slot);
@@ -315,9 +316,9 @@ static __attribute__((noinline)) int put_rare(hp_cache *cache, struct slab *slab
 }
 
 /* and where it was not what the fast path is for. */
-static __attribute__((noinline)) int put_other(hp_cache *cache, void *object)
+static __attribute__((noinline)) int put_other(struct participant *me, hp_cache *cache, void *object)
 {
-	participant_end_fast(hp_thread_current->slot);
+	participant_end_fast(me->slot);
 	return put_slow(cache, object);
 }
 
@@ -327,20 +328,21 @@ static __attribute__((noinline)) int put_served(hp_cache *cache)
 	return 0;
 }
 
-int hp_cache_put_begun(hp_cache *cache, void *object)
+/* `begun` is not hp_thread_current any more where a signal handler came and used another pool. */
+int hp_cache_put_begun(hp_cache *cache, void *object, struct hp_inline_thread *begun)
 {
-	struct participant *me = hp_thread_current;
+	struct participant *me = (struct participant *)(void *)begun;
 	struct slab *slab;
 	unsigned index;
 	hp_off off = (hp_off)((uintptr_t)object - (uintptr_t)cache->base);
-	if (unlikely(off >= cache->capacity)) return put_other(cache, object);
+	if (unlikely(off >= cache->capacity)) return put_other(me, cache, object);
 	uint64_t map = atomic_load_explicit(&cache->map[off >> 12], memory_order_relaxed);
 	if (unlikely(map_class(map) != cache->class) ||
 	    unlikely(!slab_find_in(cache->pool, map, off, cache->skew, &slab, &index)) || unlikely(!slab_is_mine(me, slab)))
-		return put_other(cache, object);
+		return put_other(me, cache, object);
 	enum slab_gave gave = slab_give(&slab_state(me)->mag[cache->class], slab, index, object);
-	if (unlikely(gave == SLAB_NOT)) return put_other(cache, object);
-	if (unlikely(gave == SLAB_RARE)) return put_rare(cache, slab);
+	if (unlikely(gave == SLAB_NOT)) return put_other(me, cache, object);
+	if (unlikely(gave == SLAB_RARE)) return put_rare(me, cache, slab);
 	participant_end_fast(me->slot);
 	return likely(!atomic_load_explicit(cache->waiting, memory_order_relaxed)) ? 0 : put_served(cache);
 }
@@ -353,9 +355,10 @@ int hp_cache_put(hp_cache *cache, void *object)
 	if (unlikely(atomic_load_explicit(&me->fast, memory_order_relaxed) != cache->fast) ||
 	    unlikely(!participant_try_begin(me, slot)))
 		return put_slow(cache, object);
-	if (!slab_give_back(&slab_state(me)->mag[cache->class], object, &gave)) return hp_cache_put_begun(cache, object);
-	if (unlikely(gave == SLAB_NOT)) return put_other(cache, object);
-	if (unlikely(gave == SLAB_RARE)) return put_rare(cache, NULL);
+	if (!slab_give_back(&slab_state(me)->mag[cache->class], object, &gave))
+		return hp_cache_put_begun(cache, object, (struct hp_inline_thread *)(void *)me);
+	if (unlikely(gave == SLAB_NOT)) return put_other(me, cache, object);
+	if (unlikely(gave == SLAB_RARE)) return put_rare(me, cache, NULL);
 	participant_end_fast(slot);
 	return likely(!atomic_load_explicit(cache->waiting, memory_order_relaxed)) ? 0 : put_served(cache);
 }

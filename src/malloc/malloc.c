@@ -55,6 +55,7 @@ static __attribute__((noinline, cold)) void *shortage(hp_pool *pool, size_t size
 static __attribute__((noinline)) void *alloc_slow(hp_pool *pool, size_t size, const void *caller)
 {
 	if (!pool && !(pool = hp_pool_default())) return NULL;
+	if (participant_switch(pool)) return hp_malloc(pool, size);
 	void *block = unlikely(debug_on(pool)) ? debug_alloc(pool, 16, size, caller, alloc_plain)
 	                                       : alloc_plain(pool, 16, size);
 	return likely(block != NULL) ? block : shortage(pool, size);
@@ -201,6 +202,7 @@ static __attribute__((noinline)) int free_slow(hp_pool *pool, void *block)
 {
 	if (!block) return 0;
 	if (!pool && !(pool = hp_pool_default())) return -errno;
+	if (participant_switch(pool)) return hp_free(pool, block);
 	return unlikely(debug_on(pool)) ? debug_free(pool, block, free_plain) : free_plain(pool, block);
 }
 

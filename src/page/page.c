@@ -217,6 +217,7 @@ static __attribute__((noinline)) intptr_t alloc_finish(hp_pool *pool, int node, 
 /* What the active chunk has not where it was looked for, and all the rest. */
 static __attribute__((noinline)) intptr_t alloc_other(hp_pool *pool, size_t bytes, unsigned flags)
 {
+	if (participant_switch(pool)) return hp_page_alloc_address(pool, bytes, flags);
 	struct participant *me = hp_thread_current;
 	struct pool_slot *slot = me->slot;
 	uint64_t pages = (bytes + HP_PAGE_SIZE - 1) / HP_PAGE_SIZE;
@@ -361,6 +362,7 @@ static int free_slow(hp_pool *pool, hp_off off, unsigned type)
 /* What is not in the active chunk. */
 static __attribute__((noinline)) int free_other(hp_pool *pool, hp_off off)
 {
+	participant_switch(pool);
 	struct participant *me = hp_thread_current;
 	struct pool_slot *slot = me->slot;
 	if (participant_is_fast(me, pool) && !(off & (HP_PAGE_SIZE - 1)) && off < pool->capacity) {

@@ -406,6 +406,18 @@ struct participant *participant_get(hp_pool *pool, int *error)
 	return me;
 }
 
+bool participant_switch(const hp_pool *pool)
+{
+	if (atomic_load_explicit(&hp_thread_current->fast, memory_order_relaxed) == pool) return false;
+	/* after a fork those of the parent are zero, or their pool has been followed */
+	for (struct participant *p = pool->private ? thread_private : thread_list; p; p = p->next) {
+		if (atomic_load_explicit(&p->fast, memory_order_relaxed) != pool || p->nested) continue;
+		hp_thread_current = p;
+		return true;
+	}
+	return false;
+}
+
 void participant_reread(struct participant *me)
 {
 	uint64_t word = atomic_load_explicit(&me->slot->taker, memory_order_acquire);

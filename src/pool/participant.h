@@ -48,6 +48,10 @@ struct participant *participant_get(hp_pool *pool, int *error);
 /* The same without registering: NULL when the thread has none, or is inside an operation. */
 struct participant *participant_peek(hp_pool *pool);
 
+/* The thread has used another pool meanwhile: true, and its participant in this one is hp_thread_current again, a case for
+ * fast paths. False: it was already, or that is not all. */
+bool participant_switch(const hp_pool *pool);
+
 void participant_reread(struct participant *me);
 
 static inline void participant_begin(struct participant *me)
