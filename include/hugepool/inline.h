@@ -1,6 +1,6 @@
 /* hp_cache_get and hp_cache_put for the inner loop: the common case inline, everything else by the exported functions, with
  * the same arguments, results and errors. What a program that includes this is compiled with has to be the version of the
- * library it runs with; hp_cache_create and _open check that.
+ * library it runs with; the linker checks that, also the dynamic one at the start: it misses the symbol hp_inline_N.
  *
  * Nothing else in here is for use. */
 #ifndef HUGEPOOL_INLINE_H
@@ -50,7 +50,10 @@ struct hp_inline_cache {
 	uint32_t class_, skew;
 };
 
-extern HP_API __thread struct hp_inline_thread *hp_thread_current __attribute__((tls_model("initial-exec")));
+/* Counts up whenever anything in here comes to mean something else. */
+#define HP_INLINE_SYMBOL "hp_inline_2"
+extern HP_API __thread struct hp_inline_thread *hp_thread_current __asm__(HP_INLINE_SYMBOL)
+	__attribute__((tls_model("initial-exec")));
 
 #define HP_INLINE_LIKELY(x) __builtin_expect(!!(x), 1)
 #define HP_INLINE_FORCED static inline __attribute__((always_inline)) /* or compilers call it where it is used often */
