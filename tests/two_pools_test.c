@@ -130,7 +130,7 @@ static void in_a_handler(void **state)
 	static const struct {
 		void (*run)(void);
 		int gets;
-	} operation[] = {{get, 1},      {get_inline, 1}, {put, -1},      {put_first, -1}, {put_first_inline, -1},
+	} operation[] = {{get, 1},        {get_inline, 1}, {put, -1},    {put_first, -1}, {put_first_inline, -1},
 	                 {put_twice, -1}, {get_bulk, 0},   {allocate, 0}};
 	struct sigaction action = {.sa_sigaction = on_trap, .sa_flags = SA_SIGINFO}, before;
 	must_be(sigaction(SIGTRAP, &action, &before), 0);

@@ -1,29 +1,39 @@
 /* Many objects at once: those of one word change state with one store. */
 #include "slab/slab.h"
-#include <string.h>
 
 /* Two at a time, which is what every processor has registers for. */
 typedef uint64_t pair __attribute__((vector_size(16), aligned(8), may_alias));
+
+#define STRIDE 8 /* entries at a time, with one test for the end */
 
 static inline uint64_t or_of(pair two)
 {
 	return two[0] | two[1];
 }
 
-/* Do all entries lie in one word? Then their bits. */
-static inline bool in_one_word(char **entry, size_t n, uint64_t *bits)
+/* Do all entries lie in one word? Then their bits. `copy`, where it is not NULL, gets their objects. */
+static inline __attribute__((always_inline)) bool in_one_word(char **entry, size_t n, uint64_t *bits, void **copy)
 {
 	_Atomic uint64_t *const *a = slab_a_of(entry);
 	const uint64_t *bit = slab_bit_of(entry);
 	uintptr_t word = (uintptr_t)a[0];
 	pair other = {0}, all = {0};
 	size_t i = 0;
-	for (; i + 2 <= n; i += 2) { /* without a branch: they often do */
-		other |= *(const pair *)(const void *)(a + i) ^ word;
-		all |= *(const pair *)(const void *)(bit + i);
+	/* without a branch: they often do */
+	for (; i + STRIDE <= n; i += STRIDE)
+#pragma GCC unroll 8
+		for (size_t k = i; k < i + STRIDE; k += 2) {
+			other |= *(const pair *)(const void *)(a + k) ^ word;
+			all |= *(const pair *)(const void *)(bit + k);
+			if (copy) *(pair *)(void *)(copy + k) = *(const pair *)(const void *)(entry + k);
+		}
+	uint64_t rest = 0, last = 0;
+	for (; i < n; i++) {
+		last |= (uintptr_t)a[i] ^ word;
+		rest |= bit[i];
+		if (copy) copy[i] = entry[i];
 	}
-	uint64_t last = i < n ? (uintptr_t)a[i] ^ word : 0;
-	*bits = or_of(all) | (i < n ? bit[i] : 0);
+	*bits = or_of(all) | rest;
 	return !(or_of(other) | last);
 }
 
@@ -43,10 +53,9 @@ unsigned slab_take_bulk(struct slab_state *state, unsigned class, unsigned n, vo
 	unsigned i = 0, have = (unsigned)(mag->top - mag->base);
 	if (have > n) have = n;
 	char **first = mag->top - have;
-	memcpy(objects, first, have * sizeof *objects);
 	mag->top = first;
 	uint64_t all = 0;
-	bool one = have > 1 && in_one_word(first, have, &all);
+	bool one = have && in_one_word(first, have, &all, objects);
 	while (i < have) {
 		uint64_t bits = all;
 		_Atomic uint64_t *a = *slab_a_of(first + i);
@@ -85,9 +94,13 @@ static size_t known(const struct slab_mag *mag, size_t n, void *const *objects)
 	pair other = {0};
 	size_t i = 0;
 	if (n > (size_t)(mag->known - top)) n = (size_t)(mag->known - top);
-	for (; i + 2 <= n; i += 2)
-		other |= *(const pair *)(const void *)(objects + i) ^ *(const pair *)(const void *)(top + i);
-	if (likely(!(or_of(other) | (i < n ? (uintptr_t)objects[i] ^ (uintptr_t)top[i] : 0)))) return n;
+	for (; i + STRIDE <= n; i += STRIDE)
+#pragma GCC unroll 8
+		for (size_t k = i; k < i + STRIDE; k += 2)
+			other |= *(const pair *)(const void *)(objects + k) ^ *(const pair *)(const void *)(top + k);
+	uint64_t last = 0;
+	for (; i < n; i++) last |= (uintptr_t)objects[i] ^ (uintptr_t)top[i];
+	if (likely(!(or_of(other) | last))) return n;
 	for (n = 0; objects[n] == top[n];) n++;
 	return n;
 }
@@ -146,7 +159,7 @@ static size_t give_known(struct participant *me, unsigned class, size_t n, void 
 	size_t i = 0;
 	uint64_t bits;
 	n = known(mag, n, objects);
-	if (n > 1 && in_one_word(mag->top, n, &bits) && likely(count(bits) == n)) /* fewer: one is there twice */
+	if (n > 1 && in_one_word(mag->top, n, &bits, NULL) && likely(count(bits) == n)) /* fewer: one is there twice */
 		return give_word(me, class, *slab_a_of(mag->top), bits, n, untidy) ? n : 0;
 	while (i < n) {
 		size_t some = in_a_word(mag->top, n - i, &bits);

@@ -5,6 +5,7 @@
  * says. */
 #include "harness.h"
 #include "cache/cache.h"
+#include "pool/layers.h"
 #include <hugepool/malloc.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -13,6 +14,8 @@
 #define NAME "objects"
 #define MARK_BUILT UINT64_C(0xb0117b0117b01170)
 #define MARK_ENDED UINT64_C(0xe4dede4dede4dee0)
+
+extern const struct pool_layer slab_layer; /* as in layers.c */
 
 struct builder {
 	hp_pool *pool;
@@ -102,6 +105,21 @@ int64_t step_cache_destroy(struct step_env *env, uint64_t x, uint64_t y)
 	return builder[0].wrong ? -EBADMSG : error;
 }
 
+int64_t step_cache_remake(struct step_env *env, uint64_t x, uint64_t y)
+{
+	int64_t error = step_cache_destroy(env, 0, 0);
+	if (error == 0) error = step_cache_create(env, x, y);
+	if (error == 0) error = hp_cache_prime(env->cache, 1);
+	int none;
+	struct participant *me = error == 0 ? participant_get(env->pool, &none) : NULL;
+	if (!me) return error;
+	/* as if somebody had taken from us: what was made is nobody's, so that whoever looks for an object of that class meets it */
+	participant_begin(me);
+	slab_layer.reread(me, true);
+	participant_end(me);
+	return 0;
+}
+
 int64_t step_cache_limit(struct step_env *env, uint64_t x, uint64_t y)
 {
 	(void)y;
@@ -181,8 +199,9 @@ int64_t step_cache_reclaim(struct step_env *env, uint64_t x, uint64_t y)
 int64_t step_cache_invalidate(struct step_env *env, uint64_t x, uint64_t y)
 {
 	(void)x, (void)y;
+	bool ended = !cache_is_live(env->cache); /* then whoever has that place by now is none of ours */
 	int error = hp_cache_invalidate(env->cache);
-	return builder[0].wrong ? -EBADMSG : error;
+	return builder[0].wrong || (ended && error != -ESTALE) ? -EBADMSG : error;
 }
 
 int64_t step_cache_get_all(struct step_env *env, uint64_t x, uint64_t y)
@@ -354,14 +373,25 @@ static int others(struct step_world *w, const struct step_expect *expect, hp_poo
 	return made == 0;
 }
 
+/* Constructed objects, and no cache that could destroy them. */
+static void left_behind(struct step_world *w, const hp_pool *pool)
+{
+	for (hp_off off = 0; off < pool->capacity && w->cache.built; off += 16) {
+		uint64_t mark = *(const uint64_t *)(const void *)(pool->base + off) ^ MARK_BUILT ^ off;
+		if (mark == 1 || mark == 2)
+			step_fail(w, "the object at 0x%llx was constructed, and not destroyed", (unsigned long long)off);
+	}
+}
+
 int step_verify_cache(struct step_world *w, const struct step_expect *expect, hp_pool *pool, hp_cache **cache,
                       const hp_off *object, unsigned objects)
 {
 	int effect = others(w, expect, pool);
 	*cache = NULL;
 	int error = open_by(&builder[1], pool, w->cache.built, cache);
-	if (error == -ENOENT && (!w->cache.there || expect->effect == STEP_ENDS)) {
+	if (error == -ENOENT && (!w->cache.there || expect->effect == STEP_ENDS || expect->effect == STEP_REMAKES)) {
 		if (objects) step_fail(w, "objects of a cache that is gone");
+		if (expect->over) left_behind(w, pool);
 		return effect + w->cache.there;
 	}
 	if (error < 0 || !w->cache.there) {
@@ -384,8 +414,7 @@ int step_verify_cache(struct step_world *w, const struct step_expect *expect, hp
 	return effect;
 }
 
-void step_cache_over(struct step_world *w, const struct step_expect *expect, hp_pool *pool, hp_cache *cache,
-                     const char *data)
+void step_cache_over(struct step_world *w, const struct step_expect *expect, hp_pool *pool, hp_cache *cache)
 {
 	all_of_it(w, expect, pool, cache, NULL, 0);
 	int error = hp_cache_destroy(cache);
@@ -396,9 +425,5 @@ void step_cache_over(struct step_world *w, const struct step_expect *expect, hp_
 	/* one in the middle of whose construction or destruction the victim has died may be constructed once more */
 	if (builder[1].again > !expect->over) step_fail(w, "what was constructed is constructed again");
 	if (builder[1].wrong) step_fail(w, "what was not constructed, or destroyed already, is destroyed");
-	for (hp_off off = 0; off < pool->capacity && expect->over && w->cache.built; off += 16) {
-		uint64_t mark = *(const uint64_t *)(const void *)(data + off) ^ MARK_BUILT ^ off;
-		if (mark == 1 || mark == 2)
-			step_fail(w, "the object at 0x%llx was constructed, and not destroyed", (unsigned long long)off);
-	}
+	if (expect->over) left_behind(w, pool);
 }

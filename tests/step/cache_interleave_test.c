@@ -223,6 +223,10 @@ static void built_limited_of_b(struct step_world *w)
 	{ \
 		.run = step_cache_destroy, .effect = STEP_ENDS \
 	}
+#define REMAKE(flags) \
+	{ \
+		.run = step_cache_remake, .x = SIZE, .y = flags, .effect = STEP_REMAKES \
+	}
 #define LIMIT(n) \
 	{ \
 		.run = step_cache_limit, .x = n, .effect = STEP_LIMITS \
@@ -286,7 +290,21 @@ static const struct step_pair ends[] = {
 	PAIR("put, destroy", one, a_has, PUT, DESTROY, STEP_EITHER),
 };
 
+/* Who still has the old handle gets nothing of the new one: now, or when he goes on. */
+static const struct step_pair anew[] = {
+	PAIR("get, destroy and make anew", one, idle, GET, REMAKE(0), STEP_ONE),
+	PAIR("get, destroy and make anew, unused", one, unused, GET, REMAKE(0), STEP_ONE | STEP_SLOW),
+	PAIR("get, destroy and make anew, slabs of both", one, idle_both, GET, REMAKE(0), STEP_ONE | STEP_SLOW),
+	PAIR("get_array, destroy and make anew", one, unused, ARRAY(3), REMAKE(0), STEP_ONE | STEP_SLOW),
+	PAIR("destroy and make anew, get", one, idle_both, REMAKE(0), GET, STEP_ONE | STEP_SLOW),
+	PAIR("get, destroy and make anew, constructed", one, idle_built, GET, REMAKE(STEP_BUILT), STEP_ONE | STEP_SLOW),
+	PAIR("invalidate, destroy and make anew", one, idle_built, INVALIDATE, REMAKE(STEP_BUILT), STEP_EITHER | STEP_SLOW),
+	PAIR("destroy and make anew, invalidate", one, idle_built, REMAKE(STEP_BUILT), INVALIDATE, STEP_EITHER | STEP_SLOW),
+};
+
 static const struct step_pair constructed[] = {
+	PAIR("invalidate, destroy", one, idle_built, INVALIDATE, DESTROY, STEP_EITHER | STEP_SLOW),
+	PAIR("destroy, invalidate", one, idle_built, DESTROY, INVALIDATE, STEP_EITHER | STEP_SLOW),
 	PAIR("get, invalidate", one, built, GET, INVALIDATE, 0),
 	PAIR("get, invalidate, the only slab", one, built_limited, GET, INVALIDATE, 0),
 	PAIR("put, invalidate", one, built, PUT, INVALIDATE, 0),
@@ -320,14 +338,15 @@ static const struct step_pair setting[] = {
 TEST(putting)
 TEST(limits)
 TEST(ends)
+TEST(anew)
 TEST(constructed)
 TEST(setting)
 
 int main(void)
 {
 	step_need_ptrace();
-	const struct CMUnitTest tests[] = {cmocka_unit_test(putting_pairs), cmocka_unit_test(limits_pairs),
-	                                   cmocka_unit_test(ends_pairs), cmocka_unit_test(constructed_pairs),
-	                                   cmocka_unit_test(setting_pairs)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(putting_pairs),     cmocka_unit_test(limits_pairs),
+	                                   cmocka_unit_test(ends_pairs),        cmocka_unit_test(anew_pairs),
+	                                   cmocka_unit_test(constructed_pairs), cmocka_unit_test(setting_pairs)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -61,6 +61,7 @@ step_fn step_cache_make;             /* size: makes another, "made", and closes 
 step_fn step_cache_open;             /* x: 0 or STEP_BUILT */
 step_fn step_cache_reopen;           /* opens it again, and closes that */
 step_fn step_cache_destroy;          /* - */
+step_fn step_cache_remake;           /* size, flags: destroys it, makes it anew, with a slab that is nobody's */
 step_fn step_cache_limit;            /* n */
 step_fn step_cache_get;              /* -, nanoseconds to wait at most: the object's offset */
 step_fn step_cache_put;              /* offset */
@@ -105,6 +106,7 @@ struct step_pool {
 /* The world's cache, as it should be. */
 struct step_cache {
 	bool there, built;
+	unsigned stale; /* bit a: actor a's handle is one of a cache that was here before */
 	uint64_t stride, limit;
 };
 
@@ -213,6 +215,7 @@ enum step_effect {
 	STEP_PUTS,      /* the objects in world->may_go, or the one at world->x, are there, or some of them, or none */
 	STEP_MAKES,     /* the cache "made" is there or not */
 	STEP_ENDS,      /* the world's cache is there or not */
+	STEP_REMAKES,   /* the same, or there is another of that name */
 	STEP_RENEWS,    /* what was constructed in the world's cache is nothing to be given out any more, or is */
 	STEP_LIMITS,    /* its limit is what it was, or `bytes` */
 	STEP_PUBLISHES, /* a block of `bytes` is there and the world's word names it, or neither */
@@ -245,8 +248,7 @@ void step_copy_free(struct step_world *world);
  * are live. step_cache_over: with nothing out any more. */
 int step_verify_cache(struct step_world *world, const struct step_expect *expect, hp_pool *pool, hp_cache **cache,
                       const hp_off *object, unsigned objects);
-void step_cache_over(struct step_world *world, const struct step_expect *expect, hp_pool *pool, hp_cache *cache,
-                     const char *data);
+void step_cache_over(struct step_world *world, const struct step_expect *expect, hp_pool *pool, hp_cache *cache);
 bool step_changed(const struct step_world *world); /* control, and the word, since `last` */
 uint64_t step_state(const struct step_world *world);
 void step_remember(struct step_world *world);

@@ -126,6 +126,7 @@ static bool apply(struct pair *pair, int actor, const struct step_side *side, in
 		for (unsigned i = 0; i < side->count && !w->failures; i++) got(pair, actor, w->actor[actor].list[i]);
 		break;
 	case STEP_ENDS: w->cache.there = false; break;
+	case STEP_REMAKES: w->cache.stale = ~(1u << actor); break;
 	case STEP_LIMITS: w->cache.limit = side->x; break;
 	case STEP_PUBLISHES: pair->named++; break; /* settle */
 	case STEP_EMPTIES: pair->named--; break;
@@ -210,8 +211,11 @@ static void has_cached(struct pair *pair, int actor)
 {
 	struct step_world *w = pair->world;
 	uint64_t out = 0, unit = 16, units = w->geometry.capacity / unit;
-	if (!w->cache.there) return;
 	int64_t got = step_call(w, actor, step_cache_get_all, 0, 0);
+	if (!w->cache.there || w->cache.stale >> actor & 1) {
+		if (got != -ESTALE) step_fail(w, "actor %d's get gives %lld, and its cache is gone", actor, (long long)got);
+		return;
+	}
 	for (unsigned i = 0; i < w->blocks; i++) out += w->block[i].cached;
 	if (got < 0 || (w->cache.limit && (uint64_t)got + out != w->cache.limit)) {
 		step_fail(w, "actor %d gets %lld objects of the cache, %llu were out, and the limit is %llu", actor,
@@ -321,7 +325,7 @@ static void both_done(struct pair *pair, int64_t a, int64_t b)
 	if (!w->failures) has_all(pair, B, 0);
 	if (!w->failures && !leaves) has_all(pair, A, 0);
 	struct step_expect expect = {
-		.effect = STEP_NONE, .alive = leaves ? pair->living & ~1u : pair->living, .takes = true};
+		.effect = STEP_NONE, .alive = leaves ? pair->living & ~1u : pair->living, .takes = true, .over = true};
 	if (!w->failures) step_verify_copy(w, &expect);
 	expect.alive = 0;
 	if (!w->failures) step_verify_copy(w, &expect);

@@ -629,7 +629,7 @@ static int verify(struct step_world *w, const struct step_expect *expect, const 
 		survey(&look);
 		take_objects(&look);
 		free_everything(&look);
-		if (look.cache) step_cache_over(w, expect, look.pool, look.cache, data);
+		if (look.cache) step_cache_over(w, expect, look.pool, look.cache);
 		hp_pool_check(look.pool, finding, &look);
 	}
 	free(look.used);
