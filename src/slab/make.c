@@ -59,8 +59,8 @@ int slab_make(struct participant *me, unsigned class, bool keep)
 	const struct slab_class *known = &pool->classes[class];
 	struct making making = {.class = class, .place = SLAB_NO_PLACE, .objects = known->objects, .pages = known->pages};
 	unsigned have = slab_state(me)->slabs[class];
-	if (!known->cache && have < 2) { /* what is little used is to hold little memory */
-		unsigned pages = (unsigned)known->least << (2 * have);
+	if (!known->cache && have < 5) { /* what is little used is to hold little memory */
+		unsigned pages = (unsigned)known->least << have;
 		if (pages < known->pages) {
 			making.pages = (uint16_t)pages;
 			unsigned objects = pages * HP_PAGE_SIZE / known->size;
