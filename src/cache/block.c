@@ -53,6 +53,7 @@ int64_t hp_block_reclaim(hp_pool *pool)
 		if (error < 0) return error;
 		int64_t bytes = hp_cache_reclaim(cache);
 		hp_cache_close(cache);
+		if (bytes == -ESTALE) continue; /* ended since we opened it */
 		if (bytes < 0) return bytes;
 		sum += bytes;
 	}

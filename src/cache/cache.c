@@ -336,6 +336,7 @@ int64_t hp_cache_reclaim(hp_cache *cache)
 {
 	int error;
 	hp_pool *pool = cache->pool;
+	if (!cache_is_live(cache)) return -ESTALE; /* as in hp_cache_invalidate */
 	if (cache->regions) return regions_reclaim(cache);
 	struct participant *me = participant_get(pool, &error);
 	if (!me) return error;
@@ -350,6 +351,7 @@ int64_t hp_cache_reclaim(hp_cache *cache)
 
 int hp_cache_set_low_watermark(hp_cache *cache, size_t n)
 {
+	if (!cache_is_live(cache)) return -ESTALE; /* the marks are another's */
 	if (n > atomic_load(&cache->shared->high)) return -EINVAL;
 	atomic_store(&cache->shared->low, n);
 	return n ? hp_cache_prime(cache, n) : 0;
@@ -357,6 +359,7 @@ int hp_cache_set_low_watermark(hp_cache *cache, size_t n)
 
 int hp_cache_set_high_watermark(hp_cache *cache, size_t n)
 {
+	if (!cache_is_live(cache)) return -ESTALE;
 	if (n < atomic_load(&cache->shared->low)) return -EINVAL;
 	atomic_store(&cache->shared->high, n);
 	return 0;
@@ -374,6 +377,7 @@ int hp_cache_invalidate(hp_cache *cache)
 	int error;
 	struct pool_cache *shared = cache->shared;
 	if (!cache->ctor) return -EINVAL;
+	if (!cache_is_live(cache)) return -ESTALE; /* what is there now is another's, with another destructor */
 	struct participant *me = participant_get(cache->pool, &error);
 	if (!me) return error;
 	/* commit: what was constructed before is nothing to be given out */

@@ -124,6 +124,8 @@ void cache_place_set(hp_pool *pool, unsigned class, unsigned place, uint32_t pag
 
 bool cache_place_fits(const hp_pool *pool, unsigned class, unsigned place, uint16_t objects)
 {
+	/* one that was made in its place has slabs only from its beginning on, and they are cut for that one */
+	if (has_ended(pool, class)) return false;
 	uint64_t limit = limit_of(pool, class);
 	return !limit || (place < places_for(pool, class, limit) && objects <= objects_at(pool, class, limit, place));
 }
