@@ -107,13 +107,13 @@ int64_t step_cache_destroy(struct step_env *env, uint64_t x, uint64_t y)
 
 int64_t step_cache_remake(struct step_env *env, uint64_t x, uint64_t y)
 {
-	int64_t error = step_cache_destroy(env, 0, 0);
-	if (error == 0) error = step_cache_create(env, x, y);
-	if (error == 0) error = hp_cache_prime(env->cache, 1);
 	int none;
+	int64_t error = step_cache_destroy(env, 0, 0);
+	if (error == 0 && x) error = step_free(env, x, 0);
+	if (error == 0) error = step_cache_create(env, (uint32_t)y, y & STEP_BUILT);
 	struct participant *me = error == 0 ? participant_get(env->pool, &none) : NULL;
-	if (!me) return error;
-	/* as if somebody had taken from us: what was made is nobody's, so that whoever looks for an object of that class meets it */
+	if (!me || hp_cache_prime(env->cache, 1) < 0) return error; /* all pages may be another's, who stands still */
+	/* as if somebody had taken from us: the slab is nobody's, so that whoever looks for an object of that class meets it */
 	participant_begin(me);
 	slab_layer.reread(me, true);
 	participant_end(me);
@@ -140,6 +140,20 @@ int64_t step_cache_get(struct step_env *env, uint64_t x, uint64_t y)
 	(void)x;
 	if (!env->cache) return -ESTALE;
 	return offset_of(env, y ? hp_cache_get_timed(env->cache, HP_CACHE_WAIT, y) : hp_cache_get(env->cache, 0));
+}
+
+/* As another thread of the process might: from here on the process knows the cache of that name that is there now. */
+static void open_anew(void *arg, unsigned flags)
+{
+	struct step_env *env = arg;
+	(void)flags;
+	if (!cache_is_live(env->cache)) step_cache_reopen(env, env->cache->ctor ? STEP_BUILT : 0, 0);
+}
+
+int64_t step_cache_get_anew(struct step_env *env, uint64_t x, uint64_t y)
+{
+	hp_cache_set_drain_hook(env->cache, open_anew, env);
+	return step_cache_get(env, x, y);
 }
 
 int64_t step_cache_put(struct step_env *env, uint64_t x, uint64_t y)
@@ -189,19 +203,24 @@ int64_t step_cache_prime(struct step_env *env, uint64_t x, uint64_t y)
 	return hp_cache_prime(env->cache, x);
 }
 
+/* Begun when the cache is gone it says so: what has its place by now is another. */
+static int64_t begun(bool live, int64_t result)
+{
+	return builder[0].wrong || (!live && result != -ESTALE) ? -EBADMSG : result;
+}
+
 int64_t step_cache_reclaim(struct step_env *env, uint64_t x, uint64_t y)
 {
 	(void)x, (void)y;
-	int64_t bytes = hp_cache_reclaim(env->cache);
-	return builder[0].wrong ? -EBADMSG : bytes;
+	bool live = cache_is_live(env->cache);
+	return begun(live, hp_cache_reclaim(env->cache));
 }
 
 int64_t step_cache_invalidate(struct step_env *env, uint64_t x, uint64_t y)
 {
 	(void)x, (void)y;
-	bool ended = !cache_is_live(env->cache); /* then whoever has that place by now is none of ours */
-	int error = hp_cache_invalidate(env->cache);
-	return builder[0].wrong || (ended && error != -ESTALE) ? -EBADMSG : error;
+	bool live = cache_is_live(env->cache);
+	return begun(live, hp_cache_invalidate(env->cache));
 }
 
 int64_t step_cache_get_all(struct step_env *env, uint64_t x, uint64_t y)

@@ -12,6 +12,7 @@ static const struct step_pool two = {.pages = 128, .capacity = 128, NO_GROWTH};
 #define COUNT(table) (sizeof(table) / sizeof *(table))
 #define SIZE 4096
 #define EACH 16
+#define BUILT (SIZE | STEP_BUILT)
 
 static void both(struct step_world *w, uint64_t flags)
 {
@@ -85,6 +86,14 @@ static void out_of_both(struct step_world *w)
 static void unused(struct step_world *w)
 {
 	both(w, 0);
+}
+
+/* y: what B frees to have memory for a slab. */
+static void no_memory(struct step_world *w)
+{
+	both(w, 0);
+	hp_off off[2] = {step_block(w, 1, 32, 0), step_block(w, 1, 32, 0)};
+	w->y = off[off[0] == 0];
 }
 
 static void idle_built(struct step_world *w)
@@ -223,9 +232,13 @@ static void built_limited_of_b(struct step_world *w)
 	{ \
 		.run = step_cache_destroy, .effect = STEP_ENDS \
 	}
-#define REMAKE(flags) \
+#define GET_ANEW \
 	{ \
-		.run = step_cache_remake, .x = SIZE, .y = flags, .effect = STEP_REMAKES \
+		.run = step_cache_get_anew, .effect = STEP_GETS \
+	}
+#define REMAKE(size) \
+	{ \
+		.run = step_cache_remake, .y = size, .effect = STEP_REMAKES \
 	}
 #define LIMIT(n) \
 	{ \
@@ -292,18 +305,20 @@ static const struct step_pair ends[] = {
 
 /* Who still has the old handle gets nothing of the new one: now, or when he goes on. */
 static const struct step_pair anew[] = {
-	PAIR("get, destroy and make anew", one, idle, GET, REMAKE(0), STEP_ONE),
-	PAIR("get, destroy and make anew, unused", one, unused, GET, REMAKE(0), STEP_ONE | STEP_SLOW),
-	PAIR("get, destroy and make anew, slabs of both", one, idle_both, GET, REMAKE(0), STEP_ONE | STEP_SLOW),
-	PAIR("get_array, destroy and make anew", one, unused, ARRAY(3), REMAKE(0), STEP_ONE | STEP_SLOW),
-	PAIR("destroy and make anew, get", one, idle_both, REMAKE(0), GET, STEP_ONE | STEP_SLOW),
-	PAIR("get, destroy and make anew, constructed", one, idle_built, GET, REMAKE(STEP_BUILT), STEP_ONE | STEP_SLOW),
-	PAIR("invalidate, destroy and make anew", one, idle_built, INVALIDATE, REMAKE(STEP_BUILT), STEP_EITHER | STEP_SLOW),
-	PAIR("destroy and make anew, invalidate", one, idle_built, REMAKE(STEP_BUILT), INVALIDATE, STEP_EITHER | STEP_SLOW),
+	PAIR("get, destroy and make anew", one, idle, GET, REMAKE(SIZE), STEP_ONE),
+	PAIR("get, destroy and make anew, unused", one, unused, GET, REMAKE(SIZE), STEP_ONE | STEP_SLOW),
+	PAIR("get, destroy and make anew, another size", one, unused, GET, REMAKE(SIZE / 2), STEP_ONE | STEP_SLOW),
+	PAIR("get, destroy and make anew, slabs of both", one, idle_both, GET, REMAKE(SIZE), STEP_ONE | STEP_SLOW),
+	PAIR("get, destroy and make anew, open", one, no_memory, GET_ANEW, REMAKE(SIZE), STEP_ONE | STEP_SLOW),
+	PAIR("get_array, destroy and make anew", one, unused, ARRAY(3), REMAKE(SIZE), STEP_ONE | STEP_SLOW),
+	PAIR("destroy and make anew, get", one, idle_both, REMAKE(SIZE), GET, STEP_ONE | STEP_SLOW),
+	PAIR("get, destroy and make anew, constructed", one, idle_built, GET, REMAKE(BUILT), STEP_ONE | STEP_SLOW),
+	PAIR("invalidate, destroy and make anew", one, idle_built, INVALIDATE, REMAKE(BUILT), STEP_EITHER | STEP_SLOW),
+	PAIR("destroy and make anew, invalidate", one, idle_built, REMAKE(BUILT), INVALIDATE, STEP_EITHER | STEP_RARE),
+	PAIR("destroy and make anew, reclaim", one, idle_built, REMAKE(BUILT), RECLAIM, STEP_EITHER | STEP_RARE),
 };
 
 static const struct step_pair constructed[] = {
-	PAIR("invalidate, destroy", one, idle_built, INVALIDATE, DESTROY, STEP_EITHER | STEP_SLOW),
 	PAIR("destroy, invalidate", one, idle_built, DESTROY, INVALIDATE, STEP_EITHER | STEP_SLOW),
 	PAIR("get, invalidate", one, built, GET, INVALIDATE, 0),
 	PAIR("get, invalidate, the only slab", one, built_limited, GET, INVALIDATE, 0),

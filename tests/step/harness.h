@@ -61,9 +61,10 @@ step_fn step_cache_make;             /* size: makes another, "made", and closes 
 step_fn step_cache_open;             /* x: 0 or STEP_BUILT */
 step_fn step_cache_reopen;           /* opens it again, and closes that */
 step_fn step_cache_destroy;          /* - */
-step_fn step_cache_remake;           /* size, flags: destroys it, makes it anew, with a slab that is nobody's */
+step_fn step_cache_remake;           /* pages to free or 0, size + STEP_BUILT: ends it, makes it anew, with a slab */
 step_fn step_cache_limit;            /* n */
 step_fn step_cache_get;              /* -, nanoseconds to wait at most: the object's offset */
+step_fn step_cache_get_anew;         /* the same; with no memory left opens the cache that has been made anew, too */
 step_fn step_cache_put;              /* offset */
 step_fn step_cache_get_bulk, step_cache_put_bulk;   /* x objects, into env->list; y of the list, from the x-th */
 step_fn step_cache_get_array, step_cache_put_array; /* x objects, into env->list; y objects from offset x on */

@@ -126,7 +126,11 @@ static bool apply(struct pair *pair, int actor, const struct step_side *side, in
 		for (unsigned i = 0; i < side->count && !w->failures; i++) got(pair, actor, w->actor[actor].list[i]);
 		break;
 	case STEP_ENDS: w->cache.there = false; break;
-	case STEP_REMAKES: w->cache.stale = ~(1u << actor); break;
+	case STEP_REMAKES:
+		w->cache.stale = ~(1u << actor);
+		w->cache.stride = (uint32_t)side->y;
+		if (side->x) step_model_remove(w, side->x);
+		break;
 	case STEP_LIMITS: w->cache.limit = side->x; break;
 	case STEP_PUBLISHES: pair->named++; break; /* settle */
 	case STEP_EMPTIES: pair->named--; break;
@@ -211,8 +215,9 @@ static void has_cached(struct pair *pair, int actor)
 {
 	struct step_world *w = pair->world;
 	uint64_t out = 0, unit = 16, units = w->geometry.capacity / unit;
-	int64_t got = step_call(w, actor, step_cache_get_all, 0, 0);
-	if (!w->cache.there || w->cache.stale >> actor & 1) {
+	bool gone = !w->cache.there || w->cache.stale >> actor & 1;
+	int64_t got = step_call(w, actor, gone ? step_cache_get : step_cache_get_all, 0, 0);
+	if (gone) {
 		if (got != -ESTALE) step_fail(w, "actor %d's get gives %lld, and its cache is gone", actor, (long long)got);
 		return;
 	}
