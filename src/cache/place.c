@@ -56,7 +56,7 @@ static uint16_t objects_at(const hp_pool *pool, unsigned class, uint64_t limit, 
 	return (uint16_t)(left < each ? left : each);
 }
 
-static bool has_ended(const hp_pool *pool, unsigned class)
+bool cache_has_ended(const hp_pool *pool, unsigned class)
 {
 	const struct slab_class *known = &pool->classes[class];
 	uint64_t word = atomic_load(&known->cache->word);
@@ -79,7 +79,8 @@ bool cache_insist(const hp_pool *pool, unsigned class)
 
 int cache_place_claim(hp_pool *pool, unsigned class, unsigned *place, uint16_t *objects)
 {
-	if (has_ended(pool, class)) return -ESTALE; /* one that is being ended is kept by a slab, not by a wish for one */
+	if (cache_has_ended(pool, class))
+		return -ESTALE; /* one that is being ended is kept by a slab, not by a wish for one */
 	uint64_t limit = limit_of(pool, class);
 	*place = SLAB_NO_PLACE;
 	*objects = pool->classes[class].objects;
@@ -125,7 +126,7 @@ void cache_place_set(hp_pool *pool, unsigned class, unsigned place, uint32_t pag
 bool cache_place_fits(const hp_pool *pool, unsigned class, unsigned place, uint16_t objects)
 {
 	/* one that was made in its place has slabs only from its beginning on, and they are cut for that one */
-	if (has_ended(pool, class)) return false;
+	if (cache_has_ended(pool, class)) return false;
 	uint64_t limit = limit_of(pool, class);
 	return !limit || (place < places_for(pool, class, limit) && objects <= objects_at(pool, class, limit, place));
 }

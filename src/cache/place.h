@@ -10,6 +10,9 @@
 #include "cache/layout.h"
 #include "pool/pool.h"
 
+/* It is not the one that this process knows: gone, or another has been made in its place. Exact of a slab that begins there
+ * when asked after its control word was read, and that still holds. */
+bool cache_has_ended(const hp_pool *pool, unsigned class);
 /* Is the cache there, for a slab that has been made? One that is being ended is kept by it. */
 bool cache_insist(const hp_pool *pool, unsigned class);
 /* For a new slab of the class: its place (SLAB_NO_PLACE: there is no limit) and how many objects it may hold. -EAGAIN: all are

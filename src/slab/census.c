@@ -24,8 +24,11 @@ static int count_slab(hp_pool *pool, struct slab *slab, uint32_t page, void *arg
 		live += (objects - w * 64 < 64 ? objects - w * 64 : 64) -
 		        (unsigned)__builtin_popcountll(slab_free_in(slab, w, objects));
 	unsigned state = ctl_state(atomic_load_explicit(&slab->ctl, memory_order_acquire));
-	/* being made or ended, unless somebody destroys what is free in it */
-	if (state != CTL_OWNED && state != CTL_UNOWNED && !live) return 0;
+	/* Being made or ended, unless somebody destroys what is free in it: should he die, others have to, and may not when the
+	 * cache has ended before. */
+	if (state != CTL_OWNED && state != CTL_UNOWNED && !live &&
+	    !(atomic_load_explicit(&slab->extra, memory_order_relaxed) & SLAB_BUILT && slab_has_built(slab)))
+		return 0;
 	census->sum->slabs++;
 	census->sum->live += live;
 	census->sum->free += objects - live;
@@ -121,6 +124,7 @@ static int raze_slab(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 	struct participant *me = census->me;
 	if (atomic_load_explicit(&slab->class, memory_order_relaxed) != census->class || !slab_has_built(slab)) return 0;
 	uint64_t seen = atomic_load_explicit(&slab->ctl, memory_order_acquire);
+	if (cache_has_ended(pool, census->class)) return 1;
 	if (ctl_state(seen) == CTL_OWNED && ctl_who(seen) != me->who) {
 		struct take_want want = {.ctl = &slab->ctl, .seen = seen};
 		unsigned skipped = 0;

@@ -93,6 +93,8 @@ int slab_visit_all(hp_pool *pool, uint32_t from, uint32_t to, slab_visit *visit,
 bool slab_has_built(struct slab *slab);
 /* Constructed objects that are free, in a slab that we hold alone: destroyed, each at most once whenever we die. */
 void slab_destroy_objects(hp_pool *pool, struct slab *slab, uint32_t page);
+/* May this process call the destructor of what is in slabs of the class? Asked after their control words are read. */
+bool slab_may_destroy(const hp_pool *pool, unsigned class);
 /* Ends a slab whose control word is `seen`, if that still holds and nothing lives in it: its pages go back. `destroy`: the
  * caller may call destructors; slabs with constructed objects stay otherwise, and where the destructor is not known. */
 bool slab_end(hp_pool *pool, struct slab *slab, uint32_t page, uint64_t seen, bool destroy);

@@ -62,10 +62,12 @@ bool slab_has_built(struct slab *slab)
 	return any;
 }
 
-/* Knows how: has the cache open, with the destructor if it was made with one. */
-static bool may_destroy(const struct slab_class *known)
+/* Has the cache open, this one and not one that was there before, with the destructor if it was made with one. */
+bool slab_may_destroy(const hp_pool *pool, unsigned class)
 {
-	return known->built && (known->dtor || !(known->cache->constructed & CACHE_DESTROYED));
+	const struct slab_class *known = &pool->classes[class];
+	return known->built && (known->dtor || !(known->cache->constructed & CACHE_DESTROYED)) &&
+	       !cache_has_ended(pool, class);
 }
 
 /* Ends a slab whose control word is `seen`, if that still holds and nothing lives in it: its pages go back. `destroy`: the
@@ -74,7 +76,7 @@ bool slab_end(hp_pool *pool, struct slab *slab, uint32_t page, uint64_t seen, bo
 {
 	unsigned class = atomic_load_explicit(&slab->class, memory_order_relaxed);
 	unsigned extra = atomic_load_explicit(&slab->extra, memory_order_relaxed);
-	bool built = extra & SLAB_BUILT && slab_has_built(slab), known = destroy && may_destroy(&pool->classes[class]);
+	bool built = extra & SLAB_BUILT && slab_has_built(slab), known = destroy && slab_may_destroy(pool, class);
 	/* memory of class PROCESS of another process is that one's to give back, or goes back with its record */
 	uint64_t tag = atomic_load_explicit(&pool->chunks[page >> pool->page_shift_chunk].tag, memory_order_acquire);
 	if (tag && tag != page_tag(pool)) return false;

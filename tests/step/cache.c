@@ -112,7 +112,12 @@ int64_t step_cache_remake(struct step_env *env, uint64_t x, uint64_t y)
 	if (error == 0 && x) error = step_free(env, x, 0);
 	if (error == 0) error = step_cache_create(env, (uint32_t)y, y & STEP_BUILT);
 	struct participant *me = error == 0 ? participant_get(env->pool, &none) : NULL;
-	if (!me || hp_cache_prime(env->cache, 1) < 0) return error; /* all pages may be another's, who stands still */
+	if (!me) return error;
+	/* more than one: the first of a slab lies at the same place whatever their size */
+	error = step_cache_get_bulk(env, 2, 0);
+	if (error == -ENOMEM) return 0; /* all pages may be another's, who stands still */
+	if (error == 0) error = step_cache_put_bulk(env, 0, 2);
+	if (error < 0) return error;
 	/* as if somebody had taken from us: the slab is nobody's, so that whoever looks for an object of that class meets it */
 	participant_begin(me);
 	slab_layer.reread(me, true);

@@ -238,7 +238,7 @@ static void built_limited_of_b(struct step_world *w)
 	}
 #define REMAKE(size) \
 	{ \
-		.run = step_cache_remake, .y = size, .effect = STEP_REMAKES \
+		.run = step_cache_remake, .y = size, .effect = STEP_REMAKES, .count = 2 \
 	}
 #define LIMIT(n) \
 	{ \
@@ -306,19 +306,21 @@ static const struct step_pair ends[] = {
 /* Who still has the old handle gets nothing of the new one: now, or when he goes on. */
 static const struct step_pair anew[] = {
 	PAIR("get, destroy and make anew", one, idle, GET, REMAKE(SIZE), STEP_ONE),
-	PAIR("get, destroy and make anew, unused", one, unused, GET, REMAKE(SIZE), STEP_ONE | STEP_SLOW),
 	PAIR("get, destroy and make anew, another size", one, unused, GET, REMAKE(SIZE / 2), STEP_ONE | STEP_SLOW),
 	PAIR("get, destroy and make anew, slabs of both", one, idle_both, GET, REMAKE(SIZE), STEP_ONE | STEP_SLOW),
 	PAIR("get, destroy and make anew, open", one, no_memory, GET_ANEW, REMAKE(SIZE), STEP_ONE | STEP_SLOW),
-	PAIR("get_array, destroy and make anew", one, unused, ARRAY(3), REMAKE(SIZE), STEP_ONE | STEP_SLOW),
-	PAIR("destroy and make anew, get", one, idle_both, REMAKE(SIZE), GET, STEP_ONE | STEP_SLOW),
+	PAIR("get_array, destroy and make anew", one, unused, ARRAY(3), REMAKE(SIZE), STEP_ONE | STEP_RARE),
+	PAIR("destroy and make anew, get", one, idle_both, REMAKE(SIZE), GET, STEP_ONE | STEP_RARE),
 	PAIR("get, destroy and make anew, constructed", one, idle_built, GET, REMAKE(BUILT), STEP_ONE | STEP_SLOW),
-	PAIR("invalidate, destroy and make anew", one, idle_built, INVALIDATE, REMAKE(BUILT), STEP_EITHER | STEP_SLOW),
+	PAIR("invalidate, destroy and make anew", one, idle_built, INVALIDATE, REMAKE(BUILT - SIZE / 2),
+         STEP_EITHER | STEP_SLOW),
 	PAIR("destroy and make anew, invalidate", one, idle_built, REMAKE(BUILT), INVALIDATE, STEP_EITHER | STEP_RARE),
 	PAIR("destroy and make anew, reclaim", one, idle_built, REMAKE(BUILT), RECLAIM, STEP_EITHER | STEP_RARE),
 };
 
 static const struct step_pair constructed[] = {
+	PAIR("invalidate, destroy", one, idle_built, INVALIDATE, DESTROY, STEP_EITHER | STEP_SLOW),
+	PAIR("reclaim, destroy", one, idle_built, RECLAIM, DESTROY, STEP_EITHER | STEP_RARE),
 	PAIR("destroy, invalidate", one, idle_built, DESTROY, INVALIDATE, STEP_EITHER | STEP_SLOW),
 	PAIR("get, invalidate", one, built, GET, INVALIDATE, 0),
 	PAIR("get, invalidate, the only slab", one, built_limited, GET, INVALIDATE, 0),

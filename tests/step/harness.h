@@ -216,7 +216,7 @@ enum step_effect {
 	STEP_PUTS,      /* the objects in world->may_go, or the one at world->x, are there, or some of them, or none */
 	STEP_MAKES,     /* the cache "made" is there or not */
 	STEP_ENDS,      /* the world's cache is there or not */
-	STEP_REMAKES,   /* the same, or there is another of that name */
+	STEP_REMAKES,   /* the same, or there is another of that name, of which an object may be out */
 	STEP_RENEWS,    /* what was constructed in the world's cache is nothing to be given out any more, or is */
 	STEP_LIMITS,    /* its limit is what it was, or `bytes` */
 	STEP_PUBLISHES, /* a block of `bytes` is there and the world's word names it, or neither */

@@ -56,11 +56,14 @@ cache_ending_not_said | cache/cache.c | s/uint64_t ending = cache_word\(CACHE_EN
 cache_ended_by_store | cache/cache.c | s/atomic_compare_exchange_strong\(&shared->word, &ending, cache_word\(CACHE_FREE, cache->generation \+ 1\)\)/(atomic_store(&shared->word, cache_word(CACHE_FREE, cache->generation + 1)), true)/ | cache_interleave:destroy
 cache_ending_is_gone | cache/place.c | s/if \(cache_state\(word\) != CACHE_ENDING\) return false;/return false;/ | cache_interleave:in vain
 cache_ending_of_the_dead_stays | cache/cache.c | s/if \(cache_state\(word\) == CACHE_ENDING\) atomic_store\(&shared->word, cache_word\(CACHE_LIVE[^;]*;// | cache:destroy
-cache_slabs_of_the_next_are_taken | cache/place.c | s/(bool cache_place_fits\(.*?)\tif \(has_ended\(pool, class\)\) return false;\n/$1/s | cache_interleave:anew
+cache_slabs_of_the_next_are_taken | cache/place.c | s/(bool cache_place_fits\(.*?)\tif \(cache_has_ended\(pool, class\)\) return false;\n/$1/s | cache_interleave:anew
 cache_next_ones_object_is_given_out | cache/get.c | s/if \(object && unlikely\(!cache_is_live\(cache\)\)\) \{/if (object && error > 0) {/ | cache_interleave:anew, open
 cache_next_ones_object_is_kept | cache/get.c | s/(looked: what we have is the new one.*?)if \(cache_find\(cache, object, &slab, &index\) == 0\)/$1if (cache_find(cache, object, &slab, &index) > 0)/s | cache_interleave:anew, open
 cache_invalidates_the_next | cache/cache.c | s/\tif \(!cache_is_live\(cache\)\) return -ESTALE; (\/\* what is there now)/\t$1/ | cache_interleave:destroy, invalidate
 cache_reclaims_the_next | cache/cache.c | s/\tif \(!cache_is_live\(cache\)\) return -ESTALE; (\/\* as in hp_cache_invalidate)/\t$1/ | cache_interleave:anew, reclaim
+cache_ends_before_its_objects | slab/census.c | s/!live &&\s*!\(atomic_load_explicit\(&slab->extra.*?slab_has_built\(slab\)\)\)/!live)/s | cache_interleave:reclaim, destroy
+cache_next_ones_objects_are_destroyed | slab/slab.c | s/ &&\s*!cache_has_ended\(pool, class\);/;/ | cache_interleave:date, destroy and
+cache_next_ones_objects_are_razed | slab/census.c | s/\tif \(cache_has_ended\(pool, census->class\)\) return 1;\n// | cache_interleave:date, destroy and
 cache_live_too_early | cache/cache.c | s/atomic_store\(&shared->word, cache_word\(CACHE_MAKING, generation\)\);/atomic_store(&shared->word, cache_word(CACHE_LIVE, generation));/ | cache:create
 cache_raised_limit_not_told | cache/place.c | s/(\tcache_places_widen\(pool, class\);\n)(\treturn -EAGAIN;)/$2/ | cache:raise
 cache_built_before_constructor | cache/get.c | s/(\tif \(cache->ctor\(cache->arg, object, flags\) == 0\) \{\n)(\t\tslab_set_built\(slab, index, epoch\);\n)/$2$1/ | cache:constructing

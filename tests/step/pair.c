@@ -311,6 +311,13 @@ static void a_dies(struct pair *pair, int64_t b)
 	w->cache = cache;
 }
 
+/* Pages in which objects are constructed that the actor cannot destroy. */
+static uint64_t not_to_be_had(struct pair *pair, int actor)
+{
+	const struct step_cache *cache = &pair->world->cache;
+	return cache->built && cache->stale >> actor & 1 ? pair->world->geometry.chunk_pages : 0;
+}
+
 /* A and B are done. */
 static void both_done(struct pair *pair, int64_t a, int64_t b)
 {
@@ -326,9 +333,9 @@ static void both_done(struct pair *pair, int64_t a, int64_t b)
 	if (w->shape.slabs && !w->failures) has_objects(pair, B);
 	if (w->shape.caches && !leaves && !w->failures) has_cached(pair, A);
 	if (w->shape.caches && !w->failures) has_cached(pair, B);
-	if (!leaves && !w->failures) has_all(pair, A, 0);
-	if (!w->failures) has_all(pair, B, 0);
-	if (!w->failures && !leaves) has_all(pair, A, 0);
+	if (!leaves && !w->failures) has_all(pair, A, not_to_be_had(pair, A));
+	if (!w->failures) has_all(pair, B, not_to_be_had(pair, B));
+	if (!w->failures && !leaves) has_all(pair, A, not_to_be_had(pair, A));
 	struct step_expect expect = {
 		.effect = STEP_NONE, .alive = leaves ? pair->living & ~1u : pair->living, .takes = true, .over = true};
 	if (!w->failures) step_verify_copy(w, &expect);

@@ -234,7 +234,7 @@ static void survey(struct look *look)
 
 static uint64_t bytes_of(const struct step_world *w, const struct step_expect *expect)
 {
-	if (expect->effect == STEP_GETS) return w->cache.stride;
+	if (expect->effect == STEP_GETS || expect->effect == STEP_REMAKES) return w->cache.stride;
 	return expect->effect == STEP_ALLOCATES ? expect->pages * HP_PAGE_SIZE : expect->bytes;
 }
 
@@ -243,10 +243,10 @@ static bool is_new(const struct look *look, const struct run *run, unsigned alre
 {
 	enum step_effect effect = look->expect->effect;
 	bool allocates = effect == STEP_ALLOCATES || effect == STEP_MALLOCS || effect == STEP_MOVES ||
-	                 effect == STEP_GETS || effect == STEP_PUBLISHES;
+	                 effect == STEP_GETS || effect == STEP_REMAKES || effect == STEP_PUBLISHES;
 	unsigned most = look->expect->count > 1 ? look->expect->count : 1;
 	if (allocates && already < most && run->bytes == bytes_of(look->world, look->expect) &&
-	    run->cached == (effect == STEP_GETS))
+	    run->cached == (effect == STEP_GETS || effect == STEP_REMAKES))
 		return true;
 	step_fail(look->world, "a block of %llu bytes at 0x%llx that nobody has", (unsigned long long)run->bytes,
 	          (unsigned long long)run->off);
