@@ -67,8 +67,8 @@ HP_API int hp_cache_open(hp_pool *pool, const char *name, const struct hp_cache_
  * No other thread may be using it. */
 HP_API void hp_cache_close(hp_cache *cache);
 
-/* Ends the cache for everybody, and closes the handle. -EBUSY: objects are out, and nothing has happened. What other
- * processes do with it later fails with ESTALE. */
+/* Ends the cache for everybody, and closes the handle. -EBUSY: objects are out, or another call is just destroying some, and
+ * nothing has happened. What other processes do with it later fails with ESTALE. */
 HP_API int hp_cache_destroy(hp_cache *cache);
 
 /* An object; undefined content without HP_CACHE_ZERO and constructor. NULL with errno: ENOMEM no memory, EAGAIN the hard
