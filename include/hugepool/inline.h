@@ -15,7 +15,7 @@ extern "C" {
 #define HP_INLINE_STACK 66 /* objects; as many words behind them, and as many bits behind those */
 
 struct hp_inline_magazine {
-	char **top, **base, **known, **limit;
+	char **top;
 };
 
 struct hp_inline_slot {
@@ -28,7 +28,6 @@ struct hp_inline_thread {
 	struct hp_inline_slot *slot;
 	const void *pool;
 	uint64_t seen;
-	uint32_t who;
 };
 
 struct hp_inline_slab {
@@ -41,13 +40,8 @@ struct hp_inline_slab {
 
 struct hp_inline_cache {
 	const void *pool; /* what the thread's `fast` is compared with; of nobody where calls need more */
-	char *base;
-	uint64_t capacity;
-	const uint64_t *map;
-	char *slabs;
 	const uint32_t *waiting;
-	uint64_t key, magazine;
-	uint32_t class_, skew;
+	uint64_t magazine;
 };
 
 /* Counts up whenever anything in here comes to mean something else. */
@@ -61,7 +55,6 @@ extern HP_API __thread struct hp_inline_thread *hp_thread_current __asm__(HP_INL
 #define HP_INLINE_X86 1 /* one instruction where compilers make two or three of it, and of its accesses to memory */
 #if defined(__has_feature)
 #if __has_feature(thread_sanitizer)
-#undef HP_INLINE_FORCED
 #undef HP_INLINE_X86
 #endif
 #endif

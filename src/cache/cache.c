@@ -87,9 +87,7 @@ static int handle_new(hp_pool *pool, unsigned i, const struct hp_cache_options *
 	*cache = (struct hp_cache){.base = pool->base,
 	                           .capacity = pool->capacity,
 	                           .map = pool->map,
-	                           .slabs = pool->slabs,
 	                           .waiting = &shared->waiting,
-	                           .key = map_make(class.reciprocal, 0, CACHE_FIRST_CLASS + i, 0) & MAP_KEY,
 	                           .magazine = offsetof(struct participant, slab_state) + offsetof(struct slab_state, mag) +
 	                                       (CACHE_FIRST_CLASS + i) * sizeof(struct slab_mag),
 	                           .class = CACHE_FIRST_CLASS + i,

@@ -11,15 +11,13 @@ struct cache_regions;
 struct hp_cache {
 	/* struct hp_inline_cache of the public header */
 	const void *fast; /* the pool, or this handle itself where calls need more than the common case */
+	_Atomic uint32_t *waiting;
+	uint64_t magazine; /* where in a participant its magazine lies, in bytes */
+
 	char *base;
 	uint64_t capacity;
 	pool_map *map;
-	struct slab *slabs;
-	_Atomic uint32_t *waiting;
-	uint64_t key;      /* what of a word of the map all pages of the cache have in common */
-	uint64_t magazine; /* where its magazine lies, in bytes */
 	uint32_t class, skew;
-
 	hp_pool *pool;
 	struct pool_cache *shared;
 	uint32_t generation, flags;

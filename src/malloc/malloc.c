@@ -216,6 +216,12 @@ static __attribute__((noinline)) int free_rare(struct participant *me, struct sl
 	return 0;
 }
 
+/* The same for the last one in a magazine. */
+static __attribute__((noinline)) int free_rare_last(struct participant *me, const struct slab_mag *mag)
+{
+	return free_rare(me, slab_of_word(*slab_a_of(mag->top - 1)), mag);
+}
+
 /* And where it was not what the fast path is for. */
 static __attribute__((noinline)) int free_other(struct participant *me, void *block)
 {
@@ -227,12 +233,6 @@ static __attribute__((noinline)) int free_page(struct participant *me, uint64_t 
 {
 	if (map) return free_other(me, block);
 	return page_free_begun(me, block);
-}
-
-/* The same for the last one in a magazine. */
-static __attribute__((noinline)) int free_rare_last(struct participant *me, const struct slab_mag *mag)
-{
-	return free_rare(me, slab_of_word(*slab_a_of(mag->top - 1)), mag);
 }
 
 /* Goes on inside an operation, with a block that was not taken last from the magazine that was. */

@@ -392,6 +392,11 @@ static __attribute__((noinline)) int free_other(hp_pool *pool, hp_off off)
 	return error;
 }
 
+static inline uint64_t offset_of(const hp_pool *pool, const void *block)
+{
+	return (uint64_t)((uintptr_t)block - (uintptr_t)pool->base);
+}
+
 /* Go on inside an operation: where the block in the active chunk is neither a single live page nor a run in one word, */
 static __attribute__((noinline)) int free_long(struct participant *me, char *block)
 {
@@ -405,7 +410,7 @@ static __attribute__((noinline)) int free_long(struct participant *me, char *blo
 		return 0;
 	}
 	participant_end_fast(slot);
-	return free_other(me->pool, (hp_off)(block - me->pool->base));
+	return free_other(me->pool, offset_of(me->pool, block));
 }
 
 /* and where it is no single page. */
@@ -418,11 +423,6 @@ static __attribute__((noinline)) int free_run(struct participant *me, char *bloc
 	participant_count(&slot->frees);
 	participant_end_fast(slot);
 	return 0;
-}
-
-static inline uint64_t offset_of(const hp_pool *pool, const void *block)
-{
-	return (uint64_t)((uintptr_t)block - (uintptr_t)pool->base);
 }
 
 int hp_page_free(hp_pool *pool, void *block)

@@ -105,7 +105,8 @@ static size_t known(const struct slab_mag *mag, size_t n, void *const *objects)
 	return n;
 }
 
-/* The first ones that lie in one word of a slab that the thread owns, by looking them up; entries are made for as many as there is room. */
+/* The first ones that lie in one word of a slab that the thread owns, by looking them up; entries are made for as many as
+ * there is room. */
 static size_t found(const struct participant *me, unsigned class, uint32_t skew, const struct slab_mag *mag, size_t n,
                     void *const *objects, uint64_t *bits, _Atomic uint64_t **a)
 {

@@ -48,9 +48,6 @@ static inline uint64_t map_make(uint32_t reciprocal, int ahead, unsigned class, 
 	       (back + 1);
 }
 
-/* What all pages of a class have in common. */
-#define MAP_KEY UINT64_C(0xffffffff0000ff00)
-
 static inline unsigned map_class(uint64_t map)
 {
 	return (uint8_t)(map >> 8);

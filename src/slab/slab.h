@@ -187,7 +187,8 @@ static inline bool slab_is_quiet(const struct slab *slab)
 /* SLAB_NOT: the object is not live. SLAB_RARE: given, and slab_given is to be called before the operation ends. */
 enum slab_gave { SLAB_NOT, SLAB_GAVE, SLAB_RARE };
 
-/* Inside an operation: is the object the one that was taken last? Then its slab is still ours, and *gave says what became of it. */
+/* Inside an operation: is the object the one that was taken last? Then its slab is still ours, and *gave says what became
+ * of it. */
 static inline bool slab_give_back(struct slab_mag *mag, const void *object, enum slab_gave *gave)
 {
 	char **top = mag->top;
