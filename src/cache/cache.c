@@ -162,6 +162,13 @@ static int lock(hp_pool *pool)
 	return growth_lock(pool) < 0 ? -ENOMEM : 0;
 }
 
+/* Slabs that the dead have in hand, or own in the middle of an operation, would be taken for somebody's who is just at it. */
+static void recover_slabs(hp_pool *pool)
+{
+	int error;
+	if (!pool->observer && participant_get(pool, &error)) recover_dead(pool);
+}
+
 static uint32_t align_of(const struct hp_cache_options *options)
 {
 	return options->align ? (uint32_t)options->align : options->size % 16 ? 8 : 16;
@@ -292,6 +299,7 @@ int hp_cache_destroy(hp_cache *cache)
 {
 	if (!cache) return -EINVAL;
 	hp_pool *pool = cache->pool;
+	recover_slabs(pool);
 	/* destructors first, as long as nothing is held */
 	if (cache->dtor && !pool->observer && cache_is_live(cache)) cache_reclaim_all(cache);
 	int error = cache->regions ? regions_empty(cache) : 0;
@@ -413,6 +421,7 @@ int hp_cache_set_hard_limit(hp_cache *cache, size_t n, const char *warning, unsi
 	uint64_t each = pool->classes[cache->class].objects, places = n / each + (n % each != 0);
 	struct slab_census sum;
 	if (places > CACHE_PLACES) return -ENOSPC;
+	if (n) recover_slabs(pool);
 	int error = lock(pool);
 	if (error < 0) return error;
 	settle(shared);

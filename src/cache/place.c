@@ -215,12 +215,8 @@ static void assign(void *arg, uint32_t page, uint64_t ctl, unsigned live, unsign
 	hp_pool *pool = to->pool;
 	struct slab *slab = &pool->slabs[page];
 	unsigned place = atomic_load_explicit(&slab->extra, memory_order_relaxed) & SLAB_NO_PLACE;
-	(void)live, (void)free;
+	(void)ctl, (void)live, (void)free;
 	if (has_place(to, page)) return;
-	if (ctl_state(ctl) == CTL_RECOVERING) { /* somebody destroys what is free in it */
-		to->busy = true;
-		return;
-	}
 	for (; to->next < to->full; to->next++) {
 		unsigned other = (unsigned)to->next;
 		_Atomic uint64_t *word = place_of(pool, to->class, other);

@@ -4,54 +4,34 @@
 struct census {
 	unsigned class;
 	struct participant *me;
-	struct slab_census *sum;
 	struct take_want *list;
 	uint32_t *page;
 	unsigned count;
 };
 
-static bool is_of(const struct slab *slab, unsigned class)
+static void add(void *arg, uint32_t page, uint64_t ctl, unsigned live, unsigned free)
 {
-	return class == SLAB_CLASSES || atomic_load_explicit(&slab->class, memory_order_relaxed) == class;
-}
-
-static int count_slab(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
-{
-	struct census *census = arg;
-	unsigned objects = slab_objects(slab), live = 0;
-	if (!is_of(slab, census->class)) return 0;
-	for (unsigned w = 0; w * 64 < objects; w++)
-		live += (objects - w * 64 < 64 ? objects - w * 64 : 64) -
-		        (unsigned)__builtin_popcountll(slab_free_in(slab, w, objects));
-	unsigned state = ctl_state(atomic_load_explicit(&slab->ctl, memory_order_acquire));
-	/* Being made or ended, unless somebody destroys what is free in it: should he die, others have to, and may not when the
-	 * cache has ended before. */
-	if (state != CTL_OWNED && state != CTL_UNOWNED && !live &&
-	    !(atomic_load_explicit(&slab->extra, memory_order_relaxed) & SLAB_BUILT && slab_has_built(slab)))
-		return 0;
-	census->sum->slabs++;
-	census->sum->live += live;
-	census->sum->free += objects - live;
-	(void)pool;
-	(void)page;
-	return 0;
+	struct slab_census *sum = arg;
+	(void)page, (void)ctl;
+	sum->slabs++;
+	sum->live += live;
+	sum->free += free;
 }
 
 void slab_census(hp_pool *pool, unsigned class, struct slab_census *sum)
 {
-	struct census census = {.class = class, .sum = sum};
 	*sum = (struct slab_census){0};
-	slab_visit_all(pool, 0, pool_top(pool), count_slab, &census);
+	slab_each(pool, class, add, sum);
 }
 
 static int end_empty(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 {
 	struct census *census = arg;
-	if (!is_of(slab, census->class) || !slab_is_empty(slab)) return 0;
+	if (!slab_is_of(slab, census->class) || !slab_is_empty(slab)) return 0;
 	uint64_t seen = atomic_load_explicit(&slab->ctl, memory_order_acquire);
 	unsigned class = atomic_load_explicit(&slab->class, memory_order_relaxed);
 	uint64_t budget = slab_may_go(pool, class, true);
-	for (unsigned k = 0; k < census->count && budget; k++) budget -= is_of(&pool->slabs[census->page[k]], class);
+	for (unsigned k = 0; k < census->count && budget; k++) budget -= slab_is_of(&pool->slabs[census->page[k]], class);
 	if (!budget) return 0;
 	if (ctl_state(seen) == CTL_UNOWNED) slab_end(pool, slab, page, seen, true);
 	if (ctl_state(seen) == CTL_OWNED && ctl_who(seen) != census->me->who && census->count < SLAB_TAKES) {
@@ -67,7 +47,7 @@ static int relist(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 	struct census *census = arg;
 	(void)pool;
 	(void)page;
-	if (!is_of(slab, census->class) || !slab_is_mine(census->me, slab)) return 0;
+	if (!slab_is_of(slab, census->class) || !slab_is_mine(census->me, slab)) return 0;
 	atomic_store_explicit(&slab->noted, SLAB_UNKNOWN, memory_order_relaxed);
 	if (slab_has_free(slab)) slab_list(census->me, slab, atomic_load_explicit(&slab->class, memory_order_relaxed));
 	return 0;
@@ -96,7 +76,7 @@ uint64_t slab_reclaim_class(struct participant *me, unsigned class, unsigned *sk
 	slab_census(pool, class, &before);
 	purge_thoroughly(me, class);
 	while (moved) { /* until a pass finds nothing that could be had */
-		struct census census = {.class = class, .me = me, .sum = &sum, .list = list, .page = page};
+		struct census census = {.class = class, .me = me, .list = list, .page = page};
 		moved = 0;
 		slab_visit_all(pool, 0, pool_top(pool), end_empty, &census);
 		if (!census.count) break;
@@ -138,7 +118,7 @@ static int raze_slab(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 		return 0;
 	}
 	/* commit: nobody gets what is free in it, nobody takes it. Should we die, recovery gives it to nobody. */
-	uint64_t held = slab_by_record(pool, seen);
+	uint64_t held = slab_by_destroyer(pool, seen);
 	if (!atomic_compare_exchange_strong(&slab->ctl, &seen, held)) return 0;
 	slab_destroy_objects(pool, slab, page);
 	slab_release(pool, slab, page, held, true);

@@ -1,4 +1,5 @@
-/* Every slab of a class, one by one, for who counts by other things than the sum. */
+/* Every slab of a class, one by one: whoever counts them, or is to have something done with all of them, goes this way, so that
+ * all of them see the same ones. */
 #include "slab/internal.h"
 
 struct each {
@@ -10,13 +11,11 @@ struct each {
 static int call_each(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 {
 	struct each *each = arg;
-	unsigned objects = slab_objects(slab), free = 0;
 	uint64_t ctl = atomic_load_explicit(&slab->ctl, memory_order_acquire);
+	unsigned objects = slab_objects(slab), free = 0;
 	(void)pool;
-	if (atomic_load_explicit(&slab->class, memory_order_relaxed) != each->class) return 0;
+	if (!slab_is_of(slab, each->class) || !slab_counts(ctl)) return 0;
 	for (unsigned w = 0; w * 64 < objects; w++) free += (unsigned)__builtin_popcountll(slab_free_in(slab, w, objects));
-	/* being made or ended, unless somebody destroys what is free in it */
-	if (ctl_state(ctl) != CTL_OWNED && ctl_state(ctl) != CTL_UNOWNED && free == objects) return 0;
 	each->call(each->arg, page, ctl, objects - free, free);
 	return 0;
 }

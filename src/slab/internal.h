@@ -72,10 +72,37 @@ static inline uint32_t slab_pages(const hp_pool *pool, const struct slab *slab)
 
 /* In the place of a slot: records are not to be mistaken for them. */
 #define NOT_A_SLOT 0x8000u
+/* Which of the two it is that a record does with a slab is the lowest bit of the version: in the word that is swapped, so that
+ * there is no moment at which it is neither. */
+#define SLAB_STAYS (UINT64_C(1) << 4)
 
+/* Held by our record: being made or ended, and no slab of its class. */
 static inline uint64_t slab_by_record(const hp_pool *pool, uint64_t old)
 {
-	return ctl_make(CTL_RECOVERING, (pool->record + 1) | NOT_A_SLOT, pool->record_generation, old);
+	uint64_t ctl = ctl_make(CTL_RECOVERING, (pool->record + 1) | NOT_A_SLOT, pool->record_generation, old);
+	return ctl & SLAB_STAYS ? ctl_make(CTL_RECOVERING, (pool->record + 1) | NOT_A_SLOT, pool->record_generation, ctl)
+	                        : ctl;
+}
+
+/* The same while what is free in it is destroyed: a slab of its class, which may stay one when that is over, or we die. */
+static inline uint64_t slab_by_destroyer(const hp_pool *pool, uint64_t old)
+{
+	uint64_t ctl = slab_by_record(pool, old);
+	return ctl_make(CTL_RECOVERING, ctl_owner(ctl), ctl_generation(ctl), ctl);
+}
+
+/* Is it one of this class (SLAB_CLASSES: of any)? */
+static inline bool slab_is_of(const struct slab *slab, unsigned class)
+{
+	return class == SLAB_CLASSES || atomic_load_explicit(&slab->class, memory_order_relaxed) == class;
+}
+
+/* Does a slab with this control word count for its class? One that does not either ends, or becomes its maker's, who looks at
+ * cache and limit then. */
+static inline bool slab_counts(uint64_t ctl)
+{
+	enum ctl_state state = ctl_state(ctl);
+	return state == CTL_OWNED || state == CTL_UNOWNED || (state == CTL_RECOVERING && ctl & SLAB_STAYS);
 }
 
 static inline _Atomic uint8_t *slab_built_of(struct slab *slab)

@@ -77,18 +77,23 @@ bool slab_end(hp_pool *pool, struct slab *slab, uint32_t page, uint64_t seen, bo
 	unsigned class = atomic_load_explicit(&slab->class, memory_order_relaxed);
 	unsigned extra = atomic_load_explicit(&slab->extra, memory_order_relaxed);
 	bool built = extra & SLAB_BUILT && slab_has_built(slab), known = destroy && slab_may_destroy(pool, class);
+	/* what stands there while the slab is one is its own: later it may be the claim of the next cache */
+	uint64_t place = cache_place_read(pool, class, extra & SLAB_NO_PLACE);
 	/* memory of class PROCESS of another process is that one's to give back, or goes back with its record */
 	uint64_t tag = atomic_load_explicit(&pool->chunks[page >> pool->page_shift_chunk].tag, memory_order_acquire);
 	if (tag && tag != page_tag(pool)) return false;
 	if (built && !known) return false;
 	/* commit: nobody's to allocate from any more. The word was read before we looked, so nobody has since. */
-	if (!slab_is_empty(slab) || !atomic_compare_exchange_strong(&slab->ctl, &seen, slab_by_record(pool, seen)))
-		return false;
-	if (built && known) slab_destroy_objects(pool, slab, page);
+	uint64_t ours = built ? slab_by_destroyer(pool, seen) : slab_by_record(pool, seen);
+	if (!slab_is_empty(slab) || !atomic_compare_exchange_strong(&slab->ctl, &seen, ours)) return false;
+	if (built) {
+		slab_destroy_objects(pool, slab, page);
+		/* commit: it is none any more. Should we die before, recovery may have no destructor, and gives it to nobody. */
+		if (!atomic_compare_exchange_strong(&slab->ctl, &ours, slab_by_record(pool, ours))) return false;
+	}
 	if (class >= CACHE_FIRST_CLASS) cache_count_held(&pool->caches[class - CACHE_FIRST_CLASS], -1);
 	unsigned pages = slab_pages(pool, slab);
 	for (unsigned i = 0; i < pages; i++) atomic_store_explicit(&pool->map[page + i], 0, memory_order_relaxed);
-	uint64_t place = cache_place_read(pool, class, extra & SLAB_NO_PLACE);
 	bool freed = page_free_typed(pool, page) == 0;
 	if (place) cache_place_free(pool, class, extra & SLAB_NO_PLACE, place);
 	return freed;

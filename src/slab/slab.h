@@ -260,7 +260,7 @@ struct slab_census {
 	uint64_t slabs, live, free;
 };
 void slab_census(hp_pool *pool, unsigned class, struct slab_census *sum);
-/* Every slab of the class, with its control word (each.c). */
+/* Every slab of the class (SLAB_CLASSES: of all), with its control word (each.c). */
 typedef void slab_each_fn(void *arg, uint32_t page, uint64_t ctl, unsigned live, unsigned free);
 void slab_each(hp_pool *pool, unsigned class, slab_each_fn *call, void *arg);
 /* Ends all slabs of a class (SLAB_CLASSES: of all) without live objects that are anybody's to be had: how many. */

@@ -376,6 +376,11 @@ static void all_of_it(struct step_world *w, const struct step_expect *expect, hp
 		step_fail(w, "a survivor gets %llu objects: %llu were out, %llu cached, the limit is %llu",
 		          (unsigned long long)count, (unsigned long long)stats.in_use, (unsigned long long)stats.cached,
 		          (unsigned long long)stats.limit);
+	/* a slab without a place holds what nobody may get, and each refusal looks at it again and again */
+	STEP_NEED(w, hp_cache_stats(cache, &stats) == 0);
+	if (stats.limit && stats.cached)
+		step_fail(w, "%llu are cached when all that the limit of %llu allows are out", (unsigned long long)stats.cached,
+		          (unsigned long long)stats.limit);
 	for (uint64_t i = 0; i < count; i++) {
 		int error = hp_cache_put(cache, got[i]);
 		if (error < 0) step_fail(w, "a survivor's put fails with %d", error);

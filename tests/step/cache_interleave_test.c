@@ -344,6 +344,12 @@ static const struct step_pair setting[] = {
 	PAIR("get, set a limit, objects are out", one, out_of_both, GET, LIMIT(EACH * 2), STEP_EITHER | STEP_SLOW),
 	PAIR("raise the limit, get", one, b_at_limit, LIMIT(EACH + 2), GET, STEP_MAY_FAIL),
 	PAIR("get, raise the limit", one, b_at_limit, GET, LIMIT(EACH + 2), STEP_MAY_FAIL | STEP_SLOW),
+	/* whose free objects are being destroyed has no object out, and may stay: it needs a place, or keeps the limit away */
+	PAIR("invalidate, set a limit", one, idle_built, INVALIDATE, LIMIT(5), STEP_EITHER | STEP_SLOW),
+	PAIR("invalidate, set a limit with room", one, idle_built, INVALIDATE, LIMIT(EACH * 2), STEP_SLOW),
+	PAIR("invalidate, set a limit, objects are out", one, built, INVALIDATE, LIMIT(EACH * 2), STEP_SLOW),
+	PAIR("reclaim, set a limit", one, idle_built, RECLAIM, LIMIT(5), STEP_EITHER | STEP_SLOW),
+	PAIR("set a limit, invalidate", one, built, LIMIT(EACH * 2), INVALIDATE, STEP_EITHER | STEP_SLOW),
 };
 
 #define TEST(table) \

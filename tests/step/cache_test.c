@@ -85,6 +85,15 @@ static void owner_gone(struct step_world *w)
 	step_kill(w, 1);
 }
 
+/* One who was destroying what is free in a slab without objects out has died. */
+static void dead_destroyer(struct step_world *w)
+{
+	cache_of(w, STEP_BUILT, 0, 0);
+	step_begin(w, 1, step_cache_invalidate, 0, 0);
+	step_until(w, 1, step_slab_held);
+	step_kill(w, 1);
+}
+
 static const struct step_case table[] = {
 	{"create", &one, one_cache, step_cache_make, .x = 100, .effect = STEP_MAKES},
 	{"create, the first", &one, no_caches, step_cache_make, .x = 100, .effect = STEP_MAKES},
@@ -94,6 +103,8 @@ static const struct step_case table[] = {
 	{"destroy, with slabs", &one, idle_cache, step_cache_destroy, .effect = STEP_ENDS, .flags = STEP_TAKES},
 	{"destroy, of a dead owner", &one, owner_gone, step_cache_destroy, .effect = STEP_ENDS, .flags = STEP_TAKES},
 	{"destroy, constructed", &one, idle_built, step_cache_destroy, .effect = STEP_ENDS, .flags = STEP_TAKES},
+	{"destroy, of a dead destroyer", &one, dead_destroyer, step_cache_destroy, .effect = STEP_ENDS,
+     .flags = STEP_TAKES},
 	{"destroy, one is out", &one, one_object_out, step_cache_destroy, .flags = STEP_TAKES, .error = -EBUSY},
 	{"destroy, constructed, one is out", &one, one_built_out, step_cache_destroy, .flags = STEP_TAKES | STEP_FEWER,
      .error = -EBUSY},
@@ -176,6 +187,8 @@ static const struct step_case limits[] = {
 	{"lower the limit, objects are out", &one, some_out_limited, step_cache_limit, .x = EACH * 2, .effect = STEP_LIMITS,
      .flags = STEP_TAKES, .bytes = EACH * 2},
 	{"set a limit, too many slabs", &one, some_out, step_cache_limit, .x = EACH, .flags = STEP_TAKES, .error = -EBUSY},
+	{"set a limit, of a dead destroyer", &one, dead_destroyer, step_cache_limit, .x = 5, .effect = STEP_LIMITS,
+     .flags = STEP_TAKES, .bytes = 5},
 	{"raise the limit", &one, at_five, step_cache_limit, .x = EACH + 3, .effect = STEP_LIMITS, .bytes = EACH + 3},
 	{"get at the limit, another's", &one, all_but_one, step_cache_get, .effect = STEP_GETS, .flags = STEP_TAKES},
 	{"get at the limit, a dead one's", &one, all_but_one_dead, step_cache_get, .effect = STEP_GETS,

@@ -422,6 +422,19 @@ struct slab *step_slabs(struct step_world *w)
 	return (struct slab *)(void *)(w->control + w->geometry.slabs_at) + SLAB_GUARD;
 }
 
+bool step_slab_held(struct step_world *w, int actor)
+{
+	const struct parity_unit *units = (const struct parity_unit *)(const void *)(w->control + w->geometry.units_at);
+	unsigned each = w->geometry.chunk_pages;
+	(void)actor;
+	for (uint64_t i = 0; i < (uint64_t)w->geometry.chunks * each; i++) {
+		const struct parity_unit *unit = &units[i / each];
+		uint64_t live = atomic_load(&unit->a[i % each / 64]) ^ atomic_load(&unit->r[i % each / 64]);
+		if (live >> (i % 64) & 1 && ctl_state(atomic_load(&step_slabs(w)[i].ctl)) == CTL_RECOVERING) return true;
+	}
+	return false;
+}
+
 /* ---- the model ---- */
 
 static uint64_t pattern(hp_off off, uint64_t i)

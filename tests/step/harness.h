@@ -328,6 +328,8 @@ struct pool_chunk *step_chunks(struct step_world *world);
 struct pool_slot *step_slots(struct step_world *world);
 struct pool_record *step_records(struct step_world *world);
 struct slab *step_slabs(struct step_world *world); /* descriptors, of page 0 on */
+/* Somewhere a slab is made, ended, or held while what is in it is destroyed. */
+bool step_slab_held(struct step_world *world, int actor);
 
 /* Runs all entries in processes of their own, two at a time, and prints a line for each. Returns how many failed. */
 int step_run_cases(const struct step_case *cases, unsigned count);

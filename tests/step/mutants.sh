@@ -40,8 +40,8 @@ slab_owner_frees_what_is_free | slab/slab.h | s/if \(unlikely\(!\(live & bit\)\)
 slab_owner_not_asked | slab/slab.h | s/return ctl_who\(atomic_load_explicit\(&slab->ctl, memory_order_relaxed\)\) == me->who;/return slab || me;/ | slab:remote slab_interleave:owner
 slab_map_before_run | slab/make.c | s/(static void prepare\(.*?)(\n\}\n)/$1\n\tatomic_store(&pool->map[page], map_make(known->reciprocal, 0, class, 0));$2/s | slab:malloc
 slab_owned_before_map | slab/make.c | s/(\tint first = atomic_load_explicit\(&slab->first[^;]*;\n)/$1\tatomic_store(&slab->ctl, ctl_make(CTL_OWNED, me->who >> 16, me->who & 0xffff, atomic_load(&slab->ctl)));\n/ | slab_interleave:making
-slab_ends_with_objects | slab/slab.c | s/if \(!slab_is_empty\(slab\) \|\| !atomic_compare_exchange_strong\(&slab->ctl, &seen, slab_by_record/if (!atomic_compare_exchange_strong(&slab->ctl, &seen, slab_by_record/ | slab_interleave slab:recover
-slab_ends_by_store | slab/slab.c | s/if \(!slab_is_empty\(slab\) \|\| !atomic_compare_exchange_strong\(&slab->ctl, &seen, slab_by_record\(pool, seen\)\)\)\s*return false;/if (!slab_is_empty(slab)) return false;\n\tatomic_store(&slab->ctl, slab_by_record(pool, seen));/ | slab_interleave
+slab_ends_with_objects | slab/slab.c | s/if \(!slab_is_empty\(slab\) \|\| !atomic_compare_exchange_strong\(&slab->ctl, &seen, ours/if (!atomic_compare_exchange_strong(&slab->ctl, &seen, ours/ | slab_interleave slab:recover
+slab_ends_by_store | slab/slab.c | s/if \(!slab_is_empty\(slab\) \|\| !atomic_compare_exchange_strong\(&slab->ctl, &seen, ours\)\)\s*return false;/if (!slab_is_empty(slab)) return false;\n\tatomic_store(&slab->ctl, ours);/ | slab_interleave
 slab_run_freed_before_map | slab/slab.c | s/(\tfor \(unsigned i = 0; i < pages; i\+\+\) atomic_store_explicit\(&pool->map\[page \+ i\], 0, memory_order_relaxed\);\n)(.*?page_free_typed\(pool, page\) == 0;\n)/$2$1/s | slab:nobody
 slab_half_not_finished | slab/layer.c | s/(static int finish_half\(.*?\{\n)/$1\tif (arg) return 0;\n/s | slab:recover slab:making
 slab_of_the_dead_stays | slab/layer.c | s/(static int release_if_owned\(.*?\{\n)/$1\tif (arg) return 0;\n/s | slab:recover
@@ -61,7 +61,11 @@ cache_next_ones_object_is_given_out | cache/get.c | s/if \(object && unlikely\(!
 cache_next_ones_object_is_kept | cache/get.c | s/(looked: what we have is the new one.*?)if \(cache_find\(cache, object, &slab, &index\) == 0\)/$1if (cache_find(cache, object, &slab, &index) > 0)/s | cache_interleave:anew, open
 cache_invalidates_the_next | cache/cache.c | s/\tif \(!cache_is_live\(cache\)\) return -ESTALE; (\/\* what is there now)/\t$1/ | cache_interleave:destroy, invalidate
 cache_reclaims_the_next | cache/cache.c | s/\tif \(!cache_is_live\(cache\)\) return -ESTALE; (\/\* as in hp_cache_invalidate)/\t$1/ | cache_interleave:anew, reclaim
-cache_ends_before_its_objects | slab/census.c | s/!live &&\s*!\(atomic_load_explicit\(&slab->extra.*?slab_has_built\(slab\)\)\)/!live)/s | cache_interleave:reclaim, destroy
+cache_ends_before_its_objects | slab/slab.c | s/built \? slab_by_destroyer\(pool, seen\) : slab_by_record/slab_by_record/ | cache_interleave:reclaim, destroy
+cache_limit_passes_by_what_is_razed | slab/census.c | s/slab_by_destroyer\(pool, seen\)/slab_by_record(pool, seen)/ | cache_interleave:date, set
+cache_held_slabs_get_no_place | cache/place.c | s/if \(has_place\(to, page\)\) return;/if (has_place(to, page)) return;\n\tif (ctl_state(ctl) == CTL_RECOVERING) { to->busy = true; return; }/ | cache_interleave:with room
+cache_dead_destroyer_keeps_the_limit_away | cache/cache.c | s/\tif \(n\) recover_slabs\(pool\);\n// | cache:limit, of a dead
+cache_dead_destroyer_keeps_the_cache | cache/cache.c | s/\trecover_slabs\(pool\);\n(\t\/\* destructors first)/$1/ | cache:destroy, of a dead destroyer
 cache_next_ones_objects_are_destroyed | slab/slab.c | s/ &&\s*!cache_has_ended\(pool, class\);/;/ | cache_interleave:date, destroy and
 cache_next_ones_objects_are_razed | slab/census.c | s/\tif \(cache_has_ended\(pool, census->class\)\) return 1;\n// | cache_interleave:date, destroy and
 cache_live_too_early | cache/cache.c | s/atomic_store\(&shared->word, cache_word\(CACHE_MAKING, generation\)\);/atomic_store(&shared->word, cache_word(CACHE_LIVE, generation));/ | cache:create

@@ -324,32 +324,13 @@ static void holder(struct step_world *w)
 	step_kill(w, 2);
 }
 
-/* Somewhere a slab is made or ended by a record. */
-static unsigned half(struct step_world *w)
-{
-	unsigned count = 0;
-	for (uint64_t i = 0; i < (uint64_t)w->geometry.chunks * w->geometry.chunk_pages; i++) {
-		const struct parity_unit *units = (const struct parity_unit *)(const void *)(w->control + w->geometry.units_at);
-		uint64_t bits = atomic_load(&units[i / w->geometry.chunk_pages].a[i % w->geometry.chunk_pages / 64]) ^
-		                atomic_load(&units[i / w->geometry.chunk_pages].r[i % w->geometry.chunk_pages / 64]);
-		count += bits >> (i % 64) & 1 && ctl_state(atomic_load(&step_slabs(w)[i].ctl)) == CTL_RECOVERING;
-	}
-	return count;
-}
-
-static bool is_half(struct step_world *w, int a)
-{
-	(void)a;
-	return half(w) > 0;
-}
-
 /* And its first page is in the map: or, ending, is not any more. */
 static bool first_page(struct step_world *w, bool there)
 {
 	const pool_map *map = (const pool_map *)(const void *)(w->control + w->geometry.map_at);
 	for (uint64_t i = 0; i < (uint64_t)w->geometry.chunks * w->geometry.chunk_pages; i++)
 		if (ctl_state(atomic_load(&step_slabs(w)[i].ctl)) == CTL_RECOVERING && !!atomic_load(&map[i]) == there)
-			return half(w) > 0;
+			return step_slab_held(w, 2);
 	return false;
 }
 
@@ -375,7 +356,7 @@ static void dies_at(struct step_world *w, step_fn *fn, uint64_t x, uint64_t y, b
 static void maker(struct step_world *w)
 {
 	company(w);
-	dies_at(w, step_malloc, 100, 0, is_half);
+	dies_at(w, step_malloc, 100, 0, step_slab_held);
 }
 
 static void mapper(struct step_world *w)
@@ -392,7 +373,7 @@ static void ender(struct step_world *w)
 	STEP_NEED(w, step_call(w, 4, step_detach, 0, 0) == 0);
 	step_kill(w, 4);
 	STEP_NEED(w, step_model_remove(w, off));
-	dies_at(w, step_mfree, off, 0, is_half);
+	dies_at(w, step_mfree, off, 0, step_slab_held);
 }
 
 static void unmapper(struct step_world *w)
@@ -415,7 +396,7 @@ static void recoverer(struct step_world *w)
 	step_unobject(w, 4, off);
 	objects(w, 4, 2);
 	step_kill(w, 4);
-	dies_at(w, step_recover, 0, 0, is_half);
+	dies_at(w, step_recover, 0, 0, step_slab_held);
 }
 
 #define RECOVER(text, setup) \
