@@ -6,6 +6,7 @@
 #include <hugepool/block.h>
 #include <hugepool/cache.h>
 #include <hugepool/debug.h>
+#include <hugepool/heap.h>
 #include <hugepool/inspect.h>
 #include <hugepool/malloc.h>
 #include <hugepool/page.h>

@@ -157,7 +157,7 @@ int page_search(struct participant *me, struct page_want *want, int64_t *page)
 {
 	hp_pool *pool = me->pool;
 	uint64_t last = 0;
-	if (want->type && (want->pages > pool->chunk_pages || want->align > pool->chunk_pages)) return -ENOMEM;
+	if (want->in_chunk && (want->pages > pool->chunk_pages || want->align > pool->chunk_pages)) return -ENOMEM;
 	for (unsigned round = 0; round < ROUNDS; round++) {
 		if ((*page = from_near(me, want)) >= 0) return 0;
 		if (round % 16 == 0 && recover_dead(pool) > 0 && (*page = from_near(me, want)) >= 0) return 0;
@@ -453,9 +453,9 @@ int page_free_begun(struct participant *me, void *block)
 	return free_other(me->pool, offset_of(me->pool, block));
 }
 
-int page_free_typed(hp_pool *pool, uint64_t page)
+int page_free_typed(hp_pool *pool, uint64_t page, unsigned type)
 {
-	return free_slow(pool, page * HP_PAGE_SIZE, PAGE_TYPE_SLAB);
+	return free_slow(pool, page * HP_PAGE_SIZE, type);
 }
 
 bool page_resize(hp_pool *pool, uint64_t page, uint64_t pages)

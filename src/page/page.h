@@ -40,8 +40,9 @@ struct page_want {
 	bool strict; /* that node or none */
 	uint16_t
 		type; /* into the length word: whose run it is, of the layers above; those of type 0 are the application's */
+	bool in_chunk;  /* never over the end of a chunk */
 	uint16_t align; /* in pages, a power of two; 0 or 1: none */
-	/* Called inside the operation, right before a run of one chunk becomes live. */
+	/* Called inside the operation, right before the run becomes live. */
 	void (*prepare)(struct participant *me, const struct page_want *want, uint64_t page);
 	const void *arg;
 };
@@ -50,8 +51,8 @@ struct page_want {
 int page_search(struct participant *me, struct page_want *want, int64_t *page);
 /* hp_page_free, by the thread whose operation has begun, which this ends; block: not NULL. */
 int page_free_begun(struct participant *me, void *block);
-/* Frees a run of a layer above. */
-int page_free_typed(hp_pool *pool, uint64_t page);
+/* Frees a run of a layer above, if it is of that type. */
+int page_free_typed(hp_pool *pool, uint64_t page, unsigned type);
 /* Makes a live run of the application's shorter or longer where it lies; false where that cannot be. */
 bool page_resize(hp_pool *pool, uint64_t page, uint64_t pages);
 /* Where in the view a run that is wanted may be, or -1. */
@@ -113,10 +114,10 @@ int64_t page_survey(struct participant *me, const struct page_want *want, bool t
                     uint64_t *versions);
 int64_t page_from_chunk(struct participant *me, uint32_t chunk, const struct page_want *want); /* outside, too */
 
-/* Runs of the layers above, and aligned ones that fit, never go over the end of a chunk. */
+/* Slabs, and aligned runs that fit, never go over the end of a chunk. */
 static inline bool page_in_one_chunk(const hp_pool *pool, const struct page_want *want)
 {
-	return want->type || (want->align > 1 && want->align <= pool->chunk_pages && want->pages <= pool->chunk_pages);
+	return want->in_chunk || (want->align > 1 && want->align <= pool->chunk_pages && want->pages <= pool->chunk_pages);
 }
 
 static inline bool page_node_fits(const hp_pool *pool, uint32_t chunk, int node)

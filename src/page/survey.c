@@ -141,8 +141,10 @@ static int64_t commit_reach(struct participant *me, const struct page_want *want
 			atomic_store_explicit(&pool->chunks[i].cover, (uint64_t)(run->first + 1) << 32 | run->head,
 			                      memory_order_relaxed);
 		atomic_store_explicit(&pool->chunks[run->first].span, run->pages, memory_order_relaxed);
+		if (want->prepare) want->prepare(me, want, (uint64_t)run->first * pool->chunk_pages + run->head);
 		/* commit, in here: all covers and the span are written, no chunk of the run is anybody else's */
-		parity_allocate_local(&pool->units[run->first], run->head, (pool->chunk_pages - run->head) | PARITY_LEN_SPANS);
+		parity_allocate_local(&pool->units[run->first], run->head,
+		                      (pool->chunk_pages - run->head) | want->type | PARITY_LEN_SPANS);
 		for (uint32_t i = run->first; i <= run->last; i++) {
 			struct page_owned *owned = page_find_owned(me, i);
 			if (owned) page_view(pool, i, &owned->view);

@@ -41,6 +41,10 @@ void pool_geometry_place(struct pool_geometry *g)
 	g->waits_at = at;
 	at += page_up(g->slots * sizeof(struct pool_wait));
 	/* most of what follows is never touched */
+	g->heaps_at = at;
+	at += page_up(HEAPS * sizeof(struct heap_entry));
+	g->guards_at = at;
+	at += page_up(g->slots * HEAP_GUARDS * sizeof(uint64_t));
 	g->places_at = at;
 	at += page_up(CACHES * CACHE_PLACES * sizeof(uint64_t));
 	g->slabs_at = at;
@@ -109,6 +113,8 @@ hp_pool *pool_handle_new(const struct pool_geometry *g, char *control)
 	pool->summary = (pool_summary *)(void *)(control + g->summary_at);
 	pool->caches = (struct pool_cache *)(void *)(control + g->caches_at);
 	pool->waits = (struct pool_wait *)(void *)(control + g->waits_at);
+	pool->heaps = (struct heap_entry *)(void *)(control + g->heaps_at);
+	pool->guards = (_Atomic uint64_t *)(void *)(control + g->guards_at);
 	pool->places = (_Atomic uint64_t *)(void *)(control + g->places_at);
 	pool->slabs = (struct slab *)(void *)(control + g->slabs_at) + SLAB_GUARD;
 	void *tables;
@@ -175,7 +181,17 @@ int pool_control_populate_at(hp_pool *pool, const void *start, uint64_t bytes)
 int pool_control_populate_slabs(hp_pool *pool, uint64_t page, uint32_t count)
 {
 	if (pool->private) return 0; /* anonymous memory is there when it is touched */
-	return populate(pool->control, (uint64_t)((char *)&pool->slabs[page] - pool->control), count * sizeof(struct slab));
+	const uint32_t each = HP_PAGE_SIZE / sizeof(struct slab);
+	int error = 0;
+	for (uint64_t at = page / each * each; at < page + count && error == 0; at += each) {
+		_Atomic uint16_t *done = &pool->slabs_populated[at >> pool->page_shift_chunk];
+		uint16_t bit = (uint16_t)(1u << ((at & (pool->chunk_pages - 1)) / each));
+		if (atomic_load_explicit(done, memory_order_relaxed) & bit) continue;
+		error = populate(pool->control, (uint64_t)((char *)&pool->slabs[at] - pool->control),
+		                 each * sizeof(struct slab));
+		if (error == 0) atomic_fetch_or_explicit(done, bit, memory_order_relaxed);
+	}
+	return error;
 }
 
 void pool_log(const hp_pool *pool, const char *format, ...)

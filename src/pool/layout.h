@@ -8,6 +8,7 @@
 
 #include "parity/layout.h"
 #include "cache/layout.h"
+#include "heap/layout.h"
 #include "slab/layout.h"
 #include <stddef.h>
 
@@ -33,7 +34,7 @@ struct pool_geometry {
 	uint64_t numa_nodes;
 	/* bytes from the start of control */
 	uint64_t records_at, slots_at, chunks_at, hints_at, nodes_at, units_at, map_at, summary_at, slabs_at;
-	uint64_t caches_at, waits_at, places_at;
+	uint64_t caches_at, waits_at, places_at, heaps_at, guards_at;
 	uint64_t lives_file[2], data_file[2]; /* device and inode: the files of one pool belong together */
 	char name[POOL_NAME_MAX];
 	uint64_t checksum; /* of all before it */
@@ -59,6 +60,10 @@ struct pool_header {
 	_Atomic uint64_t plan_progress;      /* changes while the holder makes progress */
 	_Atomic uint32_t committed_top;      /* no chunk at or above it was ever committed */
 	_Atomic uint64_t committed_nodes;    /* nodes that ranges were bound to */
+
+	/* sections of heaps (heap/reader.c): read by all that enter, moved by who collects */
+	_Alignas(64) _Atomic uint64_t epoch;
+	_Atomic uint32_t heaps_top; /* no heap at or above it was ever made */
 
 	/* rare events, by anybody */
 	_Alignas(64) _Atomic uint64_t recovered;
@@ -119,7 +124,9 @@ struct pool_slot {
 	/* counters, by its thread alone; they outlive it and go on with the slot's next user */
 	_Atomic uint64_t allocs, frees, remote_frees;
 	_Atomic uint32_t tid;
-	uint32_t reserved;
+	_Atomic uint32_t guards;  /* cells at and above were never used (heap) */
+	_Atomic uint64_t section; /* {epoch:48, depth:16} of the section of heaps that it is in; 0: none */
+	_Atomic uint64_t waiting; /* {heap:16, count:48}: the lock it waits for; heap 0: none */
 	/* by registration and recovery */
 	_Alignas(64) _Atomic uint64_t word;
 };
@@ -192,6 +199,12 @@ static inline uint64_t pool_layout_hash(void)
 		sizeof(struct pool_slot),
 		offsetof(struct pool_slot, taker),
 		offsetof(struct pool_slot, allocs),
+		offsetof(struct pool_slot, section),
+		sizeof(struct heap_entry),
+		offsetof(struct heap_entry, lock),
+		offsetof(struct heap_entry, log),
+		sizeof(struct heap_slab),
+		sizeof(struct heap_type_entry),
 		offsetof(struct pool_slot, word),
 		sizeof(struct pool_chunk),
 		offsetof(struct pool_chunk, tag),

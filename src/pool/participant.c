@@ -390,6 +390,13 @@ struct participant *participant_peek(hp_pool *pool)
 	return NULL;
 }
 
+struct participant *participant_first(hp_pool *pool)
+{
+	for (struct participant *p = list_of(pool); p; p = p->next)
+		if (p->pool == pool && !p->nested) return p;
+	return NULL;
+}
+
 struct participant *participant_get(hp_pool *pool, int *error)
 {
 	if (pool->observer) {

@@ -54,6 +54,9 @@ struct participant *participant_peek(hp_pool *pool);
  * fast paths. False: it was already, or that is not all. */
 bool participant_switch(const hp_pool *pool);
 
+/* The first that the thread took in the pool, inside an operation or not; NULL: it has none. Always the same one. */
+struct participant *participant_first(hp_pool *pool);
+
 void participant_reread(struct participant *me);
 
 static inline void participant_begin(struct participant *me)

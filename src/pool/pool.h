@@ -39,6 +39,9 @@ struct hp_pool {
 	struct pool_cache *caches;
 	struct pool_wait *waits;
 	_Atomic uint64_t *places;
+	struct heap_entry *heaps;
+	_Atomic uint64_t *guards;
+	struct hp_heap *open_heaps;        /* handles of this process; inside participant_lock */
 	struct slab_class *classes;        /* SLAB_CLASSES of them */
 	_Atomic uint16_t *slabs_populated; /* a word a chunk, a bit for each page of its descriptors */
 	uint64_t table_bytes;              /* of both */

@@ -2,17 +2,6 @@
 #include "slab/internal.h"
 #include <errno.h>
 
-/* The descriptors of a range of pages, so that touching them cannot fail. */
-static int populate(hp_pool *pool, uint32_t page)
-{
-	uint32_t chunk = page >> pool->page_shift_chunk, each = HP_PAGE_SIZE / sizeof(struct slab);
-	uint16_t bit = (uint16_t)(1u << ((page & (pool->chunk_pages - 1)) / each));
-	if (atomic_load_explicit(&pool->slabs_populated[chunk], memory_order_relaxed) & bit) return 0;
-	int error = pool_control_populate_slabs(pool, page / each * each, each);
-	if (error == 0) atomic_fetch_or_explicit(&pool->slabs_populated[chunk], bit, memory_order_relaxed);
-	return error;
-}
-
 struct making {
 	unsigned class, place;
 	uint16_t objects, pages;
@@ -32,7 +21,8 @@ static void prepare(struct participant *me, const struct page_want *want, uint64
 	const struct making *making = want->arg;
 	unsigned class = making->class;
 	const struct slab_class *known = &pool->classes[class];
-	populate(pool, (uint32_t)page); /* failing here means a late fault, which is what the kernel then decides about */
+	pool_control_populate_slabs(pool, page,
+	                            1); /* failing here means a late fault, which is what the kernel then decides about */
 	uint64_t old = atomic_load_explicit(&slab->ctl, memory_order_relaxed);
 	atomic_store_explicit(&slab->ctl, slab_by_record(pool, old), memory_order_relaxed);
 	atomic_store_explicit(&slab->class, (uint8_t) class, memory_order_relaxed);
@@ -72,6 +62,7 @@ int slab_make(struct participant *me, unsigned class, bool keep)
 	                         .strict = known->on_node,
 	                         .process = known->process,
 	                         .type = PAGE_TYPE_SLAB,
+	                         .in_chunk = true,
 	                         .prepare = prepare,
 	                         .arg = &making};
 	int64_t page;

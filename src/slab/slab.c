@@ -94,7 +94,7 @@ bool slab_end(hp_pool *pool, struct slab *slab, uint32_t page, uint64_t seen, bo
 	if (class >= CACHE_FIRST_CLASS) cache_count_held(&pool->caches[class - CACHE_FIRST_CLASS], -1);
 	unsigned pages = slab_pages(pool, slab);
 	for (unsigned i = 0; i < pages; i++) atomic_store_explicit(&pool->map[page + i], 0, memory_order_relaxed);
-	bool freed = page_free_typed(pool, page) == 0;
+	bool freed = page_free_typed(pool, page, PAGE_TYPE_SLAB) == 0;
 	if (place) cache_place_free(pool, class, extra & SLAB_NO_PLACE, place);
 	return freed;
 }

@@ -1,0 +1,475 @@
+/* Transactions: every store to a value that others can see is noted down before it is made, and undone from these notes by
+ * the writer itself or by the next one.
+ *
+ * Order of a store: entry, count, value; and before the first one the version becomes odd. Commit: the count becomes 0. What
+ * was born in the transaction needs no notes, since nobody reaches it any more once what led to it is undone. Entries are
+ * absolute, so undoing may be interrupted and begun again. Model: tests/models/heap_tx_model.py. */
+#include "heap/heap.h"
+#include "heap/layout.h"
+#include "pool/recover.h"
+#include "os/os.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- the log ---- */
+
+static unsigned extent_of(uint64_t n)
+{
+	return n < HEAP_LOG_FIRST ? 0 : 64 - (unsigned)__builtin_clzll(n / HEAP_LOG_FIRST);
+}
+static uint64_t extent_start(unsigned k)
+{
+	return k ? (uint64_t)HEAP_LOG_FIRST << (k - 1) : 0;
+}
+static uint64_t extent_entries(unsigned k)
+{
+	return k ? extent_start(k) : HEAP_LOG_FIRST;
+}
+
+struct heap_log *heap_log_entry(const hp_heap *heap, uint64_t n)
+{
+	unsigned k = extent_of(n);
+	uint64_t page1 = k < HEAP_EXTENTS ? atomic_load_explicit(&heap->entry->log[k], memory_order_acquire) : 0;
+	uint64_t off = (page1 - 1) * HP_PAGE_SIZE;
+	if (!page1 || off >= heap->pool->capacity ||
+	    extent_entries(k) * sizeof(struct heap_log) > heap->pool->capacity - off)
+		return NULL;
+	return (struct heap_log *)(void *)(heap->pool->base + off) + (n - extent_start(k));
+}
+
+static int extent_have(hp_heap *heap, struct participant *me, unsigned k)
+{
+	if (k >= HEAP_EXTENTS) return -ENOMEM;
+	if (atomic_load_explicit(&heap->entry->log[k], memory_order_relaxed)) return 0;
+	struct heap_run run = {.pages = extent_entries(k) * sizeof(struct heap_log) / HP_PAGE_SIZE, .kind = HEAP_LOG};
+	uint64_t page;
+	int error = heap_run_take(heap, me, &run, &page);
+	if (error < 0) return error;
+	/* commit: the log has the extent */
+	atomic_store_explicit(&heap->entry->log[k], page + 1, memory_order_release);
+	heap_run_named(heap);
+	return 0;
+}
+
+/* What a transaction has made long is given back when it ends. */
+static void shorten(hp_heap *heap)
+{
+	for (unsigned k = HEAP_EXTENTS - 1; k > 4; k--) {
+		uint64_t page1 = atomic_load_explicit(&heap->entry->log[k], memory_order_relaxed);
+		if (page1) heap_run_give(heap, page1 - 1, NULL, &heap->entry->log[k], 0);
+	}
+}
+
+int heap_fail(hp_tx *tx, int error)
+{
+	if (!tx->error) tx->error = error;
+	return tx->error;
+}
+
+int heap_check(const hp_tx *tx)
+{
+	if (unlikely(!tx || !tx->heap)) return -EBADF;
+	return tx->error;
+}
+
+/* Room for one more entry, and the version odd. */
+static int log_more(hp_tx *tx)
+{
+	hp_heap *heap = tx->heap;
+	if (!tx->changing) {
+		uint64_t version = atomic_load_explicit(&heap->entry->version, memory_order_relaxed);
+		/* release: what was stored before is not seen as part of it; and see version_begin */
+		atomic_store_explicit(&heap->entry->version, version | 1, memory_order_release);
+		atomic_signal_fence(memory_order_seq_cst);
+		tx->changing = true;
+	}
+	unsigned k = extent_of(tx->logged);
+	int error = extent_have(heap, tx->me, k);
+	if (error < 0) return heap_fail(tx, error);
+	tx->cursor = heap_log_entry(heap, tx->logged);
+	if (!tx->cursor) return heap_fail(tx, -EUCLEAN);
+	tx->end = tx->cursor + (extent_start(k) + extent_entries(k) - tx->logged);
+	return 0;
+}
+
+static inline int log_one(hp_tx *tx, uint64_t what, uint64_t old)
+{
+	if (unlikely(tx->cursor == tx->end)) {
+		int error = log_more(tx);
+		if (error < 0) return error;
+	}
+	atomic_store_explicit(&tx->cursor->what, what, memory_order_relaxed);
+	atomic_store_explicit(&tx->cursor->old, old, memory_order_relaxed);
+	tx->cursor++;
+	tx->logged++;
+	/* commit of the entry: counted before the value is stored */
+	atomic_store_explicit(tx->log_n, tx->logged, memory_order_release);
+	atomic_signal_fence(memory_order_seq_cst);
+	return 0;
+}
+
+/* ---- undoing ---- */
+
+/* In a live value's slab of this heap. */
+static bool in_slab(const hp_heap *heap, uint64_t off, unsigned bytes)
+{
+	if (off > heap->pool->capacity - bytes) return false;
+	uint64_t page = off >> 12, last = (off + bytes - 1) >> 12;
+	struct heap_slab *slab = heap_find_page(heap->pool, heap->index, &page);
+	return slab && last < page + atomic_load_explicit(&slab->pages, memory_order_relaxed);
+}
+
+static void undo_one(hp_heap *heap, const struct heap_log *entry)
+{
+	uint64_t what = atomic_load_explicit(&entry->what, memory_order_relaxed), off = heap_ref_offset(what);
+	uint64_t old = atomic_load_explicit(&entry->old, memory_order_relaxed);
+	unsigned code = (unsigned)(what >> HEAP_OFFSET_BITS);
+	char *at = heap->pool->base + off;
+	if (code == HEAP_LOG_ROOT)
+		atomic_store_explicit(&heap->entry->root, old, memory_order_release);
+	else if (code == HEAP_LOG_REF && off % 8 == 0 && in_slab(heap, off, 8))
+		__atomic_store_n((uint64_t *)(void *)at, old, __ATOMIC_RELEASE);
+	else if (code >= 1 && code <= 8 && in_slab(heap, off, code))
+		memcpy(at, &old, code);
+	else
+		atomic_fetch_add_explicit(&heap->entry->quarantined, 1, memory_order_relaxed);
+}
+
+static void version_even(struct heap_entry *entry)
+{
+	uint64_t version = atomic_load_explicit(&entry->version, memory_order_relaxed);
+	atomic_store_explicit(&entry->version, version + (version & 1), memory_order_release);
+}
+
+static void roll_back(hp_heap *heap)
+{
+	struct heap_entry *entry = heap->entry;
+	uint64_t n = atomic_load_explicit(&entry->log_n, memory_order_acquire);
+	while (n-- > 0) {
+		const struct heap_log *log = heap_log_entry(heap, n);
+		if (log) undo_one(heap, log);
+	}
+	/* commit: undone. Release: all of it. */
+	atomic_store_explicit(&entry->log_n, 0, memory_order_release);
+	version_even(entry);
+}
+
+void heap_recover(hp_heap *heap)
+{
+	struct heap_entry *entry = heap->entry;
+	roll_back(heap);
+	heap_run_settle(heap);
+	uint64_t phase = atomic_load_explicit(&entry->phase, memory_order_acquire);
+	/* nothing was freed by this cycle yet, and its marks may be half done: void */
+	if (heap_is_pending(phase))
+		atomic_store_explicit(&entry->phase, heap_phase_make(HEAP_IDLE, 0), memory_order_release);
+	if (heap_phase(phase) == HEAP_SWEEP) heap_sweep(heap);
+	atomic_fetch_add_explicit(&entry->recoveries, 1, memory_order_relaxed);
+}
+
+/* ---- begin, commit, abort ---- */
+
+static void number_next(hp_tx *tx)
+{
+	struct heap_entry *entry = tx->heap->entry;
+	tx->number = atomic_load_explicit(&entry->number, memory_order_relaxed) + 1;
+	atomic_store_explicit(&entry->number, tx->number, memory_order_release);
+	tx->logged = 0;
+	tx->cursor = tx->end = NULL;
+	tx->changing = false;
+	tx->borns = 0;
+	tx->born_all = false;
+}
+
+hp_tx *heap_tx_start(hp_heap *heap, struct participant *me)
+{
+	hp_pool *pool = heap->pool;
+	struct heap_entry *entry = heap->entry;
+	hp_tx *tx = heap->tx;
+	tx->data = pool->base;
+	tx->capacity = pool->capacity;
+	tx->map = pool->map;
+	tx->slabs = pool->slabs;
+	tx->tag = heap->tag >> HEAP_OFFSET_BITS;
+	tx->index = heap->index;
+	tx->log_n = &entry->log_n;
+	tx->me = me;
+	tx->error = 0;
+	tx->pins = 0;
+	tx->heap = heap;
+	/* masks of free places are good as long as nobody else has written */
+	if (unlikely(atomic_load_explicit(&entry->number, memory_order_relaxed) != tx->last)) heap_drop_masks(heap);
+	number_next(tx);
+	tx->pending = heap_is_pending(atomic_load_explicit(&entry->phase, memory_order_relaxed));
+	return tx;
+}
+
+int hp_heap_begin(hp_heap *heap, int timeout_ms, hp_tx **out)
+{
+	int error;
+	bool undo;
+	if (unlikely(!heap || !out)) return -EINVAL;
+	*out = NULL;
+	hp_pool *pool = heap->pool;
+	struct participant *me = hp_thread_current;
+	if (unlikely(!participant_is_fast(me, pool)) && !(me = participant_get(pool, &error))) return error;
+	struct pool_slot *slot = heap_slot(pool, &error);
+	if (unlikely(!slot)) return error;
+	if (unlikely(atomic_load_explicit(&slot->section, memory_order_relaxed))) return -EDEADLK;
+	if (unlikely(!heap_is_live(heap)) && (error = heap_revive(heap, me)) < 0) return error;
+	if (unlikely((error = heap_lock(heap, me, timeout_ms, &undo)) < 0)) return error;
+	if (unlikely(!heap_is_live(heap))) { /* it may even be another heap's lock by now */
+		heap_lock_back(heap, undo);
+		return -ESTALE;
+	}
+	if (unlikely(undo)) heap_recover(heap);
+	hp_tx *tx = heap_tx_start(heap, me);
+	if (unlikely(tx->pending) && tx->grace_skips-- == 0) {
+		if (!heap_finish(heap, 0)) {
+			tx->grace_wait = tx->grace_wait < 512 ? tx->grace_wait * 2 + 1 : 1023;
+			tx->grace_skips = tx->grace_wait;
+		} else {
+			tx->grace_wait = tx->grace_skips = 0;
+		}
+	}
+	*out = tx;
+	return 0;
+}
+
+/* What has been stored is there to stay. */
+static void settle(hp_tx *tx)
+{
+	struct heap_entry *entry = tx->heap->entry;
+	if (unlikely(tx->pending)) heap_mark_born(tx);
+	if (tx->logged) {
+		/* commit: the transaction has happened. Before it a death undoes all of it. */
+		atomic_store_explicit(&entry->log_n, 0, memory_order_release);
+		version_even(entry);
+	}
+}
+
+static void undo(hp_tx *tx)
+{
+	if (unlikely(tx->pending)) heap_mark_born(tx);
+	roll_back(tx->heap);
+}
+
+static void finish(hp_tx *tx)
+{
+	hp_heap *heap = tx->heap;
+	tx->last = tx->number;
+	if (unlikely(tx->logged > HEAP_LOG_FIRST << 4)) shorten(heap);
+	tx->heap = NULL;
+	tx->capacity = 0; /* so that set refuses everything */
+	heap_unlock(heap);
+}
+
+int hp_heap_commit(hp_tx *tx)
+{
+	if (unlikely(!tx || !tx->heap)) return -EBADF;
+	int error = tx->error;
+	if (unlikely(error))
+		undo(tx);
+	else
+		settle(tx);
+	finish(tx);
+	return error;
+}
+
+void hp_heap_abort(hp_tx *tx)
+{
+	if (!tx || !tx->heap) return;
+	undo(tx);
+	finish(tx);
+}
+
+int hp_heap_checkpoint(hp_tx *tx)
+{
+	if (unlikely(!tx || !tx->heap)) return -EBADF;
+	int error = tx->error;
+	if (error)
+		undo(tx);
+	else
+		settle(tx);
+	number_next(tx);
+	tx->error = 0;
+	return error;
+}
+
+int hp_heap_modify(hp_heap *heap, int timeout_ms, int (*fn)(hp_tx *tx, void *arg), void *arg)
+{
+	hp_tx *tx;
+	if (!fn) return -EINVAL;
+	int error = hp_heap_begin(heap, timeout_ms, &tx);
+	if (error < 0) return error;
+	if ((error = fn(tx, arg)) >= 0) {
+		int result = hp_heap_commit(tx);
+		return result < 0 ? result : error;
+	}
+	hp_heap_abort(tx);
+	return error;
+}
+
+int hp_heap_error(const hp_tx *tx)
+{
+	return heap_check(tx);
+}
+
+hp_heap *hp_heap_of(const hp_tx *tx)
+{
+	return tx ? tx->heap : NULL;
+}
+
+/* ---- stores ---- */
+
+static int why_not(const hp_tx *tx, hp_ref value)
+{
+	if (!(value.word & HEAP_REFERENCE)) return -EINVAL; /* a private pointer */
+	return value.word >> HEAP_OFFSET_BITS != tx->tag ? -EXDEV : -ESTALE;
+}
+
+static inline struct heap_slab *slab_for(const hp_tx *tx, uint64_t *page)
+{
+	uint64_t map = atomic_load_explicit(&tx->map[*page], memory_order_relaxed), back = (map & 0xffffff) - 1;
+	if (unlikely(map >> 24 != tx->index || back > *page)) return NULL;
+	*page -= back;
+	return (struct heap_slab *)(void *)&tx->slabs[*page];
+}
+
+static inline bool names_value(const hp_tx *tx, hp_ref value)
+{
+	uint64_t off = heap_ref_offset(value.word), page = off >> 12;
+	uint32_t i;
+	if (unlikely(value.word >> HEAP_OFFSET_BITS != tx->tag || off >= tx->capacity)) return false;
+	struct heap_slab *slab = slab_for(tx, &page);
+	return likely(slab) && heap_exact(slab, page, off, &i);
+}
+
+int hp_heap_set(hp_tx *tx, hp_ref *member, hp_ref value)
+{
+	uint64_t off = (uint64_t)((uintptr_t)member - (uintptr_t)tx->data), page = off >> 12;
+	uint32_t i;
+	if (unlikely(tx->error)) return tx->error;
+	/* after a fork, and when none runs, the capacity is 0 */
+	if (unlikely(off >= tx->capacity || off & 7)) return tx->heap ? heap_fail(tx, -EINVAL) : -EBADF;
+	struct heap_slab *slab = slab_for(tx, &page);
+	if (unlikely(!slab || !heap_place(slab, page, off, &i))) return heap_fail(tx, -EINVAL);
+	if (value.word && unlikely(!names_value(tx, value))) return heap_fail(tx, why_not(tx, value));
+	_Atomic uint64_t *word = (_Atomic uint64_t *)&member->word;
+	struct heap_bits *bits = &slab->bits[i >> 6];
+	if (unlikely(!(heap_load_a(bits) >> (i & 63) & 1))) return heap_fail(tx, -EINVAL);
+	uint64_t old = atomic_load_explicit(word, memory_order_relaxed);
+	bool born = atomic_load_explicit(&slab->born_stamp, memory_order_relaxed) == tx->number &&
+	            atomic_load_explicit(&bits->n, memory_order_relaxed) >> (i & 63) & 1;
+	if (!born) {
+		int error = log_one(tx, off | (uint64_t)HEAP_LOG_REF << HEAP_OFFSET_BITS, old);
+		if (unlikely(error < 0)) return error;
+	}
+	if (unlikely(tx->pending)) {
+		heap_mark(tx->heap, value.word);
+		heap_mark(tx->heap, old);
+	}
+	/* release: whoever finds the value finds it whole */
+	atomic_store_explicit(word, value.word, memory_order_release);
+	return 0;
+}
+
+int hp_heap_set_root(hp_tx *tx, hp_ref value)
+{
+	int error = heap_check(tx);
+	if (error < 0) return error;
+	if (value.word && !names_value(tx, value)) return heap_fail(tx, why_not(tx, value));
+	_Atomic uint64_t *root = &tx->heap->entry->root;
+	uint64_t old = atomic_load_explicit(root, memory_order_relaxed);
+	if ((error = log_one(tx, (uint64_t)HEAP_LOG_ROOT << HEAP_OFFSET_BITS, old)) < 0) return error;
+	if (tx->pending) {
+		heap_mark(tx->heap, value.word);
+		heap_mark(tx->heap, old);
+	}
+	atomic_store_explicit(root, value.word, memory_order_release); /* as in set */
+	return 0;
+}
+
+/* Does the range [from, to) of a value touch a reference? */
+static bool touches(const struct heap_type *type, uint64_t from, uint64_t to)
+{
+	for (uint32_t k = 0; k < type->members; k++)
+		if (type->member[k] < to && from < type->member[k] + 8u) return true;
+	if (!type->tail_members || to <= type->tail) return false;
+	uint64_t first = from > type->tail ? (from - type->tail) / type->element : 0;
+	uint64_t last = (to - 1 - type->tail) / type->element;
+	if (last > first + 1) last = first + 1; /* a whole element is among them */
+	for (uint64_t e = first; e <= last; e++)
+		for (uint32_t k = 0; k < type->tail_members; k++) {
+			uint64_t at = type->tail + e * type->element + type->tail_member[k];
+			if (at < to && from < at + 8) return true;
+		}
+	return false;
+}
+
+int hp_heap_write(hp_tx *tx, void *to, const void *from, size_t bytes)
+{
+	int error = heap_check(tx);
+	if (error < 0) return error;
+	if (bytes == 0) return 0;
+	hp_heap *heap = tx->heap;
+	uint64_t off = (uint64_t)((uintptr_t)to - (uintptr_t)tx->data), page = off >> 12;
+	uint32_t i;
+	if (off >= tx->capacity || bytes > tx->capacity - off) return heap_fail(tx, -EINVAL);
+	struct heap_slab *slab = slab_for(tx, &page);
+	if (!slab || !heap_place(slab, page, off, &i)) return heap_fail(tx, -EINVAL);
+	uint64_t start = heap_place_offset(slab, page, i), size = atomic_load_explicit(&slab->size, memory_order_relaxed);
+	struct heap_type *type = heap_type(heap, atomic_load_explicit(&slab->type, memory_order_relaxed));
+	struct heap_bits *bits = &slab->bits[i >> 6];
+	if (!type || off - start > size || bytes > size - (off - start) || !(heap_load_a(bits) >> (i & 63) & 1) ||
+	    touches(type, off - start, off - start + bytes))
+		return heap_fail(tx, -EINVAL);
+	bool born = atomic_load_explicit(&slab->born_stamp, memory_order_relaxed) == tx->number &&
+	            atomic_load_explicit(&bits->n, memory_order_relaxed) >> (i & 63) & 1;
+	for (size_t done = 0; done < bytes && !born;) {
+		/* to the next multiple of 8, so that words are undone as words */
+		size_t n = 8 - ((off + done) & 7);
+		if (n > bytes - done) n = bytes - done;
+		uint64_t old = 0;
+		memcpy(&old, (char *)to + done, n);
+		if ((error = log_one(tx, (off + done) | (uint64_t)n << HEAP_OFFSET_BITS, old)) < 0) return error;
+		done += n;
+	}
+	memcpy(to, from, bytes);
+	return 0;
+}
+
+int hp_heap_pin(hp_tx *tx, hp_ref value)
+{
+	int error = heap_check(tx);
+	if (error < 0) return error;
+	if (!value.word) return 0;
+	if (!names_value(tx, value)) return heap_fail(tx, why_not(tx, value));
+	if (tx->pins == tx->pin_room) {
+		uint32_t room = tx->pin_room ? tx->pin_room * 2 : 16;
+		hp_ref *more = realloc(tx->pin, room * sizeof *more);
+		if (!more) return heap_fail(tx, -ENOMEM);
+		tx->pin = more;
+		tx->pin_room = room;
+	}
+	tx->pin[tx->pins++] = value;
+	if (tx->pending) heap_mark(tx->heap, value.word);
+	return 0;
+}
+
+int hp_heap_reserve(hp_tx *tx, size_t stores, const struct hp_type *user, size_t n, uint32_t elements)
+{
+	int error = heap_check(tx);
+	if (error < 0) return error;
+	hp_heap *heap = tx->heap;
+	if (stores) {
+		if (stores > UINT64_C(1) << 40) return heap_fail(tx, -ENOMEM);
+		for (unsigned k = 0, last = extent_of(tx->logged + stores - 1); k <= last; k++)
+			if ((error = extent_have(heap, tx->me, k)) < 0) return heap_fail(tx, error);
+	}
+	if (!n) return 0;
+	struct heap_type *type = heap_bind(heap, tx, user, &error);
+	if (!type) return heap_fail(tx, error);
+	return heap_slab_reserve(tx, type, n, elements);
+}
