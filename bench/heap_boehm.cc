@@ -22,35 +22,18 @@ static_assert(sizeof(Node) == heap_shape::object_bytes, "");
 Node *root;
 std::vector<Node *> nodes; // not looked at by the collector
 
-// Without references between them, a stale pointer in the stack keeps one object and not a whole graph.
-void drop()
+void link(const std::string &shape)
 {
-	for (Node *node : nodes) node->first = node->second = nullptr;
-	nodes.clear();
-	root = nullptr;
-	GC_enable();
-	GC_gcollect();
-	GC_disable();
-}
-
-bool build(const std::string &shape)
-{
-	drop();
 	heap_shape::Graph graph = heap_shape::make(shape, heap_shape::objects);
-	for (uint32_t i = 0; i < heap_shape::objects; i++) {
-		nodes.push_back((Node *)GC_malloc(sizeof(Node)));
-		if (!nodes.back()) return false;
-	}
-	std::sort(nodes.begin(), nodes.end()); // within a block of its own it hands them out from the end
 	auto at = [](int32_t i) { return i == heap_shape::Graph::none ? nullptr : nodes[(size_t)i]; };
 	for (size_t i = 0; i < nodes.size(); i++) {
 		nodes[i]->first = at(graph.nodes[i].first);
 		nodes[i]->second = at(graph.nodes[i].second);
 	}
 	root = nodes[graph.root];
-	return true;
 }
 
+// The same objects serve for all shapes, so that none inherits a heap that another has left.
 bool set_up()
 {
 	GC_set_markers_count(1);
@@ -60,7 +43,12 @@ bool set_up()
 	GC_clear_roots();
 	GC_add_roots(&root, &root + 1);
 	GC_disable(); // it is enabled where it shall collect
-	if (!build("random")) return false;
+	for (uint32_t i = 0; i < heap_shape::objects; i++) {
+		nodes.push_back((Node *)GC_malloc(sizeof(Node)));
+		if (!nodes.back()) return false;
+	}
+	std::sort(nodes.begin(), nodes.end()); // of a block it hands out the last object first
+	link("random");
 	GC_enable();
 	for (int i = 0; i < 10; i++) GC_gcollect(); // each that overflows its mark stack doubles that
 	GC_disable();
@@ -70,13 +58,8 @@ bool set_up()
 void gc_mark(benchmark::State &state, const std::string &shape)
 {
 	static const bool ready = set_up();
-	static std::string built;
 	if (!ready) return state.SkipWithError("allocation failed");
-	if (built != shape) {
-		built = "";
-		if (!build(shape)) return state.SkipWithError("allocation failed");
-		built = shape;
-	}
+	link(shape);
 	GC_word before = GC_get_gc_no();
 	uint64_t rounds = 0;
 	GC_enable();
