@@ -9,7 +9,7 @@
 #define HUGEPOOL_SHAPE_RUN_H
 
 #include "crew.h"
-#include "heap.h"
+#include "allocators.h"
 #include "shapes.h"
 
 #include <map>

@@ -1,4 +1,4 @@
-// Patterns of allocation that programs show, each a template over a heap (heap.h), so that every allocator runs the very
+// Patterns of allocation that programs show, each a template over an allocator (allocators.h), so that every allocator runs the very
 // same code. They are the well-known ones of allocator benchmarks, rebuilt: what each is after stands before it.
 //
 // A shape has `workers` in each of its `generations`; work() is what one of them does. It lies in shared memory, is all

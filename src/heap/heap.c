@@ -112,6 +112,28 @@ void heap_close_all(hp_pool *pool)
 	participant_unlock(&guard);
 }
 
+void heap_join(hp_pool *pool)
+{
+	_Atomic uint64_t *word;
+	for (hp_heap *heap = pool->open_heaps; heap; heap = heap->next) {
+		uint64_t bit = record_bit(pool, &word, heap->entry);
+		atomic_fetch_or(word, bit);
+		/* it was ended before: the bit is the next heap's, in which nothing is open */
+		if (!heap_is_live(heap)) atomic_fetch_and(word, ~bit);
+	}
+}
+
+bool heap_writes_here(const hp_heap *heap)
+{
+	struct participant_guard guard;
+	bool writes = heap->tx->heap != NULL;
+	if (writes || participant_lock(&guard) < 0) return true;
+	for (hp_heap *other = heap->pool->open_heaps; other; other = other->next)
+		writes |= other->index == heap->index && other->tx->heap;
+	participant_unlock(&guard);
+	return writes;
+}
+
 bool heap_is_live(const hp_heap *heap)
 {
 	return atomic_load_explicit(&heap->entry->word, memory_order_acquire) == heap_word(HEAP_LIVE, heap->generation);

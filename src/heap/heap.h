@@ -286,6 +286,8 @@ static inline uint32_t heap_top(const hp_pool *pool)
 	return top < HEAPS ? top : HEAPS;
 }
 void heap_close_all(hp_pool *pool);
+void heap_join(hp_pool *pool); /* a forked child has come to be a process of its own: what it inherited is open in it */
+bool heap_writes_here(const hp_heap *heap); /* a transaction runs on this or another handle of it in this process */
 bool heap_is_live(const hp_heap *heap);
 /* It is not: -ESTALE; or its end was given up meanwhile: 0. What the dead left of making or ending it is ended. */
 int heap_revive(hp_heap *heap, struct participant *me);

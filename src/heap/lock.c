@@ -145,10 +145,10 @@ int heap_lock(hp_heap *heap, struct participant *me, int timeout_ms, bool *undo)
 	                                                   memory_order_acquire)))
 		return 0;
 	if (lock == me->who) {
-		if (heap->tx->heap) return -EDEADLK;
-		/* a transaction that fork has wiped (private pools): undone as a dead one's */
-		*undo = true;
-		return 0;
+		/* in the child of a fork in a transaction, private pool: the slot came along, the transaction was wiped. It is undone
+		 * as a dead one's. */
+		*undo = !heap_writes_here(heap);
+		return *undo ? 0 : -EDEADLK;
 	}
 	if (take(heap->entry, me->who, undo)) return 0;
 	if (lock != HEAP_ORPHAN && lock != 0 && !holder_lives(heap, lock) && take(heap->entry, me->who, undo)) return 0;

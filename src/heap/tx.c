@@ -187,13 +187,15 @@ hp_tx *heap_tx_start(hp_heap *heap, struct participant *me)
 	hp_pool *pool = heap->pool;
 	struct heap_entry *entry = heap->entry;
 	hp_tx *tx = heap->tx;
-	tx->data = pool->base;
+	if (unlikely(!tx->data)) { /* the first of the handle, or of a forked child */
+		tx->data = pool->base;
+		tx->map = pool->map;
+		tx->slabs = pool->slabs;
+		tx->tag = heap->tag >> HEAP_OFFSET_BITS;
+		tx->index = heap->index;
+		tx->log_n = &entry->log_n;
+	}
 	tx->capacity = pool->capacity;
-	tx->map = pool->map;
-	tx->slabs = pool->slabs;
-	tx->tag = heap->tag >> HEAP_OFFSET_BITS;
-	tx->index = heap->index;
-	tx->log_n = &entry->log_n;
 	tx->me = me;
 	tx->error = 0;
 	tx->pins = 0;

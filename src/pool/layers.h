@@ -6,6 +6,8 @@
 #include "pool/participant.h"
 
 struct pool_layer {
+	/* The process has a record now; called inside participant_lock. */
+	void (*joined)(hp_pool *pool);
 	/* The participant begins, with nothing; its memory is zero, or what a thread before it has left. */
 	void (*begin)(struct participant *me);
 	/* Inside an operation whose thread found another taker word than it remembered. `marked`: a taker is at work; give

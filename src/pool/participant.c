@@ -335,8 +335,11 @@ static int participant_register(hp_pool *pool, bool nested, struct participant *
 	if (pool->joined != arena->generation) {
 		if (pool->private)
 			error = -EAGAIN;
-		else if ((error = record_join(pool)) == 0)
+		else if ((error = record_join(pool)) == 0) {
 			pool->joined = arena->generation;
+			for (const struct pool_layer *const *layer = pool_layers; *layer; layer++)
+				if ((*layer)->joined) (*layer)->joined(pool);
+		}
 	}
 	if (error == 0) {
 		for (struct participant *p = *list; p && !me; p = p->next)

@@ -9,8 +9,8 @@
 //
 // Calls go through the dynamic linker's table for everybody, as a user's do. Peers that replace malloc are one type:
 // tools/bench preloads them.
-#ifndef HUGEPOOL_HEAP_H
-#define HUGEPOOL_HEAP_H
+#ifndef HUGEPOOL_ALLOCATORS_H
+#define HUGEPOOL_ALLOCATORS_H
 
 #include "bench.h"
 

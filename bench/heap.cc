@@ -1,0 +1,230 @@
+// The shared heap: read sections, references, transactions, new values, collections, beside what a reader pays for a
+// collecting writer. Peers: heap_boehm.cc, heap_urcu.cc, heap_table.cc.
+#include "crew.h"
+#include "heap_shapes.h"
+
+#include <algorithm>
+#include <thread>
+#include <vector>
+
+namespace
+{
+
+struct Node {
+	HP_REF(struct Node) first;
+	HP_REF(struct Node) second;
+	char rest[heap_shape::object_bytes - 2 * sizeof(hp_ref)];
+};
+extern const hp_type node_type;
+HP_TYPE(node_type, struct Node, (first, node_type), (second, node_type));
+
+// A pool of its own, since a million values and the garbage of a run take more than the others' 256 MiB.
+struct Heap {
+	Pool pool{GiB, HP_RUNG_2M, HP_CHOICE_PREFER};
+	hp_heap *heap = nullptr;
+	std::vector<hp_ref> nodes; // for gc_mark
+	const char *why = nullptr;
+
+	Heap()
+	{
+		if (!pool)
+			why = kept(pool.why());
+		else if (hp_heap_create(pool, nullptr, nullptr, nullptr, &heap) < 0)
+			why = "no heap";
+	}
+	Node *at(hp_ref ref) const
+	{
+		return (Node *)hp_heap_deref(heap, ref);
+	}
+	static Heap &get()
+	{
+		static Heap heap;
+		return heap;
+	}
+};
+
+void read_section(benchmark::State &state)
+{
+	Heap &h = Heap::get();
+	if (h.why) return state.SkipWithError(h.why);
+	for (auto _ : state) {
+		benchmark::DoNotOptimize(hp_heap_read_enter(h.pool));
+		benchmark::ClobberMemory();
+		hp_heap_read_exit(h.pool);
+	}
+}
+const Register section("read_section/hugepool", read_section);
+
+// A ring of 256 values, from one to the next.
+std::vector<hp_ref> ring(Heap &h)
+{
+	std::vector<hp_ref> nodes;
+	hp_tx *tx;
+	if (hp_heap_begin(h.heap, -1, &tx) < 0) return nodes;
+	for (int i = 0; i < 256; i++) nodes.push_back(hp_heap_new(tx, &node_type, 0));
+	for (int i = 0; i < 256 && nodes.back().word; i++) hp_heap_set(tx, &h.at(nodes[i])->first.ref, nodes[(i + 1) % 256]);
+	hp_heap_set_root(tx, nodes[0]);
+	if (hp_heap_commit(tx) < 0) nodes.clear();
+	return nodes;
+}
+
+void deref(benchmark::State &state)
+{
+	Heap &h = Heap::get();
+	if (h.why) return state.SkipWithError(h.why);
+	std::vector<hp_ref> nodes = ring(h);
+	if (nodes.empty()) return state.SkipWithError("no room");
+	hp_ref at = nodes[0];
+	hp_heap_read_enter(h.pool);
+	for (auto _ : state) at = hp_heap_load(&h.at(at)->first.ref);
+	benchmark::DoNotOptimize(at);
+	hp_heap_read_exit(h.pool);
+}
+const Register deref_plain("deref/hugepool", deref);
+
+void deref_checked(benchmark::State &state)
+{
+	Heap &h = Heap::get();
+	if (h.why) return state.SkipWithError(h.why);
+	std::vector<hp_ref> nodes = ring(h);
+	if (nodes.empty()) return state.SkipWithError("no room");
+	unsigned i = 0;
+	hp_heap_read_enter(h.pool);
+	for (auto _ : state) {
+		benchmark::DoNotOptimize(hp_heap_deref_checked(h.heap, nodes[i], &node_type, nullptr));
+		i = (i + 1) % 256;
+	}
+	hp_heap_read_exit(h.pool);
+}
+const Register checked("deref_checked/hugepool", deref_checked);
+
+// Stores to values that others can see, so each is logged; a commit every 128.
+void heap_set(benchmark::State &state)
+{
+	Heap &h = Heap::get();
+	if (h.why) return state.SkipWithError(h.why);
+	std::vector<hp_ref> nodes = ring(h);
+	if (nodes.empty()) return state.SkipWithError("no room");
+	std::vector<hp_ref *> member;
+	for (hp_ref ref : nodes) member.push_back(&h.at(ref)->second.ref);
+	while (state.KeepRunningBatch(128)) {
+		hp_tx *tx;
+		if (hp_heap_begin(h.heap, -1, &tx) < 0) return state.SkipWithError("no transaction");
+		for (unsigned i = 0; i < 128; i++) hp_heap_set(tx, member[i], nodes[255 - i]);
+		if (hp_heap_commit(tx) < 0) return state.SkipWithError("it failed");
+	}
+}
+const Register set("heap_set/hugepool", heap_set);
+
+void begin_commit(benchmark::State &state)
+{
+	Heap &h = Heap::get();
+	if (h.why) return state.SkipWithError(h.why);
+	for (auto _ : state) {
+		hp_tx *tx;
+		if (hp_heap_begin(h.heap, -1, &tx) < 0) return state.SkipWithError("no transaction");
+		hp_heap_commit(tx);
+	}
+}
+const Register transaction("begin_commit/hugepool", begin_commit);
+
+// New values that come to be garbage at once: collections are not timed.
+void heap_new(benchmark::State &state)
+{
+	Heap &h = Heap::get();
+	if (h.why) return state.SkipWithError(h.why);
+	constexpr unsigned batch = 10000;
+	unsigned batches = 0;
+	while (state.KeepRunningBatch(batch)) {
+		if (batches++ % 20 == 0) {
+			state.PauseTiming();
+			hp_heap_gc(h.heap, HP_GC_WAIT, 1000);
+			state.ResumeTiming();
+		}
+		hp_tx *tx;
+		if (hp_heap_begin(h.heap, -1, &tx) < 0) return state.SkipWithError("no transaction");
+		for (unsigned i = 0; i < batch; i++) benchmark::DoNotOptimize(hp_heap_new(tx, &node_type, 0));
+		if (hp_heap_commit(tx) < 0) return state.SkipWithError("it failed");
+	}
+}
+const Register fresh("heap_new/hugepool/bytes:64", heap_new);
+
+bool link(Heap &h, const std::string &shape)
+{
+	heap_shape::Graph graph = heap_shape::make(shape, heap_shape::objects);
+	hp_tx *tx;
+	if (hp_heap_begin(h.heap, -1, &tx) < 0) return false;
+	auto at = [&](int32_t i) { return i == heap_shape::Graph::none ? HP_NONE : h.nodes[(size_t)i]; };
+	for (size_t i = 0; i < h.nodes.size(); i++) {
+		Node *node = h.at(h.nodes[i]);
+		hp_heap_set(tx, &node->first.ref, at(graph.nodes[i].first));
+		hp_heap_set(tx, &node->second.ref, at(graph.nodes[i].second));
+	}
+	hp_heap_set_root(tx, h.nodes[graph.root]);
+	return hp_heap_commit(tx) == 0;
+}
+
+// Heaps of their own, so that other benchmarks' garbage is not marked, and each shape's objects are there once.
+struct MarkHeap : Heap {
+	MarkHeap()
+	{
+		hp_tx *tx;
+		if (why || hp_heap_begin(heap, -1, &tx) < 0) return;
+		for (uint32_t i = 0; i < heap_shape::objects; i++) nodes.push_back(hp_heap_new(tx, &node_type, 0));
+		if (hp_heap_commit(tx) < 0) why = "no room";
+	}
+	static MarkHeap &get()
+	{
+		static MarkHeap heap;
+		return heap;
+	}
+};
+
+void gc_mark(benchmark::State &state, const std::string &shape)
+{
+	MarkHeap &h = MarkHeap::get();
+	if (h.why) return state.SkipWithError(h.why);
+	if (!link(h, shape)) return state.SkipWithError("no room");
+	hp_heap_gc(h.heap, HP_GC_WAIT, 1000);
+	struct hp_heap_stat stat;
+	uint64_t pause = 0;
+	while (state.KeepRunningBatch(heap_shape::objects)) {
+		if (hp_heap_gc(h.heap, HP_GC_WAIT, 1000) < 0) return state.SkipWithError("it failed");
+		hp_heap_stat(h.heap, &stat);
+		if (stat.pause_ns > pause) pause = stat.pause_ns;
+	}
+	if (stat.values != heap_shape::objects) state.SkipWithError("it keeps what is dead, or not what lives");
+	state.counters["longest_pause_ms"] = (double)pause / 1e6;
+}
+const bool registered = [] {
+	for (std::string shape : heap_shape::names)
+		Register("gc_mark/hugepool/shape:" + shape, [=](benchmark::State &state) { gc_mark(state, shape); });
+	return true;
+}();
+
+// A reader that looks at the whole ring in each section, alone and beside a writer that collects in a loop.
+void reader(benchmark::State &state, bool collecting)
+{
+	Heap &h = Heap::get();
+	if (h.why) return state.SkipWithError(h.why);
+	if (ring(h).empty()) return state.SkipWithError("no room");
+	std::atomic<bool> over{false};
+	std::thread writer;
+	if (collecting)
+		writer = std::thread([&] {
+			while (!over) hp_heap_gc(h.heap, 0, 1000);
+		});
+	for (auto _ : state) {
+		hp_heap_read_enter(h.pool);
+		hp_ref first = hp_heap_root(h.heap), at = first;
+		do at = hp_heap_load(&h.at(at)->first.ref);
+		while (at.word != first.word);
+		hp_heap_read_exit(h.pool);
+	}
+	over = true;
+	if (writer.joinable()) writer.join();
+}
+const Register alone("heap_reader/hugepool/collecting:0", [](benchmark::State &state) { reader(state, false); });
+const Register beside("heap_reader/hugepool/collecting:1", [](benchmark::State &state) { reader(state, true); });
+
+} // namespace
