@@ -143,7 +143,7 @@ _Static_assert(sizeof(struct heap_slab) == 64, "what every look at a slab reads 
 
 struct heap_type_shape {
 	char name[HEAP_NAME_MAX];
-	uint32_t size, align, element, tail, count, members, tail_members, reserved;
+	uint32_t size, align, element, tail, count, members, tail_members, hash; /* of the shape */
 	struct {
 		uint32_t offset, target; /* hash of the target's name; 0: any */
 	} member[HEAP_MEMBERS], tail_member[HEAP_TAIL_MEMBERS];

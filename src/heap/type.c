@@ -15,7 +15,7 @@ HP_TYPE_ARRAY_LEAF(hp_bytes_type, struct hp_bytes, len, data);
 HP_TYPE_VECTOR(hp_vector_type, struct hp_vector, len, item, hp_any);
 HP_TYPE(hp_cell_type, struct hp_cell, (value, hp_any));
 
-static uint32_t name_hash(const char *name)
+uint32_t heap_name_hash(const char *name)
 {
 	uint32_t hash = 2166136261u;
 	for (; *name; name++) hash = (hash ^ (unsigned char)*name) * 16777619u;
@@ -27,13 +27,23 @@ static bool inside(uint32_t offset, uint32_t bytes)
 	return offset % 8 == 0 && offset < bytes && bytes - offset >= 8;
 }
 
-/* Does it describe something? */
-static bool sensible(const struct heap_type_shape *s)
+/* Tells a shape that was written over from one that is as it was made. */
+static uint32_t shape_hash(const struct heap_type_shape *shape)
 {
+	struct heap_type_shape s = *shape;
+	uint32_t hash = 2166136261u;
+	s.hash = 0;
+	for (size_t i = 0; i < sizeof s; i++) hash = (hash ^ ((const unsigned char *)&s)[i]) * 16777619u;
+	return hash;
+}
+
+bool heap_shape_sensible(const struct heap_type_shape *s)
+{
+	if (s->hash != shape_hash(s)) return false;
 	if (s->size > HEAP_SIZE_MAX || s->align == 0 || s->align > HP_PAGE_SIZE || s->align & (s->align - 1)) return false;
 	if (s->members > HEAP_MEMBERS || s->tail_members > HEAP_TAIL_MEMBERS) return false;
 	if (s->element) {
-		if (s->tail > s->size || s->count + 4 > s->size || s->count + 4 > s->tail || s->count % 4) return false;
+		if (s->tail > s->size || s->tail < 4 || s->count > s->tail - 4 || s->count % 4) return false;
 		if (s->tail_members && (s->element % 8 || s->tail % 8)) return false;
 	} else if (s->size == 0 || s->tail_members) {
 		return false;
@@ -62,7 +72,7 @@ static int shape_of(const struct hp_type *type, struct heap_type_shape *s)
 	s->tail_members = type->tail_members;
 	for (uint32_t i = 0; i < type->members + type->tail_members; i++) {
 		const struct hp_member *m = i < type->members ? &type->member[i] : &type->tail_member[i - type->members];
-		uint32_t target = !m->type || strcmp(m->type->name, hp_any.name) == 0 ? 0 : name_hash(m->type->name);
+		uint32_t target = !m->type || strcmp(m->type->name, hp_any.name) == 0 ? 0 : heap_name_hash(m->type->name);
 		if (i < type->members) {
 			s->member[i].offset = m->offset;
 			s->member[i].target = target;
@@ -71,7 +81,8 @@ static int shape_of(const struct hp_type *type, struct heap_type_shape *s)
 			s->tail_member[i - type->members].target = target;
 		}
 	}
-	return sensible(s) ? 0 : -EINVAL;
+	s->hash = shape_hash(s);
+	return heap_shape_sensible(s) ? 0 : -EINVAL;
 }
 
 struct heap_type_entry *heap_type_entry(const hp_heap *heap, uint32_t id)
@@ -116,7 +127,7 @@ static void refresh(hp_heap *heap)
 		struct heap_type_shape shape;
 		if (!entry) return;
 		memcpy(&shape, &entry->shape, sizeof shape);
-		struct heap_type *type = sensible(&shape) ? copy_new(&shape, id) : NULL;
+		struct heap_type *type = heap_shape_sensible(&shape) ? copy_new(&shape, id) : NULL;
 		if (!type) return;
 		atomic_store_explicit(&heap->type[id], type, memory_order_release);
 		atomic_store_explicit(&heap->types, id + 1, memory_order_release);
