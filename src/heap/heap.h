@@ -187,7 +187,7 @@ struct heap_type *heap_bind(hp_heap *heap, hp_tx *tx, const struct hp_type *type
 struct heap_type *heap_type(hp_heap *heap, uint32_t id);
 struct heap_type_entry *heap_type_entry(const hp_heap *heap, uint32_t id);
 void heap_types_free(hp_heap *heap);
-bool heap_shape_sensible(const struct heap_type_shape *shape); /* does it describe something, and is it as it was made? */
+bool heap_shape_sensible(const struct heap_type_shape *shape); /* describes something, and is as it was made */
 uint32_t heap_name_hash(const char *name);                     /* of a type's; never 0 */
 static inline struct heap_type *heap_bound(const hp_heap *heap, const struct hp_type *type)
 {

@@ -134,7 +134,6 @@ void heap_run_settle(hp_heap *heap)
 {
 	struct heap_entry *entry = heap->entry;
 	uint64_t page = atomic_load_explicit(&entry->run, memory_order_acquire) - 1;
-	if (page == UINT64_MAX) return;
 	if (page < heap->pool->capacity / HP_PAGE_SIZE && heap_run_is(heap, page, 0)) {
 		bool named = false;
 		for (unsigned i = 0; i < HEAP_EXTENTS; i++) named |= atomic_load(&entry->log[i]) == page + 1;
@@ -143,7 +142,7 @@ void heap_run_settle(hp_heap *heap)
 		named = named || heap_slabs(heap, is_it, &look);
 		if (!named) give(heap, page);
 	}
-	uint64_t pages = 0; /* a dead holder may not have come to counting it */
+	uint64_t pages = 0; /* a dead holder may not have come to counting it, even where it has none in hand any more */
 	heap_slabs(heap, count_pages, &pages);
 	atomic_store_explicit(&entry->pages, pages, memory_order_relaxed);
 	atomic_store_explicit(&entry->run, 0, memory_order_release);
