@@ -132,7 +132,7 @@ bool heap_finish(hp_heap *heap, uint64_t wait_ns)
 	atomic_store_explicit(&entry->phase, heap_phase_make(HEAP_SWEEP, 0), memory_order_release);
 	heap_sweep(heap);
 	heap_mark_end(heap);
-	if (heap->tx->heap) heap->tx->pending = false;
+	if (heap->tx->heap) heap_set_pending(heap->tx, false);
 	uint64_t pause = atomic_load_explicit(&entry->pause_ns, memory_order_relaxed) + os_now_ns() - began;
 	atomic_store_explicit(&entry->pause_ns, pause, memory_order_relaxed);
 	if (pause > atomic_load_explicit(&entry->pause_max_ns, memory_order_relaxed))
@@ -165,7 +165,7 @@ int heap_collect(hp_heap *heap, uint64_t wait_ns)
 	atomic_store_explicit(&entry->phase, heap_phase_make(HEAP_CONDEMNED, epoch), memory_order_release);
 	atomic_store_explicit(&entry->pause_ns, os_now_ns() - began, memory_order_relaxed);
 	if (heap->tx->heap) {
-		heap->tx->pending = true;
+		heap_set_pending(heap->tx, true);
 		heap_drop_masks(heap); /* what comes from them would not be marked */
 	}
 	return heap_finish(heap, wait_ns) ? 0 : -EAGAIN;

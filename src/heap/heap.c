@@ -23,6 +23,12 @@ static void handle_fill(hp_heap *heap, hp_pool *pool, uint32_t index, uint32_t g
 	heap->generation = generation;
 	heap->tag = (uint64_t)heap_tag(index, generation) << HEAP_OFFSET_BITS;
 	heap->base = (uintptr_t)pool->base - (uintptr_t)heap->tag;
+	heap->view = (struct heap_view){.data = pool->base,
+	                                .capacity = pool->capacity,
+	                                .map = pool->map,
+	                                .slabs = pool->slabs,
+	                                .index = index,
+	                                .tag = heap->tag >> HEAP_OFFSET_BITS};
 }
 
 /* The transaction's memory is wiped in a forked child, which has no lock. */
@@ -106,7 +112,7 @@ void heap_close_all(hp_pool *pool)
 	for (hp_heap *heap = pool->open_heaps; heap; heap = heap->next) {
 		heap->pool = NULL; /* what is left to do is hp_heap_close */
 		heap->tx->heap = NULL;
-		heap->tx->capacity = 0;
+		heap->tx->view.capacity = 0;
 	}
 	pool->open_heaps = NULL;
 	participant_unlock(&guard);
@@ -283,7 +289,7 @@ int hp_heap_create(hp_pool *pool, const struct hp_heap_options *options, const s
 	if (error == 0) {
 		hp_tx *tx = heap_tx_start(heap, me);
 		if ((error = hp_heap_reserve(tx, 1, NULL, 0, 0)) == 0 && type)
-			error = hp_heap_set_root(tx, hp_value_import(tx, type, root, HP_VALUE_SHARE));
+			error = hp_heap_set_root(tx, heap_value_import(tx, type, root, HP_VALUE_SHARE, true));
 		if (error == 0) error = hp_heap_checkpoint(tx);
 		if (error == 0) {
 			/* commit: there is a heap, with its root */
@@ -293,7 +299,7 @@ int hp_heap_create(hp_pool *pool, const struct hp_heap_options *options, const s
 			return 0;
 		}
 		tx->heap = NULL;
-		tx->capacity = 0;
+		tx->view.capacity = 0;
 		delist(heap);
 	}
 	atomic_store_explicit(&entry->log_n, 0, memory_order_relaxed);
@@ -412,7 +418,7 @@ int hp_heap_destroy(hp_heap *heap, unsigned flags, int timeout_ms)
 		return error;
 	}
 	tx->heap = NULL;
-	tx->capacity = 0;
+	tx->view.capacity = 0;
 	delist(heap);
 	end_entry(heap);
 	handle_free(heap);

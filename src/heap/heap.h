@@ -31,6 +31,7 @@ struct heap_type {
 	uint32_t size, element, tail, count;
 	uint32_t member[HEAP_MEMBERS], tail_member[HEAP_TAIL_MEMBERS];
 	uint32_t align;
+	uint32_t extra; /* elements that a value has beyond its count: the zero behind a string */
 	uint16_t id;
 	uint8_t class;            /* of types without a tail: 0 */
 	struct heap_alloc *alloc; /* of each class, or one */
@@ -45,8 +46,19 @@ struct heap_binding {
 };
 #define HEAP_BINDINGS 64u
 
+/* Where values are found; copies of what the pool says. */
+struct heap_view {
+	char *data;
+	uint64_t capacity;
+	pool_map *map;
+	struct slab *slabs;
+	uint64_t index;
+	uint64_t tag; /* the upper 16 bits of references */
+};
+
 struct hp_heap {
 	uintptr_t base; /* first: hp_heap_deref adds references to it */
+	struct heap_view view;
 	hp_pool *pool;
 	struct heap_entry *entry;
 	hp_tx *tx; /* its memory; wiped on fork */
@@ -55,6 +67,7 @@ struct hp_heap {
 	_Atomic(struct heap_binding *) binding[HEAP_BINDINGS];
 	struct heap_binding *bindings; /* all of them; changes inside participant_lock */
 	_Atomic(struct heap_type *) type[HEAP_TYPES];
+	_Atomic(const struct hp_type *) user[HEAP_TYPES]; /* what the program called it last */
 	_Atomic uint32_t types;
 	struct hp_heap *next; /* of the pool's handles in this process */
 	/* the collector's, by the holder of the lock */
@@ -68,27 +81,22 @@ struct hp_heap {
 
 struct hp_tx {
 	hp_heap *heap; /* NULL: none runs, or wiped by fork */
-	/* for the fast path of set */
-	char *data;
-	uint64_t capacity;
-	pool_map *map;
-	struct slab *slabs;
-	uint64_t tag; /* upper 16 bits of this heap's references */
-	uint64_t index;
+	/* for the fast path of set. Its capacity is 0 where that may not be taken: none runs, an error, pending. */
+	struct heap_view view;
 	uint64_t number;
 	struct heap_log *cursor, *end; /* in the extent that is being written; equal: look */
+	uintptr_t first;               /* cursor minus the entries counted */
 	_Atomic uint64_t *log_n;
-	uint64_t logged;
 	bool pending;  /* found garbage waits for readers */
 	bool changing; /* version is odd */
+	bool long_log; /* it has extents that do not stay */
 	int error;
 	struct participant *me;
 	hp_ref *pin;
 	uint32_t pins, pin_room;
-	uint32_t *
-		born; /* pages of slabs with values born in this transaction; one for which there was no room: all are looked at */
+	uint32_t *born; /* pages of slabs with values born in this transaction */
 	uint32_t borns, born_room;
-	bool born_all;
+	bool born_all; /* there was no room for one: all slabs are looked at */
 	/* what lasts from one transaction to the next */
 	uint64_t last; /* the number of the latest on this handle: another one in between makes free masks void */
 	uint32_t grace_skips, grace_wait;
@@ -101,13 +109,13 @@ static inline struct heap_slab *heap_slab_at(const hp_pool *pool, uint64_t page)
 	return (struct heap_slab *)(void *)&pool->slabs[page];
 }
 
-/* The slab that a page is in, of heap `index`; NULL: none. *page becomes its first. */
-static inline struct heap_slab *heap_find_page(const hp_pool *pool, uint64_t index, uint64_t *page)
+/* The slab that a page is in; NULL: none. *page becomes its first. */
+static inline struct heap_slab *heap_find_page(const struct heap_view *view, uint64_t *page)
 {
-	uint64_t map = atomic_load_explicit(&pool->map[*page], memory_order_relaxed), back = (map & 0xffffff) - 1;
-	if (unlikely(map >> 24 != index || back > *page)) return NULL;
+	uint64_t map = atomic_load_explicit(&view->map[*page], memory_order_relaxed), back = (map & 0xffffff) - 1;
+	if (unlikely(map >> 24 != view->index || back > *page)) return NULL;
 	*page -= back;
-	return heap_slab_at(pool, *page);
+	return (struct heap_slab *)(void *)&view->slabs[*page];
 }
 
 static inline uint64_t heap_load_a(const struct heap_bits *bits)
@@ -115,18 +123,20 @@ static inline uint64_t heap_load_a(const struct heap_bits *bits)
 	return atomic_load_explicit(&bits->a, memory_order_relaxed);
 }
 
-/* Which place of the slab an offset lies in; its start in *start. False: in none. */
-static inline bool heap_place(const struct heap_slab *slab, uint64_t page, uint64_t off, uint32_t *i)
+/* Places have numbers below that; whatever a descriptor says, no bits are looked for beyond it. */
+#define HEAP_PLACES 4096u
+
+static inline bool heap_exists(const struct heap_slab *slab, uint32_t i)
 {
-	uint64_t at = off - (page << 12);
-	uint32_t objects = atomic_load_explicit(&slab->objects, memory_order_relaxed);
-	uint64_t index = at * atomic_load_explicit(&slab->reciprocal, memory_order_relaxed) >> 32;
-	if (unlikely(index >= objects)) {
-		if (objects != 1) return false;
-		index = 0;
-	}
-	*i = (uint32_t)index;
-	return true;
+	return heap_load_a(&slab->bits[i >> 6]) >> (i & 63) & 1;
+}
+
+/* Which place of the slab an offset lies in. That there is such a place is seen from its bit in A. */
+static inline uint32_t heap_place(const struct heap_slab *slab, uint64_t page, uint64_t off)
+{
+	uint64_t reciprocal = atomic_load_explicit(&slab->reciprocal, memory_order_relaxed);
+	uint64_t i = (off - (page << 12)) * reciprocal >> 32;
+	return likely(reciprocal != 1) ? (uint32_t)i % HEAP_PLACES : 0;
 }
 
 /* A value begins exactly there, and lives. */
@@ -134,9 +144,8 @@ static inline bool heap_exact(const struct heap_slab *slab, uint64_t page, uint6
 {
 	uint64_t reciprocal = atomic_load_explicit(&slab->reciprocal, memory_order_relaxed);
 	uint64_t product = (off - (page << 12)) * reciprocal;
-	*i = (uint32_t)(product >> 32);
-	return likely((uint32_t)product < reciprocal && *i < atomic_load_explicit(&slab->objects, memory_order_relaxed)) &&
-	       likely(heap_load_a(&slab->bits[*i >> 6]) >> (*i & 63) & 1);
+	*i = (uint32_t)(product >> 32) % HEAP_PLACES;
+	return likely((uint32_t)product < reciprocal) && likely(heap_exists(slab, *i));
 }
 
 static inline uint64_t heap_ref_offset(uint64_t word)
@@ -144,14 +153,19 @@ static inline uint64_t heap_ref_offset(uint64_t word)
 	return word & HEAP_OFFSET_MASK;
 }
 
-/* The slab of a live value of this heap; NULL: it is none. */
-static inline struct heap_slab *heap_find(const hp_heap *heap, uint64_t word, uint64_t *page, uint32_t *i)
+/* The slab of a live value; NULL: it is none. */
+static inline struct heap_slab *heap_find_in(const struct heap_view *view, uint64_t word, uint64_t *page, uint32_t *i)
 {
 	uint64_t off = heap_ref_offset(word);
-	if (unlikely(word >> HEAP_OFFSET_BITS != heap->tag >> HEAP_OFFSET_BITS || off >= heap->pool->capacity)) return NULL;
+	if (unlikely(word >> HEAP_OFFSET_BITS != view->tag || off >= view->capacity)) return NULL;
 	*page = off >> 12;
-	struct heap_slab *slab = heap_find_page(heap->pool, heap->index, page);
-	return slab && heap_exact(slab, *page, off, i) ? slab : NULL;
+	struct heap_slab *slab = heap_find_page(view, page);
+	return likely(slab) && heap_exact(slab, *page, off, i) ? slab : NULL;
+}
+
+static inline struct heap_slab *heap_find(const hp_heap *heap, uint64_t word, uint64_t *page, uint32_t *i)
+{
+	return heap_find_in(&heap->view, word, page, i);
 }
 
 static inline hp_ref heap_ref(const hp_heap *heap, const void *at)
@@ -166,7 +180,8 @@ static inline uint64_t heap_place_offset(const struct heap_slab *slab, uint64_t 
 
 static inline uint32_t heap_words(const struct heap_slab *slab)
 {
-	return (atomic_load_explicit(&slab->objects, memory_order_relaxed) + 63) / 64;
+	uint32_t objects = atomic_load_explicit(&slab->objects, memory_order_relaxed);
+	return ((objects < HEAP_PLACES ? objects : HEAP_PLACES) + 63) / 64;
 }
 
 /* Words of free places have no bits beyond the last place. */
@@ -187,6 +202,9 @@ struct heap_type *heap_bind(hp_heap *heap, hp_tx *tx, const struct hp_type *type
 struct heap_type *heap_type(hp_heap *heap, uint32_t id);
 struct heap_type_entry *heap_type_entry(const hp_heap *heap, uint32_t id);
 void heap_types_free(hp_heap *heap);
+/* For who has no heap. */
+struct heap_type *heap_type_make(const struct hp_type *type, int *error);
+void heap_type_free(struct heap_type *type);
 bool heap_shape_sensible(const struct heap_type_shape *shape); /* describes something, and is as it was made */
 uint32_t heap_name_hash(const char *name);                     /* of a type's; never 0 */
 static inline struct heap_type *heap_bound(const hp_heap *heap, const struct hp_type *type)
@@ -198,12 +216,13 @@ static inline struct heap_type *heap_bound(const hp_heap *heap, const struct hp_
 /* Elements that a value of the type has room for in so many bytes. */
 static inline uint64_t heap_room(const struct heap_type *type, uint64_t bytes)
 {
-	return type->element && bytes > type->tail ? (bytes - type->tail) / type->element : 0;
+	uint64_t n = type->element && bytes > type->tail ? (bytes - type->tail) / type->element : 0;
+	return n > type->extra ? n - type->extra : 0;
 }
 /* Bytes of a value. */
 static inline uint64_t heap_bytes(const struct heap_type *type, uint32_t elements)
 {
-	uint64_t bytes = type->element ? type->tail + (uint64_t)elements * type->element : type->size;
+	uint64_t bytes = type->element ? type->tail + ((uint64_t)elements + type->extra) * type->element : type->size;
 	return bytes > type->size ? bytes : type->size;
 }
 
@@ -232,6 +251,15 @@ void heap_drop_masks(hp_heap *heap); /* and N bits in hand */
 unsigned heap_class(const struct heap_type *type, uint64_t bytes, uint64_t *size);
 int heap_slab_reserve(hp_tx *tx, struct heap_type *type, uint64_t n, uint32_t elements);
 uint64_t heap_slab_shape(uint64_t size, bool alone, uint64_t wanted, uint32_t *objects, uint32_t *reciprocal);
+/* Slabs for n values of a kind of which there are none yet, and no page more: how many pages, and to have them. Values that
+ * are alone get theirs when they are made. */
+uint64_t heap_slabs_need(unsigned class, uint64_t size, uint64_t n);
+int heap_slabs_exact(hp_tx *tx, struct heap_type *type, unsigned class, uint64_t size, uint64_t n);
+hp_ref heap_new(hp_tx *tx, struct heap_type *type, uint32_t elements); /* no elements where the type has no tail */
+
+/* ---- value.c ---- */
+/* `exact`: the heap is new, and takes no page more than hp_value_need says. */
+hp_ref heap_value_import(hp_tx *tx, const struct hp_type *type, const void *value, unsigned flags, bool exact);
 
 /* ---- lock.c ---- */
 int heap_lock(hp_heap *heap, struct participant *me, int timeout_ms, bool *undo);
@@ -246,6 +274,11 @@ int heap_fail(hp_tx *tx, int error); /* keeps the first; returns it */
 struct heap_log *heap_log_entry(const hp_heap *heap, uint64_t n);
 /* After taking the lock: undoes what a dead holder left. */
 void heap_recover(hp_heap *heap);
+static inline void heap_set_pending(hp_tx *tx, bool pending)
+{
+	tx->pending = pending;
+	tx->view.capacity = pending || tx->error ? 0 : tx->heap->view.capacity;
+}
 int heap_check(const hp_tx *tx);                             /* 0: it runs and has no error */
 hp_tx *heap_tx_start(hp_heap *heap, struct participant *me); /* the lock is ours */
 

@@ -43,6 +43,8 @@ static void joined(hp_pool *pool)
 	heap_join(pool);
 }
 
-const struct pool_layer heap_layer = {
-	.joined = joined,
-	.recover_slot = recover_slot_of, .recover_record = recover_record_of, .reclaim = reclaim, .detach = detach};
+const struct pool_layer heap_layer = {.joined = joined,
+                                      .recover_slot = recover_slot_of,
+                                      .recover_record = recover_record_of,
+                                      .reclaim = reclaim,
+                                      .detach = detach};

@@ -82,22 +82,17 @@ static __attribute__((noinline)) void stamp(struct heap_slab *slab, uint64_t cyc
 /* What marking needs of a heap, at hand. */
 struct marker {
 	hp_heap *heap;
-	const hp_pool *pool;
-	char *base;
-	uint64_t tag, capacity, index, cycle;
+	struct heap_view view;
+	uint64_t cycle;
 };
 
 static inline void visit(struct marker *m, uint64_t word)
 {
-	uint64_t off = heap_ref_offset(word), page = off >> 12;
+	uint64_t off = heap_ref_offset(word), page;
 	uint32_t i;
 	if (word == 0) return;
-	if (unlikely(word >> HEAP_OFFSET_BITS != m->tag || off >= m->capacity)) {
-		m->heap->bad++;
-		return;
-	}
-	struct heap_slab *slab = heap_find_page(m->pool, m->index, &page);
-	if (unlikely(!slab) || unlikely(!heap_exact(slab, page, off, &i))) {
+	struct heap_slab *slab = heap_find_in(&m->view, word, &page, &i);
+	if (unlikely(!slab)) {
 		m->heap->bad++;
 		return;
 	}
@@ -121,7 +116,7 @@ static void scan_tail(struct marker *m, const struct heap_type *type, uint64_t o
 {
 	hp_heap *heap = m->heap;
 	uint64_t page = off >> 12;
-	struct heap_slab *slab = heap_find_page(m->pool, m->index, &page);
+	struct heap_slab *slab = heap_find_page(&m->view, &page);
 	if (!slab) return;
 	uint64_t elements = heap_room(type, atomic_load_explicit(&slab->size, memory_order_relaxed)), to = elements;
 	if (to - from > SLICE) {
@@ -140,7 +135,7 @@ static void scan_tail(struct marker *m, const struct heap_type *type, uint64_t o
 			to = elements;
 		}
 	}
-	const char *at = m->base + off + type->tail + from * type->element;
+	const char *at = m->view.data + off + type->tail + from * type->element;
 	for (uint64_t e = from; e < to; e++, at += type->element)
 		for (uint32_t k = 0; k < type->tail_members; k++)
 			visit(m, __atomic_load_n((const uint64_t *)(const void *)(at + type->tail_member[k]), __ATOMIC_RELAXED));
@@ -155,13 +150,13 @@ static inline void scan(struct marker *m, uint64_t entry)
 	if (unlikely(id == TYPE_SLICE)) {
 		struct heap_slice slice = heap->slices[--heap->slice_top];
 		uint64_t page = slice.off >> 12;
-		struct heap_slab *slab = heap_find_page(m->pool, m->index, &page);
+		struct heap_slab *slab = heap_find_page(&m->view, &page);
 		const struct heap_type *type = slab ? heap_type(heap, atomic_load(&slab->type)) : NULL;
 		if (type) scan_tail(m, type, slice.off, slice.next);
 		return;
 	}
 	const struct heap_type *type = atomic_load_explicit(&heap->type[id], memory_order_relaxed);
-	const char *at = m->base + off;
+	const char *at = m->view.data + off;
 	for (uint32_t k = 0; k < type->members; k++)
 		visit(m, __atomic_load_n((const uint64_t *)(const void *)(at + type->member[k]), __ATOMIC_RELAXED));
 	if (type->tail_members) scan_tail(m, type, off, from);
@@ -175,7 +170,7 @@ static void drain(struct marker *m)
 	for (;;) {
 		while (heap->stack_top && waiting < QUEUE) {
 			uint64_t entry = heap->stack[--heap->stack_top];
-			__builtin_prefetch(m->base + heap_ref_offset(entry));
+			__builtin_prefetch(m->view.data + heap_ref_offset(entry));
 			queue[(first + waiting++) % QUEUE] = entry;
 		}
 		if (!waiting) return;
@@ -207,13 +202,8 @@ static int rescan(hp_heap *heap, struct heap_slab *slab, uint64_t page, _Atomic 
 
 static struct marker marker_of(hp_heap *heap)
 {
-	return (struct marker){.heap = heap,
-	                       .pool = heap->pool,
-	                       .base = heap->pool->base,
-	                       .tag = heap->tag >> HEAP_OFFSET_BITS,
-	                       .capacity = heap->pool->capacity,
-	                       .index = heap->index,
-	                       .cycle = atomic_load_explicit(&heap->entry->cycle, memory_order_relaxed)};
+	return (struct marker){
+		.heap = heap, .view = heap->view, .cycle = atomic_load_explicit(&heap->entry->cycle, memory_order_relaxed)};
 }
 
 static void complete(struct marker *m)
@@ -247,10 +237,9 @@ void heap_mark_members(hp_heap *heap, uint64_t word)
 uint64_t heap_object_of(const hp_heap *heap, uint64_t off)
 {
 	uint64_t page = off >> 12;
-	uint32_t i;
-	if (off >= heap->pool->capacity) return 0;
-	struct heap_slab *slab = heap_find_page(heap->pool, heap->index, &page);
-	return slab && heap_place(slab, page, off, &i) ? heap->tag | heap_place_offset(slab, page, i) : 0;
+	if (off >= heap->view.capacity) return 0;
+	struct heap_slab *slab = heap_find_page(&heap->view, &page);
+	return slab ? heap->tag | heap_place_offset(slab, page, heap_place(slab, page, off)) : 0;
 }
 
 static void mark_born_in(hp_heap *heap, struct heap_slab *slab, uint64_t page, bool members)

@@ -97,6 +97,15 @@ bool heap_grace(hp_pool *pool, uint64_t epoch, uint32_t *blocker)
 
 /* ---- checked reading ---- */
 
+/* The program calls the type by another structure than last time. */
+static __attribute__((noinline)) bool is_type(hp_heap *heap, uint32_t id, const struct hp_type *user)
+{
+	int error;
+	struct heap_type *type = heap_bound(heap, user);
+	if (!type) type = heap_bind(heap, NULL, user, &error);
+	return type && type->id == id;
+}
+
 void *hp_heap_deref_checked(const hp_heap *heap, hp_ref ref, const struct hp_type *user, size_t *bytes)
 {
 	uint64_t page;
@@ -104,13 +113,13 @@ void *hp_heap_deref_checked(const hp_heap *heap, hp_ref ref, const struct hp_typ
 	struct heap_slab *slab = heap_find(heap, ref.word, &page, &i);
 	if (unlikely(!slab)) return NULL;
 	if (user) {
-		int error;
-		struct heap_type *type = heap_bound(heap, user);
-		if (unlikely(!type) && !(type = heap_bind((hp_heap *)heap, NULL, user, &error))) return NULL;
-		if (unlikely(atomic_load_explicit(&slab->type, memory_order_relaxed) != type->id)) return NULL;
+		uint32_t id = atomic_load_explicit(&slab->type, memory_order_relaxed) % HEAP_TYPES;
+		if (unlikely(atomic_load_explicit(&heap->user[id], memory_order_relaxed) != user) &&
+		    !is_type((hp_heap *)heap, id, user))
+			return NULL;
 	}
 	if (bytes) *bytes = atomic_load_explicit(&slab->size, memory_order_relaxed);
-	return heap->pool->base + heap_ref_offset(ref.word);
+	return heap->view.data + heap_ref_offset(ref.word);
 }
 
 int hp_heap_read_begin_version(hp_heap *heap, uint64_t *version)

@@ -54,6 +54,23 @@ uint64_t heap_slab_shape(uint64_t size, bool alone, uint64_t wanted, uint32_t *o
 	return pages;
 }
 
+/* Pages of the next slab when room for n more values is wanted, and no more: all that a slab may have, if it takes those. */
+static uint64_t exact_slab(uint64_t size, uint64_t n, uint32_t *objects)
+{
+	uint32_t reciprocal, most;
+	heap_slab_shape(size, false, HEAP_SLAB_PAGES, &most, &reciprocal);
+	uint64_t bytes = (n < most ? n : most) * size;
+	return heap_slab_shape(size, false, (bytes + HP_PAGE_SIZE - 1) / HP_PAGE_SIZE, objects, &reciprocal);
+}
+
+uint64_t heap_slabs_need(unsigned class, uint64_t size, uint64_t n)
+{
+	uint32_t objects;
+	if (class == HEAP_ALONE) return n * (size / HP_PAGE_SIZE);
+	uint64_t full = exact_slab(size, n, &objects), slabs = n / objects, rest = n % objects;
+	return slabs * full + (rest ? exact_slab(size, rest, &objects) : 0);
+}
+
 /* ---- walking ---- */
 
 static bool belongs(const hp_heap *heap, uint64_t page1, uint32_t type, unsigned class)
@@ -211,19 +228,23 @@ static bool take_listed(hp_tx *tx, struct heap_type *type, unsigned class, struc
 	return false;
 }
 
-static int extend(hp_tx *tx, struct heap_type *type, unsigned class, uint64_t size, struct heap_alloc *alloc,
-                  _Atomic uint32_t *last)
+/* Pages of the next slab: twice those of the one before. */
+static uint64_t growth(hp_heap *heap, const struct heap_type *type, unsigned class)
+{
+	uint32_t at = atomic_load_explicit(&heap_type_entry(heap, type->id)->at[class], memory_order_relaxed);
+	if (class == HEAP_ALONE || !belongs(heap, at, type->id, class)) return 1;
+	uint64_t pages = atomic_load_explicit(&heap_slab_at(heap->pool, at - 1)->pages, memory_order_relaxed);
+	return pages < HEAP_SLAB_PAGES / 2 ? pages * 2 : HEAP_SLAB_PAGES;
+}
+
+static int extend(hp_tx *tx, struct heap_type *type, unsigned class, uint64_t size, uint64_t wanted,
+                  struct heap_alloc *alloc, _Atomic uint32_t *last)
 {
 	hp_heap *heap = tx->heap;
 	struct heap_entry *entry = heap->entry;
 	bool alone = class == HEAP_ALONE;
-	uint64_t wanted = 1, held = atomic_load_explicit(&entry->pages, memory_order_relaxed), page;
+	uint64_t held = atomic_load_explicit(&entry->pages, memory_order_relaxed), page;
 	struct heap_type_entry *shared = heap_type_entry(heap, type->id);
-	uint32_t at = atomic_load_explicit(&shared->at[class], memory_order_relaxed);
-	if (!alone && belongs(heap, at, type->id, class)) {
-		wanted = 2 * (uint64_t)atomic_load_explicit(&heap_slab_at(heap->pool, at - 1)->pages, memory_order_relaxed);
-		if (wanted > HEAP_SLAB_PAGES) wanted = HEAP_SLAB_PAGES;
-	}
 	int error = -ENOMEM;
 	for (;; wanted = 1) {
 		struct heap_run run = {.kind = HEAP_SLAB, .type = type->id, .class = (uint16_t) class, .size = size};
@@ -268,7 +289,7 @@ static int refill(hp_tx *tx, struct heap_type *type, unsigned class, uint64_t si
 			heap_collect(heap, GRACE_NS);
 			continue;
 		}
-		int error = extend(tx, type, class, size, alloc, last);
+		int error = extend(tx, type, class, size, growth(heap, type, class), alloc, last);
 		if (error != -ENOMEM) return error;
 		if (patient) return -ENOMEM;
 		patient = true;
@@ -327,7 +348,7 @@ int heap_slab_reserve(hp_tx *tx, struct heap_type *type, uint64_t n, uint32_t el
 			last = &heap_slab_at(heap->pool, at - 1)->next;
 			atomic_store_explicit(&entry->at[places.class], at, memory_order_relaxed);
 		}
-		int error = extend(tx, type, places.class, places.size, NULL, last);
+		int error = extend(tx, type, places.class, places.size, growth(heap, type, places.class), NULL, last);
 		if (error == -ENOMEM && !collected) {
 			collected = true;
 			uint64_t patience = heap->entry->grace_ms * UINT64_C(1000000);
@@ -342,6 +363,25 @@ int heap_slab_reserve(hp_tx *tx, struct heap_type *type, uint64_t n, uint32_t el
 	/* what is free may lie before the place that was looked at last */
 	*alloc = (struct heap_alloc){.reserved = promised + n, .reserved_for = tx->number};
 	atomic_store_explicit(&entry->at[places.class], 0, memory_order_relaxed);
+	return 0;
+}
+
+int heap_slabs_exact(hp_tx *tx, struct heap_type *type, unsigned class, uint64_t size, uint64_t n)
+{
+	hp_heap *heap = tx->heap;
+	struct heap_type_entry *entry = heap_type_entry(heap, type->id);
+	_Atomic uint32_t *last = &entry->list[class];
+	if (class == HEAP_ALONE) return 0;
+	while (n) {
+		uint32_t objects;
+		int error = extend(tx, type, class, size, exact_slab(size, n, &objects), NULL, last);
+		if (error < 0) return error;
+		struct heap_slab *slab = heap_slab_at(heap->pool, atomic_load_explicit(last, memory_order_relaxed) - 1);
+		objects = atomic_load_explicit(&slab->objects, memory_order_relaxed);
+		n -= n < objects ? n : objects;
+		last = &slab->next;
+	}
+	atomic_store_explicit(&entry->at[class], 0, memory_order_relaxed); /* from the first */
 	return 0;
 }
 
@@ -360,21 +400,11 @@ static inline hp_ref hand_out(hp_heap *heap, struct heap_alloc *alloc)
 	return heap_ref(heap, at);
 }
 
-static __attribute__((noinline)) hp_ref new_slow(hp_tx *tx, const struct hp_type *user, uint32_t elements)
+hp_ref heap_new(hp_tx *tx, struct heap_type *type, uint32_t elements)
 {
-	int error = heap_check(tx);
-	if (error < 0) return HP_NONE;
 	hp_heap *heap = tx->heap;
-	struct heap_type *type = heap_bind(heap, tx, user, &error);
-	if (!type) {
-		heap_fail(tx, error);
-		return HP_NONE;
-	}
-	if (!type->element && elements) {
-		heap_fail(tx, -EINVAL);
-		return HP_NONE;
-	}
 	uint64_t size;
+	int error;
 	unsigned class = heap_class(type, heap_bytes(type, elements), &size);
 	struct heap_alloc *alloc = &type->alloc[class];
 	if (alloc->mask && alloc->number != tx->number) { /* left over from the transaction before */
@@ -388,6 +418,17 @@ static __attribute__((noinline)) hp_ref new_slow(hp_tx *tx, const struct hp_type
 	hp_ref ref = hand_out(heap, alloc);
 	if (type->element) memcpy((char *)hp_heap_deref(heap, ref) + type->count, &elements, sizeof elements);
 	return ref;
+}
+
+static __attribute__((noinline)) hp_ref new_slow(hp_tx *tx, const struct hp_type *user, uint32_t elements)
+{
+	int error = heap_check(tx);
+	if (error < 0) return HP_NONE;
+	struct heap_type *type = heap_bind(tx->heap, tx, user, &error);
+	if (type && !type->element && elements) error = -EINVAL;
+	if (error == 0) return heap_new(tx, type, elements);
+	heap_fail(tx, error);
+	return HP_NONE;
 }
 
 hp_ref hp_heap_new(hp_tx *tx, const struct hp_type *user, uint32_t elements)
@@ -407,11 +448,8 @@ hp_ref hp_heap_new_string(hp_tx *tx, const char *s, size_t len)
 		heap_fail(tx, -EINVAL);
 		return HP_NONE;
 	}
-	hp_ref ref = hp_heap_new(tx, &hp_string_type, (uint32_t)len + 1);
-	if (!ref.word) return ref;
-	struct hp_string *string = hp_heap_deref(tx->heap, ref);
-	string->len = (uint32_t)len;
-	if (s) memcpy(string->s, s, len);
+	hp_ref ref = hp_heap_new(tx, &hp_string_type, (uint32_t)len);
+	if (ref.word && s) memcpy(((struct hp_string *)hp_heap_deref(tx->heap, ref))->s, s, len);
 	return ref;
 }
 

@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define LOG_KEPT 4u /* the last extent that stays when a transaction ends */
+
 /* ---- the log ---- */
 
 static unsigned extent_of(uint64_t n)
@@ -41,6 +43,7 @@ struct heap_log *heap_log_entry(const hp_heap *heap, uint64_t n)
 static int extent_have(hp_heap *heap, struct participant *me, unsigned k)
 {
 	if (k >= HEAP_EXTENTS) return -ENOMEM;
+	heap->tx->long_log |= k > LOG_KEPT;
 	if (atomic_load_explicit(&heap->entry->log[k], memory_order_relaxed)) return 0;
 	struct heap_run run = {.pages = extent_entries(k) * sizeof(struct heap_log) / HP_PAGE_SIZE, .kind = HEAP_LOG};
 	uint64_t page;
@@ -55,7 +58,7 @@ static int extent_have(hp_heap *heap, struct participant *me, unsigned k)
 /* What a transaction has made long is given back when it ends. */
 static void shorten(hp_heap *heap)
 {
-	for (unsigned k = HEAP_EXTENTS - 1; k > 4; k--) {
+	for (unsigned k = HEAP_EXTENTS - 1; k > LOG_KEPT; k--) {
 		uint64_t page1 = atomic_load_explicit(&heap->entry->log[k], memory_order_relaxed);
 		if (page1) heap_run_give(heap, page1 - 1, NULL, &heap->entry->log[k], 0);
 	}
@@ -64,6 +67,7 @@ static void shorten(hp_heap *heap)
 int heap_fail(hp_tx *tx, int error)
 {
 	if (!tx->error) tx->error = error;
+	tx->view.capacity = 0; /* set does nothing any more */
 	return tx->error;
 }
 
@@ -84,28 +88,34 @@ static int log_more(hp_tx *tx)
 		atomic_signal_fence(memory_order_seq_cst);
 		tx->changing = true;
 	}
-	unsigned k = extent_of(tx->logged);
+	uint64_t logged = atomic_load_explicit(tx->log_n, memory_order_relaxed);
+	unsigned k = extent_of(logged);
 	int error = extent_have(heap, tx->me, k);
 	if (error < 0) return heap_fail(tx, error);
-	tx->cursor = heap_log_entry(heap, tx->logged);
+	tx->cursor = heap_log_entry(heap, logged);
 	if (!tx->cursor) return heap_fail(tx, -EUCLEAN);
-	tx->end = tx->cursor + (extent_start(k) + extent_entries(k) - tx->logged);
+	tx->end = tx->cursor + (extent_start(k) + extent_entries(k) - logged);
+	tx->first = (uintptr_t)tx->cursor - logged * sizeof(struct heap_log);
 	return 0;
 }
 
-static inline int log_one(hp_tx *tx, uint64_t what, uint64_t old)
+static inline void log_entry(hp_tx *tx, struct heap_log *cursor, uint64_t what, uint64_t old)
+{
+	atomic_store_explicit(&cursor->what, what, memory_order_relaxed);
+	atomic_store_explicit(&cursor->old, old, memory_order_relaxed);
+	tx->cursor = ++cursor;
+	/* commit of the entry: counted before the value is stored */
+	atomic_store_explicit(tx->log_n, ((uintptr_t)cursor - tx->first) / sizeof *cursor, memory_order_release);
+	atomic_signal_fence(memory_order_seq_cst);
+}
+
+static int log_one(hp_tx *tx, uint64_t what, uint64_t old)
 {
 	if (unlikely(tx->cursor == tx->end)) {
 		int error = log_more(tx);
 		if (error < 0) return error;
 	}
-	atomic_store_explicit(&tx->cursor->what, what, memory_order_relaxed);
-	atomic_store_explicit(&tx->cursor->old, old, memory_order_relaxed);
-	tx->cursor++;
-	tx->logged++;
-	/* commit of the entry: counted before the value is stored */
-	atomic_store_explicit(tx->log_n, tx->logged, memory_order_release);
-	atomic_signal_fence(memory_order_seq_cst);
+	log_entry(tx, tx->cursor, what, old);
 	return 0;
 }
 
@@ -116,7 +126,7 @@ static bool in_slab(const hp_heap *heap, uint64_t off, unsigned bytes)
 {
 	if (off > heap->pool->capacity - bytes) return false;
 	uint64_t page = off >> 12, last = (off + bytes - 1) >> 12;
-	struct heap_slab *slab = heap_find_page(heap->pool, heap->index, &page);
+	struct heap_slab *slab = heap_find_page(&heap->view, &page);
 	return slab && last < page + atomic_load_explicit(&slab->pages, memory_order_relaxed);
 }
 
@@ -175,7 +185,6 @@ static void number_next(hp_tx *tx)
 	struct heap_entry *entry = tx->heap->entry;
 	tx->number = atomic_load_explicit(&entry->number, memory_order_relaxed) + 1;
 	atomic_store_explicit(&entry->number, tx->number, memory_order_release);
-	tx->logged = 0;
 	tx->cursor = tx->end = NULL;
 	tx->changing = false;
 	tx->borns = 0;
@@ -184,18 +193,12 @@ static void number_next(hp_tx *tx)
 
 hp_tx *heap_tx_start(hp_heap *heap, struct participant *me)
 {
-	hp_pool *pool = heap->pool;
 	struct heap_entry *entry = heap->entry;
 	hp_tx *tx = heap->tx;
-	if (unlikely(!tx->data)) { /* the first of the handle, or of a forked child */
-		tx->data = pool->base;
-		tx->map = pool->map;
-		tx->slabs = pool->slabs;
-		tx->tag = heap->tag >> HEAP_OFFSET_BITS;
-		tx->index = heap->index;
+	if (unlikely(!tx->log_n)) { /* the first of the handle, or of a forked child */
+		tx->view = heap->view;
 		tx->log_n = &entry->log_n;
 	}
-	tx->capacity = pool->capacity;
 	tx->me = me;
 	tx->error = 0;
 	tx->pins = 0;
@@ -203,7 +206,7 @@ hp_tx *heap_tx_start(hp_heap *heap, struct participant *me)
 	/* masks of free places are good as long as nobody else has written */
 	if (unlikely(atomic_load_explicit(&entry->number, memory_order_relaxed) != tx->last)) heap_drop_masks(heap);
 	number_next(tx);
-	tx->pending = heap_is_pending(atomic_load_explicit(&entry->phase, memory_order_relaxed));
+	heap_set_pending(tx, heap_is_pending(atomic_load_explicit(&entry->phase, memory_order_relaxed)));
 	return tx;
 }
 
@@ -244,7 +247,7 @@ static void settle(hp_tx *tx)
 {
 	struct heap_entry *entry = tx->heap->entry;
 	if (unlikely(tx->pending)) heap_mark_born(tx);
-	if (tx->logged) {
+	if (tx->cursor) {
 		/* commit: the transaction has happened. Before it a death undoes all of it. */
 		atomic_store_explicit(&entry->log_n, 0, memory_order_release);
 		version_even(entry);
@@ -261,9 +264,12 @@ static void finish(hp_tx *tx)
 {
 	hp_heap *heap = tx->heap;
 	tx->last = tx->number;
-	if (unlikely(tx->logged > HEAP_LOG_FIRST << 4)) shorten(heap);
+	if (unlikely(tx->long_log)) {
+		shorten(heap);
+		tx->long_log = false;
+	}
 	tx->heap = NULL;
-	tx->capacity = 0; /* so that set refuses everything */
+	tx->view.capacity = 0; /* so that set refuses everything */
 	heap_unlock(heap);
 }
 
@@ -296,6 +302,7 @@ int hp_heap_checkpoint(hp_tx *tx)
 		settle(tx);
 	number_next(tx);
 	tx->error = 0;
+	heap_set_pending(tx, tx->pending);
 	return error;
 }
 
@@ -325,52 +332,67 @@ hp_heap *hp_heap_of(const hp_tx *tx)
 
 /* ---- stores ---- */
 
-static int why_not(const hp_tx *tx, hp_ref value)
+static int why_not(const hp_heap *heap, hp_ref value)
 {
 	if (!(value.word & HEAP_REFERENCE)) return -EINVAL; /* a private pointer */
-	return value.word >> HEAP_OFFSET_BITS != tx->tag ? -EXDEV : -ESTALE;
+	return value.word >> HEAP_OFFSET_BITS != heap->view.tag ? -EXDEV : -ESTALE;
 }
 
-static inline struct heap_slab *slab_for(const hp_tx *tx, uint64_t *page)
+static bool names_value(const hp_heap *heap, hp_ref value)
 {
-	uint64_t map = atomic_load_explicit(&tx->map[*page], memory_order_relaxed), back = (map & 0xffffff) - 1;
-	if (unlikely(map >> 24 != tx->index || back > *page)) return NULL;
-	*page -= back;
-	return (struct heap_slab *)(void *)&tx->slabs[*page];
-}
-
-static inline bool names_value(const hp_tx *tx, hp_ref value)
-{
-	uint64_t off = heap_ref_offset(value.word), page = off >> 12;
+	uint64_t page;
 	uint32_t i;
-	if (unlikely(value.word >> HEAP_OFFSET_BITS != tx->tag || off >= tx->capacity)) return false;
-	struct heap_slab *slab = slab_for(tx, &page);
-	return likely(slab) && heap_exact(slab, page, off, &i);
+	return heap_find(heap, value.word, &page, &i) != NULL;
+}
+
+static inline bool is_born(const hp_tx *tx, const struct heap_slab *slab, uint32_t i)
+{
+	return atomic_load_explicit(&slab->born_stamp, memory_order_relaxed) == tx->number &&
+	       atomic_load_explicit(&slab->bits[i >> 6].n, memory_order_relaxed) >> (i & 63) & 1;
+}
+
+/* Everything that is not the common case, with the reason for what is refused. */
+static __attribute__((noinline)) int set_slow(hp_tx *tx, hp_ref *member, hp_ref value)
+{
+	int error = heap_check(tx);
+	if (error < 0) return error;
+	hp_heap *heap = tx->heap;
+	uint64_t off = (uint64_t)((uintptr_t)member - (uintptr_t)heap->view.data), page = off >> 12;
+	if (off >= heap->view.capacity || off & 7) return heap_fail(tx, -EINVAL);
+	struct heap_slab *slab = heap_find_page(&heap->view, &page);
+	uint32_t i = slab ? heap_place(slab, page, off) : 0;
+	if (!slab || !heap_exists(slab, i)) return heap_fail(tx, -EINVAL);
+	if (value.word && !names_value(heap, value)) return heap_fail(tx, why_not(heap, value));
+	_Atomic uint64_t *word = (_Atomic uint64_t *)&member->word;
+	uint64_t old = atomic_load_explicit(word, memory_order_relaxed);
+	if (!is_born(tx, slab, i) && (error = log_one(tx, off | (uint64_t)HEAP_LOG_REF << HEAP_OFFSET_BITS, old)) < 0)
+		return error;
+	if (tx->pending) {
+		heap_mark(heap, value.word);
+		heap_mark(heap, old);
+	}
+	atomic_store_explicit(word, value.word, memory_order_release); /* as below */
+	return 0;
 }
 
 int hp_heap_set(hp_tx *tx, hp_ref *member, hp_ref value)
 {
-	uint64_t off = (uint64_t)((uintptr_t)member - (uintptr_t)tx->data), page = off >> 12;
-	uint32_t i;
-	if (unlikely(tx->error)) return tx->error;
-	/* after a fork, and when none runs, the capacity is 0 */
-	if (unlikely(off >= tx->capacity || off & 7)) return tx->heap ? heap_fail(tx, -EINVAL) : -EBADF;
-	struct heap_slab *slab = slab_for(tx, &page);
-	if (unlikely(!slab || !heap_place(slab, page, off, &i))) return heap_fail(tx, -EINVAL);
-	if (value.word && unlikely(!names_value(tx, value))) return heap_fail(tx, why_not(tx, value));
+	const struct heap_view *view = &tx->view;
+	uint64_t off = (uint64_t)((uintptr_t)member - (uintptr_t)view->data), page = off >> 12, value_page;
+	uint32_t i, value_i;
+	if (unlikely(off >= view->capacity || off & 7)) return set_slow(tx, member, value);
+	struct heap_slab *slab = heap_find_page(view, &page);
+	if (unlikely(!slab)) return set_slow(tx, member, value);
+	i = heap_place(slab, page, off);
+	if (unlikely(!heap_exists(slab, i))) return set_slow(tx, member, value);
+	if (value.word && unlikely(!heap_find_in(view, value.word, &value_page, &value_i)))
+		return set_slow(tx, member, value);
 	_Atomic uint64_t *word = (_Atomic uint64_t *)&member->word;
-	struct heap_bits *bits = &slab->bits[i >> 6];
-	if (unlikely(!(heap_load_a(bits) >> (i & 63) & 1))) return heap_fail(tx, -EINVAL);
-	uint64_t old = atomic_load_explicit(word, memory_order_relaxed);
-	bool born = atomic_load_explicit(&slab->born_stamp, memory_order_relaxed) == tx->number &&
-	            atomic_load_explicit(&bits->n, memory_order_relaxed) >> (i & 63) & 1;
-	if (!born) {
-		int error = log_one(tx, off | (uint64_t)HEAP_LOG_REF << HEAP_OFFSET_BITS, old);
-		if (unlikely(error < 0)) return error;
-	}
-	if (unlikely(tx->pending)) {
-		heap_mark(tx->heap, value.word);
-		heap_mark(tx->heap, old);
+	if (!is_born(tx, slab, i)) {
+		struct heap_log *cursor = tx->cursor;
+		if (unlikely(cursor == tx->end)) return set_slow(tx, member, value);
+		log_entry(tx, cursor, off | (uint64_t)HEAP_LOG_REF << HEAP_OFFSET_BITS,
+		          atomic_load_explicit(word, memory_order_relaxed));
 	}
 	/* release: whoever finds the value finds it whole */
 	atomic_store_explicit(word, value.word, memory_order_release);
@@ -381,13 +403,14 @@ int hp_heap_set_root(hp_tx *tx, hp_ref value)
 {
 	int error = heap_check(tx);
 	if (error < 0) return error;
-	if (value.word && !names_value(tx, value)) return heap_fail(tx, why_not(tx, value));
-	_Atomic uint64_t *root = &tx->heap->entry->root;
+	hp_heap *heap = tx->heap;
+	if (value.word && !names_value(heap, value)) return heap_fail(tx, why_not(heap, value));
+	_Atomic uint64_t *root = &heap->entry->root;
 	uint64_t old = atomic_load_explicit(root, memory_order_relaxed);
 	if ((error = log_one(tx, (uint64_t)HEAP_LOG_ROOT << HEAP_OFFSET_BITS, old)) < 0) return error;
 	if (tx->pending) {
-		heap_mark(tx->heap, value.word);
-		heap_mark(tx->heap, old);
+		heap_mark(heap, value.word);
+		heap_mark(heap, old);
 	}
 	atomic_store_explicit(root, value.word, memory_order_release); /* as in set */
 	return 0;
@@ -416,19 +439,17 @@ int hp_heap_write(hp_tx *tx, void *to, const void *from, size_t bytes)
 	if (error < 0) return error;
 	if (bytes == 0) return 0;
 	hp_heap *heap = tx->heap;
-	uint64_t off = (uint64_t)((uintptr_t)to - (uintptr_t)tx->data), page = off >> 12;
-	uint32_t i;
-	if (off >= tx->capacity || bytes > tx->capacity - off) return heap_fail(tx, -EINVAL);
-	struct heap_slab *slab = slab_for(tx, &page);
-	if (!slab || !heap_place(slab, page, off, &i)) return heap_fail(tx, -EINVAL);
+	uint64_t off = (uint64_t)((uintptr_t)to - (uintptr_t)heap->view.data), page = off >> 12;
+	if (off >= heap->view.capacity || bytes > heap->view.capacity - off) return heap_fail(tx, -EINVAL);
+	struct heap_slab *slab = heap_find_page(&heap->view, &page);
+	if (!slab) return heap_fail(tx, -EINVAL);
+	uint32_t i = heap_place(slab, page, off);
 	uint64_t start = heap_place_offset(slab, page, i), size = atomic_load_explicit(&slab->size, memory_order_relaxed);
 	struct heap_type *type = heap_type(heap, atomic_load_explicit(&slab->type, memory_order_relaxed));
-	struct heap_bits *bits = &slab->bits[i >> 6];
-	if (!type || off - start > size || bytes > size - (off - start) || !(heap_load_a(bits) >> (i & 63) & 1) ||
+	if (!type || off - start > size || bytes > size - (off - start) || !heap_exists(slab, i) ||
 	    touches(type, off - start, off - start + bytes))
 		return heap_fail(tx, -EINVAL);
-	bool born = atomic_load_explicit(&slab->born_stamp, memory_order_relaxed) == tx->number &&
-	            atomic_load_explicit(&bits->n, memory_order_relaxed) >> (i & 63) & 1;
+	bool born = is_born(tx, slab, i);
 	for (size_t done = 0; done < bytes && !born;) {
 		/* to the next multiple of 8, so that words are undone as words */
 		size_t n = 8 - ((off + done) & 7);
@@ -447,7 +468,7 @@ int hp_heap_pin(hp_tx *tx, hp_ref value)
 	int error = heap_check(tx);
 	if (error < 0) return error;
 	if (!value.word) return 0;
-	if (!names_value(tx, value)) return heap_fail(tx, why_not(tx, value));
+	if (!names_value(tx->heap, value)) return heap_fail(tx, why_not(tx->heap, value));
 	if (tx->pins == tx->pin_room) {
 		uint32_t room = tx->pin_room ? tx->pin_room * 2 : 16;
 		hp_ref *more = realloc(tx->pin, room * sizeof *more);
@@ -467,7 +488,7 @@ int hp_heap_reserve(hp_tx *tx, size_t stores, const struct hp_type *user, size_t
 	hp_heap *heap = tx->heap;
 	if (stores) {
 		if (stores > UINT64_C(1) << 40) return heap_fail(tx, -ENOMEM);
-		for (unsigned k = 0, last = extent_of(tx->logged + stores - 1); k <= last; k++)
+		for (unsigned k = 0, last = extent_of(atomic_load(tx->log_n) + stores - 1); k <= last; k++)
 			if ((error = extent_have(heap, tx->me, k)) < 0) return heap_fail(tx, error);
 	}
 	if (!n) return 0;

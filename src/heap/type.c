@@ -113,9 +113,25 @@ static struct heap_type *copy_new(const struct heap_type_shape *shape, uint32_t 
 	type->count = shape->count;
 	type->members = shape->members;
 	type->tail_members = shape->tail_members;
+	type->extra = strcmp(shape->name, hp_string_type.name) == 0;
 	for (uint32_t i = 0; i < shape->members; i++) type->member[i] = shape->member[i].offset;
 	for (uint32_t i = 0; i < shape->tail_members; i++) type->tail_member[i] = shape->tail_member[i].offset;
 	return type;
+}
+
+struct heap_type *heap_type_make(const struct hp_type *user, int *error)
+{
+	struct heap_type_shape shape;
+	if ((*error = shape_of(user, &shape)) < 0) return NULL;
+	struct heap_type *type = copy_new(&shape, 0);
+	if (!type) *error = -ENOMEM;
+	return type;
+}
+
+void heap_type_free(struct heap_type *type)
+{
+	free(type->alloc);
+	free(type);
 }
 
 /* Copies what the table has and we have not. Called inside participant_lock. */
@@ -219,6 +235,7 @@ struct heap_type *heap_bind(hp_heap *heap, hp_tx *tx, const struct hp_type *user
 		binding->next = heap->bindings;
 		heap->bindings = binding;
 	}
+	atomic_store_explicit(&heap->user[type->id], user, memory_order_release);
 	atomic_store_explicit(&heap->binding[((uintptr_t)user >> 5) & (HEAP_BINDINGS - 1)], binding, memory_order_release);
 	participant_unlock(&guard);
 	*error = 0;
@@ -227,11 +244,8 @@ struct heap_type *heap_bind(hp_heap *heap, hp_tx *tx, const struct hp_type *user
 
 void heap_types_free(hp_heap *heap)
 {
-	for (uint32_t id = 0; id < heap->types; id++) {
-		struct heap_type *type = atomic_load_explicit(&heap->type[id], memory_order_relaxed);
-		free(type->alloc);
-		free(type);
-	}
+	for (uint32_t id = 0; id < heap->types; id++)
+		heap_type_free(atomic_load_explicit(&heap->type[id], memory_order_relaxed));
 	for (struct heap_binding *binding = heap->bindings, *next; binding; binding = next) {
 		next = binding->next;
 		free(binding);

@@ -48,7 +48,7 @@ void pool_geometry_place(struct pool_geometry *g)
 	g->places_at = at;
 	at += page_up(CACHES * CACHE_PLACES * sizeof(uint64_t));
 	g->slabs_at = at;
-	at += page_up(((uint64_t)g->chunks * g->chunk_pages + SLAB_GUARD) * sizeof(struct slab));
+	at += page_up(((uint64_t)g->chunks * g->chunk_pages + SLAB_GUARD + SLAB_BEHIND) * sizeof(struct slab));
 	g->control_size = at;
 }
 
