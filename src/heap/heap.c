@@ -21,6 +21,7 @@ static void handle_fill(hp_heap *heap, hp_pool *pool, uint32_t index, uint32_t g
 	heap->entry = &pool->heaps[index];
 	heap->index = index;
 	heap->generation = generation;
+	heap->live = heap_word(HEAP_LIVE, generation);
 	heap->tag = (uint64_t)heap_tag(index, generation) << HEAP_OFFSET_BITS;
 	heap->base = (uintptr_t)pool->base - (uintptr_t)heap->tag;
 	heap->view = (struct heap_view){.data = pool->base,
@@ -138,11 +139,6 @@ bool heap_writes_here(const hp_heap *heap)
 		writes |= other->index == heap->index && other->tx->heap;
 	participant_unlock(&guard);
 	return writes;
-}
-
-bool heap_is_live(const hp_heap *heap)
-{
-	return atomic_load_explicit(&heap->entry->word, memory_order_acquire) == heap_word(HEAP_LIVE, heap->generation);
 }
 
 uint64_t hp_heap_id(const hp_heap *heap)

@@ -63,7 +63,8 @@ struct hp_heap {
 	struct heap_entry *entry;
 	hp_tx *tx; /* its memory; wiped on fork */
 	uint32_t index, generation;
-	uint64_t tag; /* at its place in a reference */
+	uint64_t live; /* its entry's word */
+	uint64_t tag;  /* at its place in a reference */
 	_Atomic(struct heap_binding *) binding[HEAP_BINDINGS];
 	struct heap_binding *bindings; /* all of them; changes inside participant_lock */
 	_Atomic(struct heap_type *) type[HEAP_TYPES];
@@ -263,7 +264,17 @@ hp_ref heap_value_import(hp_tx *tx, const struct hp_type *type, const void *valu
 
 /* ---- lock.c ---- */
 int heap_lock(hp_heap *heap, struct participant *me, int timeout_ms, bool *undo);
-void heap_unlock(hp_heap *heap);
+void heap_wake(struct heap_entry *entry);
+static inline void heap_unlock(hp_heap *heap)
+{
+	struct heap_entry *entry = heap->entry;
+	if (unlikely(heap->pool->fenced))
+		atomic_exchange(&entry->lock, 0);
+	else
+		atomic_store_explicit(&entry->lock, 0, memory_order_release);
+	atomic_signal_fence(memory_order_seq_cst); /* the waiters' barrier orders the rest */
+	if (unlikely(atomic_load_explicit(&entry->waiters, memory_order_relaxed))) heap_wake(entry);
+}
 void heap_lock_back(hp_heap *heap,
                     bool orphan); /* as it was found, by whoever finds that it is not the heap's any more */
 int heap_writer_pid(const hp_heap *heap);
@@ -323,7 +334,10 @@ static inline uint32_t heap_top(const hp_pool *pool)
 void heap_close_all(hp_pool *pool);
 void heap_join(hp_pool *pool); /* a forked child has come to be a process of its own: what it inherited is open in it */
 bool heap_writes_here(const hp_heap *heap); /* a transaction runs on this or another handle of it in this process */
-bool heap_is_live(const hp_heap *heap);
+static inline bool heap_is_live(const hp_heap *heap)
+{
+	return atomic_load_explicit(&heap->entry->word, memory_order_acquire) == heap->live;
+}
 /* It is not: -ESTALE; or its end was given up meanwhile: 0. What the dead left of making or ending it is ended. */
 int heap_revive(hp_heap *heap, struct participant *me);
 /* The same for all entries of the pool; true: something went back. */

@@ -156,18 +156,10 @@ int heap_lock(hp_heap *heap, struct participant *me, int timeout_ms, bool *undo)
 	return wait_for_it(heap, me, timeout_ms, undo);
 }
 
-void heap_unlock(hp_heap *heap)
+void heap_wake(struct heap_entry *entry)
 {
-	struct heap_entry *entry = heap->entry;
-	if (unlikely(heap->pool->fenced))
-		atomic_exchange(&entry->lock, 0);
-	else
-		atomic_store_explicit(&entry->lock, 0, memory_order_release);
-	atomic_signal_fence(memory_order_seq_cst); /* the waiters' barrier orders the rest */
-	if (unlikely(atomic_load_explicit(&entry->waiters, memory_order_relaxed))) {
-		atomic_store_explicit(&entry->waiters, 0, memory_order_relaxed);
-		os_futex_wake(&entry->lock, 1);
-	}
+	atomic_store_explicit(&entry->waiters, 0, memory_order_relaxed);
+	os_futex_wake(&entry->lock, 1);
 }
 
 void heap_lock_back(hp_heap *heap, bool orphan)

@@ -180,9 +180,8 @@ void heap_recover(hp_heap *heap)
 
 /* ---- begin, commit, abort ---- */
 
-static void number_next(hp_tx *tx)
+static inline void number_next(hp_tx *tx, struct heap_entry *entry)
 {
-	struct heap_entry *entry = tx->heap->entry;
 	tx->number = atomic_load_explicit(&entry->number, memory_order_relaxed) + 1;
 	atomic_store_explicit(&entry->number, tx->number, memory_order_release);
 	tx->cursor = tx->end = NULL;
@@ -191,7 +190,7 @@ static void number_next(hp_tx *tx)
 	tx->born_all = false;
 }
 
-hp_tx *heap_tx_start(hp_heap *heap, struct participant *me)
+static inline hp_tx *start(hp_heap *heap, struct participant *me)
 {
 	struct heap_entry *entry = heap->entry;
 	hp_tx *tx = heap->tx;
@@ -205,39 +204,69 @@ hp_tx *heap_tx_start(hp_heap *heap, struct participant *me)
 	tx->heap = heap;
 	/* masks of free places are good as long as nobody else has written */
 	if (unlikely(atomic_load_explicit(&entry->number, memory_order_relaxed) != tx->last)) heap_drop_masks(heap);
-	number_next(tx);
+	number_next(tx, entry);
 	heap_set_pending(tx, heap_is_pending(atomic_load_explicit(&entry->phase, memory_order_relaxed)));
 	return tx;
 }
 
-int hp_heap_begin(hp_heap *heap, int timeout_ms, hp_tx **out)
+hp_tx *heap_tx_start(hp_heap *heap, struct participant *me)
+{
+	return start(heap, me);
+}
+
+/* Garbage that was found earlier: have the readers left? Not asked by each transaction while one of them does not. */
+static __attribute__((noinline)) void look_for_grace(hp_heap *heap, hp_tx *tx)
+{
+	if (tx->grace_skips-- != 0) return;
+	if (heap_finish(heap, 0))
+		tx->grace_wait = 0;
+	else
+		tx->grace_wait = tx->grace_wait < 512 ? tx->grace_wait * 2 + 1 : 1023;
+	tx->grace_skips = tx->grace_wait;
+}
+
+static __attribute__((noinline)) int begin_slow(hp_heap *heap, int timeout_ms, hp_tx **out)
 {
 	int error;
 	bool undo;
-	if (unlikely(!heap || !out)) return -EINVAL;
+	if (!heap || !out) return -EINVAL;
 	*out = NULL;
 	hp_pool *pool = heap->pool;
+	if (!pool) return -ESTALE;
 	struct participant *me = hp_thread_current;
-	if (unlikely(!participant_is_fast(me, pool)) && !(me = participant_get(pool, &error))) return error;
+	if (!participant_is_fast(me, pool) && !(me = participant_get(pool, &error))) return error;
 	struct pool_slot *slot = heap_slot(pool, &error);
-	if (unlikely(!slot)) return error;
-	if (unlikely(atomic_load_explicit(&slot->section, memory_order_relaxed))) return -EDEADLK;
-	if (unlikely(!heap_is_live(heap)) && (error = heap_revive(heap, me)) < 0) return error;
-	if (unlikely((error = heap_lock(heap, me, timeout_ms, &undo)) < 0)) return error;
-	if (unlikely(!heap_is_live(heap))) { /* it may even be another heap's lock by now */
+	if (!slot) return error;
+	if (atomic_load_explicit(&slot->section, memory_order_relaxed)) return -EDEADLK;
+	if (!heap_is_live(heap) && (error = heap_revive(heap, me)) < 0) return error;
+	if ((error = heap_lock(heap, me, timeout_ms, &undo)) < 0) return error;
+	if (!heap_is_live(heap)) { /* it may even be another heap's lock by now */
 		heap_lock_back(heap, undo);
 		return -ESTALE;
 	}
-	if (unlikely(undo)) heap_recover(heap);
-	hp_tx *tx = heap_tx_start(heap, me);
-	if (unlikely(tx->pending) && tx->grace_skips-- == 0) {
-		if (!heap_finish(heap, 0)) {
-			tx->grace_wait = tx->grace_wait < 512 ? tx->grace_wait * 2 + 1 : 1023;
-			tx->grace_skips = tx->grace_wait;
-		} else {
-			tx->grace_wait = tx->grace_skips = 0;
-		}
+	if (undo) heap_recover(heap);
+	hp_tx *tx = start(heap, me);
+	if (tx->pending) look_for_grace(heap, tx);
+	*out = tx;
+	return 0;
+}
+
+int hp_heap_begin(hp_heap *heap, int timeout_ms, hp_tx **out)
+{
+	struct participant *me = hp_thread_current;
+	if (unlikely(!heap || !out || !participant_is_fast(me, heap->pool))) return begin_slow(heap, timeout_ms, out);
+	struct heap_entry *entry = heap->entry;
+	uint32_t lock = 0;
+	if (unlikely(atomic_load_explicit(&me->slot->section, memory_order_relaxed)) || unlikely(!heap_is_live(heap)) ||
+	    unlikely(!atomic_compare_exchange_strong_explicit(&entry->lock, &lock, me->who, memory_order_acq_rel,
+	                                                      memory_order_relaxed)))
+		return begin_slow(heap, timeout_ms, out);
+	if (unlikely(!heap_is_live(heap))) {
+		heap_lock_back(heap, false);
+		return begin_slow(heap, timeout_ms, out);
 	}
+	hp_tx *tx = start(heap, me);
+	if (unlikely(tx->pending)) look_for_grace(heap, tx);
 	*out = tx;
 	return 0;
 }
@@ -260,7 +289,7 @@ static void undo(hp_tx *tx)
 	roll_back(tx->heap);
 }
 
-static void finish(hp_tx *tx)
+static inline void finish(hp_tx *tx)
 {
 	hp_heap *heap = tx->heap;
 	tx->last = tx->number;
@@ -273,16 +302,24 @@ static void finish(hp_tx *tx)
 	heap_unlock(heap);
 }
 
-int hp_heap_commit(hp_tx *tx)
+static __attribute__((noinline)) int commit_slow(hp_tx *tx)
 {
-	if (unlikely(!tx || !tx->heap)) return -EBADF;
+	if (!tx || !tx->heap) return -EBADF;
 	int error = tx->error;
-	if (unlikely(error))
+	if (error)
 		undo(tx);
 	else
 		settle(tx);
 	finish(tx);
 	return error;
+}
+
+int hp_heap_commit(hp_tx *tx)
+{
+	/* what has a log, or an error, or waits for readers */
+	if (unlikely(!tx || !tx->view.capacity || tx->cursor || tx->long_log)) return commit_slow(tx);
+	finish(tx);
+	return 0;
 }
 
 void hp_heap_abort(hp_tx *tx)
@@ -300,7 +337,7 @@ int hp_heap_checkpoint(hp_tx *tx)
 		undo(tx);
 	else
 		settle(tx);
-	number_next(tx);
+	number_next(tx, tx->heap->entry);
 	tx->error = 0;
 	heap_set_pending(tx, tx->pending);
 	return error;
