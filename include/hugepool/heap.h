@@ -76,7 +76,7 @@ struct hp_type {
 #define HP_TYPE_DECLARE(id) extern const struct hp_type id
 HP_API extern const struct hp_type hp_any;
 
-/* Ready-made types. */
+/* Ready-made types. A place for a string, and for nothing else, has room for a zero behind the elements that are counted. */
 struct hp_string { /* s[len] is 0 */
 	uint32_t len;
 	char s[];
@@ -232,17 +232,26 @@ HP_API int hp_heap_with_value(hp_heap *heap, int (*find)(hp_heap *heap, hp_ref o
 /* ---- values ---- */
 
 #define HP_VALUE_SHARE 1u /* parts that are in this heap already are referred to, not copied */
-/* A deep copy of a private or mixed graph; sharing and cycles are kept. Parts of another heap: -EXDEV. */
+/* A deep copy of a private or mixed graph; sharing and cycles are kept. Of a tail as many elements are copied as its count
+ * says. A private struct is what the member that leads to it says, and its whole graph stays as it is meanwhile. None on
+ * failure, kept in the transaction: -EXDEV: a reference of another heap. -ESTALE: its value is gone. -EPROTO: a type that
+ * this heap knows otherwise, a reference to a value of another type than the member says, or one address as two types.
+ * -EINVAL: a private pointer in a member of type hp_any (a reference of this heap is fine there), or a count beyond its
+ * place. -ENOMEM, -ENOSPC. */
 HP_API hp_ref hp_value_import(hp_tx *tx, const struct hp_type *type, const void *value, unsigned flags);
 
 /* A deep copy into one block of malloc, whose members are private pointers; *bytes may be NULL. Called in a section, or with
- * the value guarded. -ENOMEM, -EINVAL (references to hp_any), -ESTALE: not live. */
+ * the value guarded. The value comes first. Others may go on storing meanwhile: every word is read once, so the copy is whole,
+ * but not of one moment (see hp_heap_read_begin_version). -ENOMEM. -EINVAL: no reference, a member of type hp_any that is not
+ * none, or a count beyond its place. -EXDEV. -ESTALE: not live. -EPROTO: a value of another type than the member says. */
 HP_API int hp_value_export(hp_heap *heap, hp_ref value, void **copy, size_t *bytes);
 
-/* Bytes of pages that a heap needs to hold the graph and nothing else: the least `limit`. */
+/* Bytes of pages that a heap needs to hold the private graph and nothing else: the least `limit` with which hp_heap_create
+ * makes it, and every larger one will do. -EXDEV: the graph has references. -EPROTO, -EINVAL, -ENOMEM as importing. */
 HP_API int64_t hp_value_need(const struct hp_type *type, const void *value);
 
-/* Elements that fit into the place of a value. */
+/* Elements that fit into the place of a value, whatever its count says; the zero behind a string is not one. 0: it has no tail,
+ * or is not live. */
 HP_API uint32_t hp_value_capacity(const hp_heap *heap, hp_ref ref);
 
 /* ---- care ---- */

@@ -250,6 +250,7 @@ typedef int heap_slab_fn(hp_heap *heap, struct heap_slab *slab, uint64_t page, _
 int heap_slabs(hp_heap *heap, heap_slab_fn *fn, void *arg);
 void heap_drop_masks(hp_heap *heap); /* and N bits in hand */
 unsigned heap_class(const struct heap_type *type, uint64_t bytes, uint64_t *size);
+uint64_t heap_class_size(const struct heap_type *type, unsigned class); /* of one whose values are not alone */
 int heap_slab_reserve(hp_tx *tx, struct heap_type *type, uint64_t n, uint32_t elements);
 uint64_t heap_slab_shape(uint64_t size, bool alone, uint64_t wanted, uint32_t *objects, uint32_t *reciprocal);
 /* Slabs for n values of a kind of which there are none yet, and no page more: how many pages, and to have them. Values that

@@ -21,6 +21,11 @@ static uint64_t class_size(unsigned class)
 	return class < 4 ? 16u * (class + 1) : (uint64_t)(4 + class % 4 + 1) << (class / 4 - 1 + 4);
 }
 
+uint64_t heap_class_size(const struct heap_type *type, unsigned class)
+{
+	return type->element ? class_size(class) : (type->size + type->align - 1) / type->align * type->align;
+}
+
 unsigned heap_class(const struct heap_type *type, uint64_t bytes, uint64_t *size)
 {
 	uint64_t align = type->align;
