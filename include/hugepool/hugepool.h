@@ -7,6 +7,7 @@
 #include <hugepool/cache.h>
 #include <hugepool/debug.h>
 #include <hugepool/heap.h>
+#include <hugepool/image.h>
 #include <hugepool/inspect.h>
 #include <hugepool/malloc.h>
 #include <hugepool/page.h>

@@ -321,12 +321,19 @@ static bool slots_more(struct walk *walk)
 	return true;
 }
 
+/* A pointer to a value of the heap says the same as its reference. Other memory of the pool is private memory here. */
+static bool in_heap(const hp_heap *heap, uint64_t word)
+{
+	uint64_t off = word - (uintptr_t)heap->pool->base, page = off >> 12;
+	return off < heap->pool->capacity && heap_find_page(&heap->view, &page);
+}
+
 /* The address of what a member refers to, and the bytes of its place, where they are known. */
 static int resolve(const struct walk *walk, uint64_t word, const struct shape *shape, uintptr_t *from, size_t *place)
 {
 	const hp_heap *heap = walk->heap;
 	*place = SIZE_MAX;
-	if (heap && !(word & HEAP_REFERENCE) && word - (uintptr_t)heap->pool->base < heap->pool->capacity)
+	if (heap && !(word & HEAP_REFERENCE) && in_heap(heap, word))
 		word = heap_ref(heap, (const void *)(uintptr_t)word).word;
 	if (word & HEAP_REFERENCE) {
 		if (!heap || word >> HEAP_OFFSET_BITS != heap->tag >> HEAP_OFFSET_BITS) return -EXDEV;
@@ -388,8 +395,8 @@ static int copy(struct walk *walk, const struct node *node, uint64_t *end)
 	const struct shape *shape = &walk->plan.shape[node->shape];
 	const struct hp_type *type = shape->type;
 	const char *from = (const char *)node->from;
-	char *to = walk->to + node->at;
-	if (walk->to) {
+	char *to = walk->to ? walk->to + node->at : NULL;
+	if (to) {
 		struct mark mark = {shape->kind, node->elements};
 		uint64_t bytes = type->element ? tail_bytes(shape, node->elements) : type->size;
 		memset(walk->to + *end, 0, node->at - sizeof mark - *end);
@@ -406,7 +413,7 @@ static int copy(struct walk *walk, const struct node *node, uint64_t *end)
 		uint64_t word = __atomic_load_n((const uint64_t *)(const void *)(from + at), __ATOMIC_ACQUIRE);
 		int error = meet(walk, word, target, &ref);
 		if (error < 0) return error;
-		if (walk->to) memcpy(to + at, &ref, sizeof ref);
+		if (to) memcpy(to + at, &ref, sizeof ref);
 	}
 	return 0;
 }
@@ -493,7 +500,6 @@ static int value_next(const struct plan *plan, const char *image, uint64_t bytes
 	const struct hp_type *type = value->shape->type;
 	uint64_t size = value_bytes(value->shape, value->elements);
 	if (at % value->shape->align || size > bytes - at) return -EBADMSG;
-	if (load32(image + at - 4) != value->elements) return -EBADMSG;
 	if (!type->element) {
 		if (value->elements) return -EBADMSG;
 	} else if (load32(image + at + type->count) != value->elements) {
