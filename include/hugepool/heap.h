@@ -72,6 +72,7 @@ struct hp_type {
  * HP_TYPE_ARRAY(id, T, count, tail, (member, type), ...)  members of an element of the tail
  * HP_TYPE_VECTOR(id, T, count, tail, type)          the elements are references themselves
  * HP_TYPE_FULL(id, T, count, tail, ((member, type), ...), ((member, type), ...))  in the fixed part, and in an element
+ * HP_TYPE_LEAF_TAIL(id, T, count, tail, (member, type), ...)  members of the fixed part; none in an element
  * define `const struct hp_type id`; at most 16 members each. A type named before it is defined: HP_TYPE_DECLARE(id). */
 #define HP_TYPE_DECLARE(id) extern const struct hp_type id
 HP_API extern const struct hp_type hp_any;
@@ -330,6 +331,10 @@ HP_API int hp_heap_foreach(hp_heap *heap, const struct hp_type *type, int (*fn)(
 #define HP_TYPE_VECTOR(id, T, count, tail, target) \
 	static const struct hp_member id##_tail_members[] = {{0, &target}}; \
 	const struct hp_type id = {#id, HP_FIXED_PART_(T), HP_TAIL_PART_(T, count, tail), 0, 1, NULL, id##_tail_members}
+#define HP_TYPE_LEAF_TAIL(id, T, count, tail, ...) \
+	static const struct hp_member id##_members[] = {HP_EACH_(HP_FIXED_, T, , __VA_ARGS__)}; \
+	const struct hp_type id = {#id,         HP_FIXED_PART_(T), HP_TAIL_PART_(T, count, tail), HP_MEMBERS_(id), 0, \
+	                           id##_members, NULL}
 #define HP_TYPE_FULL(id, T, count, tail, fixed, elements) \
 	static const struct hp_member id##_members[] = {HP_APPLY_(HP_EACH_, (HP_FIXED_, T, , HP_STRIP_ fixed))}; \
 	static const struct hp_member id##_tail_members[] = { \
