@@ -5,8 +5,10 @@ wipes on fork are the thread's slot and the transaction; handle and guard set co
 gets one of its own, T, when it needs one; without a transaction set and commit are refused; a guard set carries
 {slot, generation}, which is not T's; and exit in a slot without a section does nothing. A handler that forks in the
 middle of one of these calls is excluded by contract: the child would go on with what its registers hold (in_op, by
-which other calls notice that, is not set here). Checked: the child stores nothing into slot, lock, log, or visible
-values of its parent, and the parent finds them as it left them.
+which other calls notice that, is not set here). The bit that says that the heap is open is the record's, and until
+the child has joined (with its first slot) what it remembers is its parent's record: closing touches no bit then.
+Checked: the child stores nothing into slot, lock, log, or visible values of its parent, and the parent has its bit
+as long as it has the heap open.
 
 SI: signals. A thread enters and exits, nested, and handlers do the same between any two instructions: enter loads
 the section word, and the pool's epoch if that is 0, and stores one word; exit loads it and stores it. The epoch
@@ -15,10 +17,11 @@ began with or an older one; when all are out the word is 0.
 """
 from explore import Suite
 
-PROGRAM = ('enter', 'guard', 'begin', 'set', 'set', 'commit', 'unguard', 'exit', 'end')
+PROGRAM = ('enter', 'guard', 'begin', 'set', 'set', 'commit', 'unguard', 'exit', 'close', 'end')
 
 
-def fork(slot='wiped', transaction='wiped', guards='slot and generation', middle=False, reused=False):
+def fork(slot='wiped', transaction='wiped', guards='slot and generation', middle=False, reused=False,
+         closes='own bit'):
     def next_steps(s, add):
         for x in 'PC':
             if getattr(s, 'at' + x):
@@ -46,10 +49,20 @@ def fork(slot='wiped', transaction='wiped', guards='slot and generation', middle
             return register
         if op == 'end':
             return
+        if op == 'close':
+            # the process' record, and its bit of the heap, is its parent's until it has joined
+            joined = x == 'P' or mine not in ('', s.slotP)
+            if joined:
+                go('closes', **{'bit' + x: 0})
+            elif closes == 'own bit':
+                go('closes: it has no bit')
+            else:
+                go('closes', bitP=0)
+            return
         if not mine and op not in ('set', 'commit') and not register:
             free = reused and not s.owner
-            add(x + ' gets slot ' + ('S' if free else 'T'), **{'slot' + x: 'S' if free else 'T',
-                                                              'owner': x if free else s.owner})
+            add(x + ' gets slot ' + ('S' if free else 'T'), **{
+                'slot' + x: 'S' if free else 'T', 'owner': x if free else s.owner, 'bit' + x: 1})
             return
         if op == 'enter' and load(mine):
             go('enters', **{register + '_section': 1})
@@ -81,9 +94,11 @@ def fork(slot='wiped', transaction='wiped', guards='slot and generation', middle
             go('commits', log=0, lock=0, **{'tx' + x: 0})
 
     def bad(s, final):
+        if PROGRAM[s.atP[0]] != 'end' and not s.bitP:
+            return 'the parent has it open without a bit'
         return s.fault or None
     init = dict(owner='P', lock=0, log=0, fault='', atP=(0, ''), atC=None, slotP='S', slotC='', txP=0, txC=0, setP=None,
-                setC=None)
+                setC=None, bitP=1, bitC=0)
     for slots in 'ST':
         init.update({slots + '_section': 0, slots + '_cell': 0, slots + '_generation': 1})
     return init, next_steps, bad
@@ -147,7 +162,7 @@ def main():
     suite = Suite('heap, fork')
     suite.right('FK slot and transaction are wiped, guard sets name slot and generation', fork(),
                 ('C gets slot T', 'C set is refused', 'C commit is refused', 'C unguard is refused', 'C has no section',
-                 'C takes the guard down', 'C begins', 'C sets'))
+                 'C takes the guard down', 'C begins', 'C sets', 'C closes: it has no bit'))
     suite.right("FK the child gets the slot that was its parent's", fork(reused=True),
                 ('C gets slot S', 'C unguard is refused'))
     slot, log = "stores into another's slot", "stores into another's log"
@@ -155,6 +170,8 @@ def main():
     suite.mutant('FK the transaction is inherited', fork(transaction='inherited'), log)
     suite.mutant('FK nobody asks whose a guard set is', fork(guards='nobody asks'), slot)
     suite.mutant('FK a guard set names the slot alone', fork(reused=True, guards='slot'), "takes another's guard down")
+    suite.mutant('FK closing before it has joined takes the bit that it finds', fork(closes='the bit it finds'),
+                 'the parent has it open without a bit')
     suite.mutant('FK a handler forks in the middle of enter', fork(middle=True), slot)
     suite.right('SI one word for depth and epoch', signals(),
                 ('handler 2 enters', 'thread exits', 'the epoch moves', 'handler 1 loads 0'))
