@@ -1,8 +1,5 @@
-/* The rings of the demonstration, and its flow tables: order and number of what comes out, what a ring shows before
- * and after publication, an end that another process opens again, shared words that make no sense, and the growth of
- * a table that was interrupted. */
-#include "../tools/hugepool/flows.c"
-#include "../tools/hugepool/frame.c"
+/* The rings of the demonstration: order and number of what comes out, what a ring shows before and after publication, an end
+ * that another process opens again, and shared words that make no sense. */
 #include "../tools/hugepool/ring.c"
 
 #include <setjmp.h>
@@ -174,59 +171,12 @@ static void carries_everything_between_processes(void **state)
 	munmap(ring, ring_bytes(CAPACITY));
 }
 
-static struct flow_table make_table(unsigned log2)
-{
-	struct flow_table table = {.slots = (uint64_t)1 << log2};
-	table.slot = calloc(table.slots, sizeof(*table.slot));
-	assert_non_null(table.slot);
-	return table;
-}
-
-static void count_frame(const struct flow_table *table, uint16_t number)
-{
-	struct flow_key key = {.family = 4, .protocol = 6, .port = {number, 1}};
-	uint64_t hash = flow_hash(&key), at = flow_find(table, &key, hash);
-	assert_true(at < table->slots);
-	struct flow_slot *slot = &table->slot[at];
-	slot->key = key;
-	slot->hash = hash;
-	slot->bytes += number;
-	slot->frames++;
-}
-
-static void a_table_keeps_all_flows_when_it_grows(void **state)
-{
-	(void)state;
-	struct flow_table table = make_table(6), larger = make_table(8);
-	struct flow_key stranger = {.family = 6};
-	for (uint16_t turn = 0; turn < 2; turn++)
-		for (uint16_t number = 1; number <= 64; number++) count_frame(&table, number);
-	assert_true(flow_find(&table, &stranger, flow_hash(&stranger)) == FLOWS_NO_SLOT); /* full, and it ends */
-	memset(larger.slot, 0xa5, larger.slots * sizeof(*larger.slot)); /* as an interrupted attempt may leave it */
-	assert_true(flow_rehash(&table, &larger));
-	struct flow_sum sum = {0};
-	flow_add_up(&larger, &sum);
-	assert_int_equal(sum.flows, 64);
-	assert_int_equal(sum.frames, 128);
-	assert_int_equal(sum.bytes, 64 * 65);
-	assert_int_equal(sum.largest_bytes, 128);
-	count_frame(&larger, 64);
-	sum = (struct flow_sum){0};
-	flow_add_up(&larger, &sum);
-	assert_int_equal(sum.flows, 64);
-	struct flow_table small = make_table(5);
-	assert_false(flow_rehash(&larger, &small));
-	free(table.slot);
-	free(larger.slot);
-	free(small.slot);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(shows_only_what_is_published),         cmocka_unit_test(is_full_at_its_capacity),
 		cmocka_unit_test(an_end_can_be_opened_again),           cmocka_unit_test(senseless_positions_are_ignored),
-		cmocka_unit_test(carries_everything_between_processes), cmocka_unit_test(a_table_keeps_all_flows_when_it_grows),
+		cmocka_unit_test(carries_everything_between_processes),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,65 +1,68 @@
-/* A worker of the demonstration, killed at every instruction of its work.
+/* A worker of the demonstration, killed at every instruction of its work: at a sample of them, or, with HP_STEP_FULL=1, at all.
  *
- * The victim is single-stepped through a few frames: new flows and known ones, a frame of no flow, a flow table that
- * grows on the way. After each instruction what it shares is copied, as a death there would leave it, a successor goes
- * on in the copy, and every count and every forwarded frame must come out once. The worker is the real one; only the
- * pool under it is plain memory, which its offsets do not notice. */
+ * The victim runs to one of its bursts of frames, is single-stepped through it, with new flows and known ones and a frame of
+ * no flow, to the instruction where it is killed; then it is recovered, and a successor goes on in the same pool. Every frame
+ * must have been counted once and passed on once, in order, whole. The worker, the pool and the heap are the real ones. First
+ * each burst is stepped through without a death, to see how many instructions it has. */
 #include "../tools/hugepool/flows.c"
 #include "../tools/hugepool/frame.c"
 #include "../tools/hugepool/ring.c"
 #include "../tools/hugepool/worker.c"
 
-#include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/ptrace.h>
-#include <sys/wait.h>
 
-#include "hp_test.h"
+#include "hp_page.h"
 
-#define PAGE 4096u
 #define FRAMES 12u
 #define FLOWS 7u
 #define CAPACITY 16u
 #define OTHER_FRAME 5u /* of no flow */
+#define BURST 5u       /* frames that the reader shows at a time */
+#define BURSTS ((FRAMES + BURST - 1) / BURST)
+#define SAMPLES (HP_TEST_SANITIZER ? 4u : 12u) /* of each burst */
 
-/* What all processes of the pipeline share, page by page: the worker's state, its two rings, two tables, the frames. */
-enum { STATE, IN = 2, OUT = 4, TABLE = 6, LARGER = 7, PACKETS = 8, PAGES = PACKETS + FRAMES };
-#define AREA ((size_t)PAGES * PAGE)
-#define TABLE_LOG2 3
-#define LARGER_LOG2 5
+static struct demo demo;
+static struct ring *in, *out;
+static int failures;    /* calls of demo_fail in this process */
+static unsigned bursts; /* that the reader shows before the worker stops, to be stepped; 0: it does not */
 
-static char *base;   /* of the area in use */
-static int failures; /* calls of demo_fail in this process */
-
-void *demo_at(const struct demo *demo, uint64_t offset, uint64_t bytes)
+void *demo_at(const struct demo *of, uint64_t offset, uint64_t bytes)
 {
-	(void)demo;
-	return bytes <= AREA && offset <= AREA - bytes ? base + offset : NULL;
+	(void)bytes;
+	return hp_pool_pointer(of->pool, offset);
 }
 
-void demo_fail(struct demo *demo, const char *format, ...)
+void demo_fail(struct demo *of, const char *format, ...)
 {
-	(void)demo;
-	(void)format;
+	va_list args;
+	(void)of;
+	va_start(args, format);
+	vfprintf(stderr, format, args);
+	fputc('\n', stderr);
+	va_end(args);
 	failures++;
 }
 
-bool demo_stopped(const struct demo *demo)
+/* Called at every look for work, and so the place for the reader's part: a burst at a time. */
+bool demo_stopped(const struct demo *of)
 {
-	(void)demo;
+	if (in->tail == in->head && in->head < FRAMES) {
+		in->head = in->head + BURST < FRAMES ? in->head + BURST : FRAMES;
+		if (bursts && --bursts == 0) raise(SIGSTOP);
+	} else if (in->head == FRAMES) {
+		of->shared->read_all = 1;
+	}
 	return failures != 0;
 }
 
-void demo_wake_supervisor(const struct demo *demo)
+void demo_wake_supervisor(const struct demo *of)
 {
-	(void)demo;
+	(void)of;
 }
 
-void *demo_own_memory(const struct demo *demo, size_t bytes)
+void *demo_own_memory(const struct demo *of, size_t bytes)
 {
-	(void)demo;
+	(void)of;
 	(void)bytes;
 	return NULL;
 }
@@ -84,132 +87,173 @@ static void write_packet(uint8_t *bytes, uint64_t frame)
 	if (frame == OTHER_FRAME) bytes[13] = 6;
 }
 
-static struct demo_shared *make_area(struct demo *demo, char *area)
+static void *page(size_t bytes)
 {
-	struct demo_shared *shared = (void *)(area + STATE * PAGE);
-	_Static_assert(sizeof(*shared) + sizeof(shared->worker[0]) <= (IN - STATE) * PAGE, "the state fits");
-	memset(area, 0, AREA);
-	base = area;
-	*demo = (struct demo){.shared = shared};
+	void *block;
+	must_be(hp_page_alloc(demo.pool, bytes, HP_PAGE_ZERO, &block), 0);
+	return block;
+}
+
+static void make_pool(void)
+{
+	demo.pool = hp_plain_pool(MIB, HP_POOL_NO_AUTOGROW);
+	demo.shared = page(sizeof(*demo.shared) + sizeof(demo.shared->worker[0]));
+	in = page(ring_bytes(CAPACITY));
+	out = page(ring_bytes(CAPACITY));
+}
+
+/* Everything as at the beginning. */
+static void begin(uint8_t *packets)
+{
+	struct demo_shared *shared = demo.shared;
+	memset(shared, 0, sizeof(*shared) + sizeof(shared->worker[0]));
 	shared->workers = 1;
 	shared->ring_capacity = CAPACITY;
-	shared->read_all = 1;
-	struct demo_worker *worker = &shared->worker[0];
-	worker->in = IN * PAGE;
-	worker->out = OUT * PAGE;
-	worker->table = flow_place_make(TABLE * PAGE, TABLE_LOG2);
-	memset(area + LARGER * PAGE, 0x5a, PAGE);
-	struct ring *in = (void *)(area + IN * PAGE), *out = (void *)(area + OUT * PAGE);
+	shared->worker[0].in = hp_pool_offset(demo.pool, in);
+	shared->worker[0].out = hp_pool_offset(demo.pool, out);
 	ring_init(in, CAPACITY);
 	ring_init(out, CAPACITY);
 	for (uint64_t frame = 1; frame <= FRAMES; frame++) {
-		uint8_t *bytes = (void *)(area + (PACKETS + frame - 1) * PAGE);
+		uint8_t *bytes = packets + (frame - 1) * 256;
 		struct flow_key key;
 		write_packet(bytes, frame);
 		bool flow = frame_parse(bytes, length_of(frame), &key);
-		assert_int_equal(flow, frame != OTHER_FRAME);
+		must_be(flow, frame != OTHER_FRAME);
 		in->entry[frame - 1] = (struct ring_entry){.frame = frame,
-		                                           .offset = (PACKETS + frame - 1) * PAGE,
+		                                           .offset = hp_pool_offset(demo.pool, bytes),
 		                                           .hash = flow ? flow_hash(&key) : 0,
 		                                           .length = length_of(frame)};
 	}
-	in->head = FRAMES;
-	return shared;
+	must_be(flow_heap_create(demo.pool, &demo.heap[0]), 0);
 }
 
 /* What the sender may take is whole. */
 static bool shown_entries_are_right(void)
 {
-	const struct ring *out = (void *)(base + OUT * PAGE), *in = (void *)(base + IN * PAGE);
 	uint64_t head = out->head;
 	return head <= FRAMES && memcmp(out->entry, in->entry, head * sizeof(out->entry[0])) == 0;
 }
 
-/* Every frame once: in the totals, in the table, in the ring. NULL, or what is wrong. */
-static const char *wrong_at_the_end(const struct demo_shared *shared)
+/* Every frame once: in the totals, in the flows, in the ring. NULL, or what is wrong. */
+static const char *wrong_at_the_end(void)
 {
-	const struct demo_worker *worker = &shared->worker[0];
-	const struct ring *in = (void *)(base + IN * PAGE), *out = (void *)(base + OUT * PAGE);
-	uint64_t bytes = 0, frames_of[FLOWS] = {0}, bytes_of[FLOWS] = {0};
+	struct flow_sum sum = {0};
+	uint64_t bytes = 0, of_flows = 0, bytes_of[FLOWS] = {0}, largest = 0;
 	for (uint64_t frame = 1; frame <= FRAMES; frame++) {
 		bytes += length_of(frame);
 		if (frame == OTHER_FRAME) continue;
-		frames_of[flow_of(frame)]++;
+		of_flows += length_of(frame);
 		bytes_of[flow_of(frame)] += length_of(frame);
+		if (bytes_of[flow_of(frame)] > largest) largest = bytes_of[flow_of(frame)];
 	}
-	if (failures) return "it failed";
-	if (!worker->finished || worker->done != FRAMES) return "it did not finish";
-	if (worker->flows != FLOWS || worker->other != 1 || worker->bytes != bytes) return "the totals";
-	if (out->head != FRAMES || in->tail != FRAMES || !shown_entries_are_right()) return "the rings";
-	if (worker->table != flow_place_make(LARGER * PAGE, LARGER_LOG2) || worker->spare || worker->want ||
-	    worker->retired != flow_place_make(TABLE * PAGE, TABLE_LOG2))
-		return "the growth of the table";
-	const struct flow_slot *slot = (void *)(base + LARGER * PAGE);
-	unsigned used = 0;
-	for (unsigned i = 0; i < 1u << LARGER_LOG2; i++) {
-		if (slot[i].frames == 0) continue;
-		unsigned flow = slot[i].key.port[0] == 80 ? slot[i].key.port[1] - 1u : slot[i].key.port[0] - 1u;
-		if (flow >= FLOWS || slot[i].frames != frames_of[flow] || slot[i].bytes != bytes_of[flow])
-			return "a flow's numbers";
-		used++;
-	}
-	return used == FLOWS ? NULL : "the number of flows in the table";
+	if (!demo.shared->worker[0].finished) return "it did not finish";
+	if (in->tail != FRAMES || out->head != FRAMES || !shown_entries_are_right()) return "the rings";
+	const struct flow_table *table = flow_table_of(demo.heap[0]);
+	if (!table) return "no table";
+	const struct flow_totals *totals = &table->totals;
+	if (totals->frames != FRAMES || totals->flows != FLOWS || totals->other != 1 || totals->bytes != bytes)
+		return "the totals";
+	if (flow_add_up(demo.heap[0], &sum) != 0) return "the table cannot be read";
+	if (sum.flows != FLOWS || sum.frames != FRAMES - 1 || sum.bytes != of_flows || sum.largest_bytes != largest)
+		return "the flows";
+	return NULL;
 }
 
-/* The supervisor's part: the larger table, for a worker that has none yet. */
-static void give_table(struct demo_worker *worker)
+/* A worker process, stopped where it has been shown a burst. */
+static pid_t start_victim(unsigned burst)
 {
-	if (worker->spare == 0 && worker->table == flow_place_make(TABLE * PAGE, TABLE_LOG2))
-		worker->spare = flow_place_make(LARGER * PAGE, LARGER_LOG2);
+	int status;
+	bursts = burst + 1;
+	pid_t victim = fork();
+	must(victim >= 0);
+	if (victim == 0) {
+		if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) != 0) _exit(77);
+		worker_run(&demo, 0, false);
+		_exit(failures != 0);
+	}
+	bursts = 0;
+	must_be(waitpid(victim, &status, 0), victim);
+	if (!WIFSTOPPED(status)) hp_test_skip("processes may not be traced here");
+	return victim;
+}
+
+/* Up to `most` instructions of it, or until the burst has been passed on; returns how many. */
+static uint64_t step_victim(pid_t victim, uint64_t most)
+{
+	uint64_t steps = 0;
+	for (uint64_t end = in->head; steps < most && in->tail < end; steps++) {
+		int status;
+		if (ptrace(PTRACE_SINGLESTEP, victim, NULL, NULL) != 0) hp_test_skip("processes cannot be stepped here");
+		must_be(waitpid(victim, &status, 0), victim);
+		must(WIFSTOPPED(status));
+	}
+	return steps;
+}
+
+static int succeed(void *arg)
+{
+	(void)arg;
+	worker_run(&demo, 0, true);
+	return failures != 0;
+}
+
+static void end(void)
+{
+	must_be(hp_heap_destroy(demo.heap[0], 0, 5000), 0);
+	hp_must_be_sound(demo.pool);
+}
+
+static uint64_t instructions_of(unsigned burst, uint8_t *packets)
+{
+	int status;
+	begin(packets);
+	pid_t victim = start_victim(burst);
+	uint64_t steps = step_victim(victim, UINT64_MAX);
+	must_be(ptrace(PTRACE_CONT, victim, NULL, NULL), 0);
+	must_be(waitpid(victim, &status, 0), victim);
+	must(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	assert_null(wrong_at_the_end()); /* undisturbed, it is right */
+	end();
+	return steps;
+}
+
+static void dies_after(unsigned burst, uint64_t instructions, uint8_t *packets)
+{
+	int status;
+	begin(packets);
+	pid_t victim = start_victim(burst);
+	step_victim(victim, instructions);
+	must_be(kill(victim, SIGKILL), 0);
+	must_be(waitpid(victim, &status, 0), victim);
+	must(WIFSIGNALED(status));
+	bool whole = shown_entries_are_right();
+	must(hp_pool_recover(demo.pool) >= 0);
+	must_be(hp_test_child(succeed, NULL), 0);
+	const char *wrong = whole ? wrong_at_the_end() : "a torn entry was shown";
+	if (wrong) fail_msg("dead after %llu instructions of burst %u: %s", (unsigned long long)instructions, burst, wrong);
+	end();
 }
 
 static void goes_on_after_death_at_every_instruction(void **state)
 {
 	(void)state;
-	char *area = mmap(NULL, 2 * AREA, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	assert_true(area != MAP_FAILED);
-	char *copy = area + AREA;
-	struct demo demo, demo_copy = {.shared = (void *)(copy + STATE * PAGE)};
-	struct demo_shared *shared = make_area(&demo, area);
-	pid_t victim = fork();
-	assert_true(victim >= 0);
-	if (victim == 0) {
-		if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) != 0) _exit(77);
-		raise(SIGSTOP);
-		worker_run(&demo, 0, false);
-		_exit(0);
-	}
-	int status;
-	assert_int_equal(waitpid(victim, &status, 0), victim);
-	if (WIFEXITED(status)) hp_test_skip("processes may not be traced here");
-	/* Steps that change nothing leave what the step before them left. */
-	char *last = malloc(AREA);
-	assert_non_null(last);
-	unsigned long steps = 0, states = 0;
-	while (WIFSTOPPED(status)) {
-		if (steps == 0 || memcmp(last, area, AREA) != 0) {
-			memcpy(last, area, AREA);
-			memcpy(copy, area, AREA);
-			base = copy;
-			if (!shown_entries_are_right()) fail_msg("after %lu instructions: a torn entry is shown", steps);
-			give_table(&demo_copy.shared->worker[0]);
-			worker_run(&demo_copy, 0, true);
-			const char *wrong = wrong_at_the_end(demo_copy.shared);
-			if (wrong) fail_msg("dead after %lu instructions, a successor leaves wrong: %s", steps, wrong);
-			states++;
+	uint64_t random = hp_seed("worker");
+	make_pool();
+	uint8_t *packets = page(FRAMES * 256);
+	uint64_t free_before = hp_stats(demo.pool).free;
+	for (unsigned burst = 0; burst < BURSTS; burst++) {
+		uint64_t all = instructions_of(burst, packets),
+				 samples = getenv("HP_STEP_FULL") || all < SAMPLES ? all : SAMPLES;
+		print_message("burst %u: %llu instructions, killed at %llu of them\n", burst, (unsigned long long)all,
+		              (unsigned long long)samples);
+		assert_true(all > BURST * 10);
+		for (uint64_t i = 0; i < samples; i++) {
+			uint64_t from = all * i / samples, to = all * (i + 1) / samples;
+			dies_after(burst, from + hp_below(&random, to - from), packets);
 		}
-		if (shared->worker[0].want) give_table(&shared->worker[0]);
-		if (ptrace(PTRACE_SINGLESTEP, victim, NULL, NULL) != 0) hp_test_skip("processes cannot be stepped here");
-		assert_int_equal(waitpid(victim, &status, 0), victim);
-		steps++;
 	}
-	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-	base = area;
-	assert_null(wrong_at_the_end(shared)); /* undisturbed, it is right, too */
-	print_message("%lu instructions, %lu states\n", steps, states);
-	assert_true(states > FRAMES * 5);
-	free(last);
-	munmap(area, 2 * AREA);
+	assert_int_equal(hp_stats(demo.pool).free, free_before);
+	must_be(hp_pool_detach(demo.pool), 0);
 }
 
 int main(void)

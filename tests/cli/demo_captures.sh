@@ -10,7 +10,8 @@ while read -r file frames bytes flows other largest; do
 		for kill in "" --kill; do
 			demo_counts "$frames $bytes $flows $other $largest" --pcap "$captures/$file" --workers $workers \
 				${kill:+$kill}
-			[ -z "$kill" ] || [ "$(number in_dead_hands)" -ge 1 ] || fail "nothing was in dead hands: $what"
+			[ -z "$kill" ] || [ "$(number taken_over)" -ge 1 ] || fail "nothing was taken over: $what"
+			expect_number in_dead_hands 0
 		done
 	done
 	demo_counts "$((frames * 3)) $((bytes * 3)) $flows $((other * 3)) $((largest * 3))" --pcap "$captures/$file" \

@@ -6,7 +6,8 @@ counts="119 21970 34 62 9014"
 for frame in $(seq 1 119); do
 	demo_counts "$counts" --pcap "$data/forms.pcap" --kill="$frame" --workers $((frame % 3 + 1))
 	expect_number deaths 1
-	[ "$(number in_dead_hands)" -ge 1 ] || fail "nothing was in dead hands: $what"
+	[ "$(number taken_over)" -ge 1 ] || fail "nothing was taken over: $what"
+	expect_number in_dead_hands 0
 done
 demo_counts "$counts" --pcap "$data/forms.pcap" --kill
 expect_number deaths 1
@@ -42,7 +43,8 @@ storm() { # frames, then more arguments
 	expect_status 0
 	# shellcheck disable=SC2086
 	expect_counts $expected
-	echo "$killed signals, $(number deaths) deaths, $(number in_dead_hands) frames in dead hands"
+	expect_number in_dead_hands 0
+	echo "$killed signals, $(number deaths) deaths, $(number taken_over) frames taken over"
 	[ "$(number deaths)" -gt 0 ] || fail "nobody died: $what"
 }
 storm 2000000

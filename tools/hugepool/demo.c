@@ -183,7 +183,7 @@ static void replace(struct supervisor *sup, unsigned child)
 {
 	struct demo_result *result = &sup->result;
 	uint64_t noticed = os_now_ns();
-	result->in_dead_hands += plant_in_hands(&sup->demo, child - FIRST_WORKER);
+	result->taken_over += plant_in_hands(&sup->demo, child - FIRST_WORKER);
 	if (++result->deaths > DEMO_MAX_DEATHS) {
 		fail(sup, "workers were killed %u times; that is enough", DEMO_MAX_DEATHS);
 		stop(sup);

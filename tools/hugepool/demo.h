@@ -4,16 +4,11 @@
  *
  * A frame lies in a buffer of a cache, or in a run of pages where it is longer than a buffer; rings carry its offset. The
  * reader gets the buffer, the worker counts, the sender puts it back.
- * Everything of a worker that must outlive it (position, flow table, what it was about to do) is in struct demo_worker,
- * so that a successor goes on where a SIGKILL ended it, without losing, counting or sending a frame twice.
  *
- * Order of stores. A killed process leaves exactly the stores that it had retired, in the order of its program. So what
- * a successor reads only needs the compiler to keep that order: relaxed atomics with demo_order() between. What a live
- * process reads beside the writer is published with release stores (rings, mailboxes).
- *
- * Only the supervisor, which is never killed here, allocates and frees what a worker needs for long; a worker asks it
- * through the mailbox. So there is no moment at which a block is known to a dead worker alone. What a worker allocates
- * itself is of class PROCESS, and comes back by recovery. */
+ * What a worker has counted lies in a shared heap, one for each worker's place, and with it how far it has come: a
+ * transaction counts a burst of frames and moves the position behind it. A worker that a SIGKILL ends has counted the
+ * burst in hand, or none of it, and its successor goes on there (worker.c). What it allocates itself is of class PROCESS,
+ * and comes back by recovery. So there is no moment at which a block is known to a dead worker alone. */
 #ifndef HUGEPOOL_TOOL_DEMO_H
 #define HUGEPOOL_TOOL_DEMO_H
 
@@ -41,29 +36,15 @@ struct demo_options {
 	hp_rung rung;        /* HP_RUNG_BEST: any */
 };
 
-/* What a worker is about to do for one frame, as absolute values, so that doing it twice does no harm. */
-struct demo_intent {
-	_Atomic uint64_t frame;                   /* written last: the frame whose effects these are */
-	_Atomic uint64_t slot;                    /* in the flow table, or FLOWS_NO_SLOT for a frame of no flow */
-	_Atomic uint64_t flow_frames, flow_bytes; /* the flow's new numbers */
-	_Atomic uint64_t flows, bytes, other;     /* the worker's */
-};
-
 /* A worker's place in the pipeline. One line each for who writes. */
 struct demo_worker {
 	/* the worker */
-	_Alignas(RING_LINE) _Atomic uint64_t done; /* frames passed on: its position in both of its rings */
-	_Atomic uint64_t flows, bytes, other;      /* of these frames */
-	struct demo_intent intent;
-	_Alignas(RING_LINE) _Atomic flow_place table;
-	_Atomic flow_place retired; /* the table before; the supervisor frees it once it differs from `table` */
-	_Atomic uint64_t want;      /* log2 of the slots that a larger table is to have; 0: none wanted */
-	_Atomic uint32_t lingering; /* it stands where --kill wants it killed */
+	_Alignas(RING_LINE) _Atomic uint64_t count_ns; /* what counting took, of all frames */
+	_Atomic uint32_t starving;                     /* it waits for memory for its flows */
+	_Atomic uint32_t lingering;                    /* it stands where --kill wants it killed */
 	_Atomic uint32_t finished;
 	/* the supervisor */
-	_Alignas(RING_LINE) _Atomic flow_place spare; /* answer to `want`; taken away (0) by the worker */
-	_Atomic uint64_t in, out;                     /* offsets of its rings */
-	_Atomic uint64_t refused_since;               /* when the larger table was first not to be had; 0: it was */
+	_Alignas(RING_LINE) _Atomic uint64_t in, out; /* offsets of its rings */
 	struct bell bell;
 };
 
@@ -73,7 +54,6 @@ struct demo_shared {
 	uint64_t free_at_start, committed_at_start; /* bytes, before anything was allocated */
 	uint64_t kill_frame;                        /* 0: nobody is killed */
 	uint64_t own_memory;                        /* not 0: the pool is large enough for memory of class PROCESS */
-	uint64_t reserve;                           /* offset of a run kept for flow tables, or HP_OFF_NONE */
 	_Atomic uint32_t stop, go;
 	_Atomic uint32_t pause; /* the reader shall hold, so that the pool drains */
 	/* the reader */
@@ -97,6 +77,7 @@ struct demo_shared {
 struct demo {
 	hp_pool *pool;
 	hp_cache *buffers;
+	hp_heap *heap[DEMO_MAX_WORKERS]; /* of each worker's flows; forked children use these handles */
 	struct demo_shared *shared;
 	const struct capture *capture;
 	const struct demo_options *options;
@@ -110,14 +91,14 @@ struct demo_result {
 	char pool_name[64];
 	uint64_t frames, bytes, flows, other, largest_flow_bytes;
 	uint64_t allocs; /* of the reader */
-	uint64_t in_dead_hands, deaths;
+	uint64_t in_dead_hands, taken_over, deaths;
 	uint64_t recovered; /* participants, by the pool's own count */
 	int64_t pages_leaked;
 	uint64_t recovery_ns, recovery_worst_ns; /* hp_pool_recover: in all, and the longest */
 	uint64_t outage_ns;                      /* from the notice of a death to the successor's start, the longest */
 	uint64_t findings;                       /* of hp_pool_check, at the end */
 	uint64_t run_ns;
-	double got_ns, filled_ns, passed_ns, put_ns; /* of one packet */
+	double got_ns, filled_ns, passed_ns, put_ns, counted_ns; /* of one packet */
 	bool interrupted;
 	char error[512]; /* empty: all went well */
 };
@@ -127,11 +108,6 @@ static inline uint64_t demo_room(uint32_t length)
 {
 	uint64_t pages = ((uint64_t)length + HP_PAGE_SIZE - 1) / HP_PAGE_SIZE;
 	return length <= DEMO_BUFFER ? 1 : pages * (HP_PAGE_SIZE / DEMO_BUFFER);
-}
-
-static inline void demo_order(void)
-{
-	atomic_signal_fence(memory_order_seq_cst);
 }
 
 static inline uint64_t demo_get(const _Atomic uint64_t *word)
@@ -163,10 +139,10 @@ void reader_run(struct demo *demo);
 void worker_run(struct demo *demo, unsigned number, bool successor);
 void sender_run(struct demo *demo);
 
-/* What the supervisor does with the pool: makes it and the structures in it, answers the workers' mailboxes, counts
- * and frees everything at the end. 0 or -1 with result->error. */
+/* What the supervisor does with the pool: makes it and the structures in it, holds the reader while a worker is short of
+ * memory, counts and frees everything at the end. 0 or -1 with result->error. */
 int plant_make(struct demo *demo, struct demo_result *result);
-bool plant_mail(struct demo *demo); /* true: a worker's wish could not be met yet, call again soon */
+bool plant_mail(struct demo *demo);                          /* true: a worker waits for memory, call again soon */
 uint64_t plant_in_hands(struct demo *demo, unsigned worker); /* frames it was given and has not shown to the sender */
 void plant_ring_all(struct demo *demo);
 void plant_clear(struct demo *demo, struct demo_result *result);

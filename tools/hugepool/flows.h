@@ -1,67 +1,54 @@
-/* The table of one worker's flows: open addressing in one block of the pool, one cache line a flow.
+/* The table of one worker's flows: values in a shared heap, changed in its transactions.
  *
- * The table belongs to the worker's place in the pipeline, not to its process, so it is in shared memory, holds no
- * pointers, and is changed by absolute values only: a successor can repeat what the dead worker had begun. A slot is in
- * use when its frames are not 0; the key is written before that. Tables grow by filling a larger block from scratch
- * and replacing one shared word, so growth, too, can be repeated. */
+ * The root has the worker's totals and 512 slots. What hashes to a slot is a tree: a flow refers to up to eight others, and the
+ * next three bits of the hash say which. So nothing is ever moved or made larger, a new flow is one new value and one reference
+ * stored, and what a transaction undoes is as little as what it does. A flow that was new in a transaction that was undone is
+ * garbage, and collected. */
 #ifndef HUGEPOOL_TOOL_FLOWS_H
 #define HUGEPOOL_TOOL_FLOWS_H
 
 #include "frame.h"
 
-#include <stdatomic.h>
+#include <hugepool/heap.h>
 
-#define FLOWS_FIRST_LOG2 10 /* slots of a fresh table */
-#define FLOWS_NO_SLOT UINT64_MAX
+#define FLOWS_LOG2 9 /* slots of a table */
 
-struct flow_slot {
-	struct flow_key key;
+struct flow {
+	_Alignas(64) struct flow_key key;
 	uint64_t hash;
-	_Atomic uint64_t frames, bytes;
+	uint64_t frames, bytes;
+	HP_REF(struct flow) next[8]; /* other flows, by the next three bits of the hash */
 };
-_Static_assert(sizeof(struct flow_slot) == 64, "one cache line a flow");
+_Static_assert(sizeof(struct flow) == 128, "what is compared is one cache line, what is followed the other");
 
-/* Where a table is: the offset of its block, which is a multiple of a page, and log2 of its slots in the low bits, so
- * that one store replaces a table by another. 0: none. */
-typedef uint64_t flow_place;
+/* What has been counted. `frames` is also the position in the worker's rings: frames before it have been counted. */
+struct flow_totals {
+	uint64_t frames, bytes, flows, other;
+};
 
-static inline flow_place flow_place_make(uint64_t offset, unsigned log2)
-{
-	return offset | log2;
-}
-
-static inline uint64_t flow_place_offset(flow_place place)
-{
-	return place & ~(uint64_t)0xfff;
-}
-
-static inline unsigned flow_place_log2(flow_place place)
-{
-	return place & 0x3f;
-}
-
-/* A process' view. */
 struct flow_table {
-	struct flow_slot *slot;
-	uint64_t slots;
+	struct flow_totals totals;
+	uint32_t slots, zero;
+	hp_ref slot[];
 };
+
+HP_TYPE_DECLARE(flow_type);
+HP_TYPE_DECLARE(flow_table_type);
 
 struct flow_sum {
 	uint64_t flows, frames, bytes, largest_bytes;
 };
 
-static inline size_t flow_table_bytes(unsigned log2)
-{
-	return sizeof(struct flow_slot) << log2;
-}
+/* A heap with an empty table as its root. 0 or -errno. */
+int flow_heap_create(hp_pool *pool, hp_heap **heap);
 
-/* The slot of a flow, or the free one that it would take; FLOWS_NO_SLOT when it has none and none is free. */
-uint64_t flow_find(const struct flow_table *table, const struct flow_key *key, uint64_t hash);
+/* The root; NULL when it is none. In a transaction, or where nobody writes. */
+struct flow_table *flow_table_of(const hp_heap *heap);
 
-/* Fills `to` with what is in `from`, whatever was in it before. False: it does not fit. */
-bool flow_rehash(const struct flow_table *from, const struct flow_table *to);
+/* Counts a frame for its flow: 1, or 0 when the flow was known, or what is wrong with the transaction. */
+int flow_count(hp_tx *tx, struct flow_table *table, const struct flow_key *key, uint64_t hash, uint32_t bytes);
 
-/* Adds what is in the table. */
-void flow_add_up(const struct flow_table *table, struct flow_sum *sum);
+/* Adds what is in the heap; nobody else writes to it. Garbage is collected before, so what is added is what the root reaches. */
+int flow_add_up(hp_heap *heap, struct flow_sum *sum);
 
 #endif

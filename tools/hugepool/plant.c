@@ -1,5 +1,5 @@
-/* What the supervisor does with the pool: it makes the pool and the structures of the pipeline in it, answers the
- * workers' wishes for larger flow tables, and at the end counts, frees everything it knows and looks what is left. */
+/* What the supervisor does with the pool: it makes the pool and the structures of the pipeline in it, holds the reader while
+ * a worker is short of memory, and at the end counts, frees everything it knows and looks what is left. */
 #include "demo.h"
 
 #include "cli.h"
@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #define DEFAULT_SIZE ((uint64_t)64 << 20)
-#define PATIENCE_NS 2000000000u /* how long a table may be refused, with the reader at rest, before it is given up */
+#define END_MS 5000 /* for a heap whose users have all ended */
 
 void *demo_at(const struct demo *demo, uint64_t offset, uint64_t bytes)
 {
@@ -106,49 +106,31 @@ static int make_pool(struct demo *demo, struct demo_result *result)
 	            message);
 }
 
-static int take(struct demo *demo, struct demo_result *result, size_t bytes, void **block)
+static int too_small(const struct demo *demo, struct demo_result *result, int error)
 {
-	int error = hp_page_alloc(demo->pool, bytes, HP_PAGE_ZERO, block);
-	if (error == 0) return 0;
 	return fail(result, "a pool of %s is too small for %u workers (%s); give more with --size",
 	            cli_size(result->report.bytes_got), demo->options->workers, strerror(-error));
 }
 
-static int make_worker(struct demo *demo, struct demo_worker *worker, struct demo_result *result)
+static int take(struct demo *demo, struct demo_result *result, size_t bytes, void **block)
 {
-	void *in, *out, *table;
+	int error = hp_page_alloc(demo->pool, bytes, HP_PAGE_ZERO, block);
+	return error < 0 ? too_small(demo, result, error) : 0;
+}
+
+static int make_worker(struct demo *demo, unsigned number, struct demo_result *result)
+{
+	struct demo_worker *worker = &demo->shared->worker[number];
+	void *in, *out;
 	uint64_t capacity = demo->shared->ring_capacity;
-	if (take(demo, result, ring_bytes(capacity), &in) < 0 || take(demo, result, ring_bytes(capacity), &out) < 0 ||
-	    take(demo, result, flow_table_bytes(FLOWS_FIRST_LOG2), &table) < 0)
+	if (take(demo, result, ring_bytes(capacity), &in) < 0 || take(demo, result, ring_bytes(capacity), &out) < 0)
 		return -1;
 	ring_init(in, capacity);
 	ring_init(out, capacity);
 	demo_set(&worker->in, hp_pool_offset(demo->pool, in));
 	demo_set(&worker->out, hp_pool_offset(demo->pool, out));
-	demo_set(&worker->table, flow_place_make(hp_pool_offset(demo->pool, table), FLOWS_FIRST_LOG2));
-	return 0;
-}
-
-/* Frames in the hands of workers that wait for larger tables may lie so that no table fits between them, and stay there
- * until one does. So a run is kept for the table of a worker that would get none; up to a quarter of the pool, made again
- * whenever it can be. */
-static void keep_reserve(struct demo *demo)
-{
-	struct demo_shared *shared = demo->shared;
-	void *block;
-	if (shared->reserve != HP_OFF_NONE) return;
-	for (uint64_t bytes = shared->committed_at_start / 4; bytes >= flow_table_bytes(FLOWS_FIRST_LOG2 + 1); bytes /= 2)
-		if (hp_page_alloc(demo->pool, bytes, 0, &block) == 0) {
-			shared->reserve = hp_pool_offset(demo->pool, block);
-			return;
-		}
-}
-
-static bool give_reserve(struct demo *demo)
-{
-	uint64_t reserve = demo->shared->reserve;
-	demo->shared->reserve = HP_OFF_NONE;
-	return reserve != HP_OFF_NONE && hp_page_free_at(demo->pool, reserve) == 0;
+	int error = flow_heap_create(demo->pool, &demo->heap[number]);
+	return error < 0 ? too_small(demo, result, error) : 0;
 }
 
 /* All rings together take an eighth of the pool at most. */
@@ -172,16 +154,14 @@ int plant_make(struct demo *demo, struct demo_result *result)
 	demo->shared->workers = workers;
 	demo->shared->free_at_start = stats.free;
 	demo->shared->committed_at_start = stats.committed;
-	demo->shared->reserve = HP_OFF_NONE;
 	demo->shared->own_memory = stats.committed / stats.unit_size >= 4 * (workers + 2);
 	demo->shared->ring_capacity = choose_ring_capacity(stats.committed, workers);
 	for (unsigned i = 0; i < workers; i++)
-		if (make_worker(demo, &demo->shared->worker[i], result) < 0) return -1;
+		if (make_worker(demo, i, result) < 0) return -1;
 	const struct hp_cache_options buffers = {
 		.struct_size = sizeof(buffers), .size = DEMO_BUFFER, .align = 64, .flags = HP_CACHE_LARGE_MAGAZINES};
 	error = hp_cache_create(demo->pool, "packets", &buffers, &demo->buffers);
 	if (error < 0) return fail(result, "no cache for packets: %s", strerror(-error));
-	keep_reserve(demo);
 	hp_pool_stats(demo->pool, &stats);
 	uint64_t longest = ((uint64_t)demo->capture->longest + HP_PAGE_SIZE - 1) / HP_PAGE_SIZE;
 	demo->shared->budget = stats.free / DEMO_BUFFER / 2;
@@ -198,70 +178,17 @@ void plant_ring_all(struct demo *demo)
 	for (unsigned i = 0; i < demo->shared->workers; i++) bell_ring(&demo->shared->worker[i].bell);
 }
 
-/* The table that has been replaced. The worker does not free it: killed between that and the note of it, it would make
- * its successor free whatever stands there by then. */
-static void free_retired(struct demo *demo, struct demo_worker *worker)
-{
-	flow_place retired = atomic_load_explicit(&worker->retired, memory_order_acquire);
-	if (!retired || retired == atomic_load_explicit(&worker->table, memory_order_acquire)) return;
-	hp_page_free_at(demo->pool, flow_place_offset(retired));
-	atomic_store_explicit(&worker->retired, 0, memory_order_release);
-}
-
-/* A table of 2^*log2 slots or, where that is not to be had, of fewer; of 2^least at least. */
-static int take_table(struct demo *demo, uint64_t least, uint64_t *log2, void **block)
-{
-	for (uint64_t size = *log2; size >= least; size--) {
-		int error = hp_page_alloc(demo->pool, flow_table_bytes((unsigned)size), 0, block);
-		if (error == 0) *log2 = size;
-		if (error != -ENOMEM) return error;
-	}
-	return -ENOMEM;
-}
-
-/* Returns false for a wish that cannot be met yet. */
-static bool answer(struct demo *demo, struct demo_worker *worker)
-{
-	/* In this order: the worker takes its wish back before it takes the answer away. */
-	if (atomic_load_explicit(&worker->spare, memory_order_acquire) != 0) return true;
-	uint64_t log2 = atomic_load_explicit(&worker->want, memory_order_acquire);
-	if (log2 == 0) return true;
-	uint64_t least = flow_place_log2(demo_get(&worker->table)) + 1;
-	if (log2 <= least || log2 > 40) log2 = least;
-	void *block;
-	int error = take_table(demo, least, &log2, &block);
-	if (error == -ENOMEM && give_reserve(demo)) error = take_table(demo, least, &log2, &block);
-	if (error == 0) {
-		demo_set(&worker->refused_since, 0);
-		atomic_store_explicit(&worker->spare, flow_place_make(hp_pool_offset(demo->pool, block), (unsigned)log2),
-		                      memory_order_release);
-		bell_ring(&worker->bell);
-		return true;
-	}
-	uint64_t now = os_now_ns(), since = demo_get(&worker->refused_since);
-	if (since == 0)
-		demo_set(&worker->refused_since, now);
-	else if (now - since > PATIENCE_NS)
-		demo_fail(demo, "no %s for the flow table of a worker: %s; give the pool more with --size",
-		          cli_size(flow_table_bytes((unsigned)least)), strerror(-error));
-	return false;
-}
-
 bool plant_mail(struct demo *demo)
 {
-	bool waiting = false;
-	keep_reserve(demo);
-	for (unsigned i = 0; i < demo->shared->workers; i++) {
-		struct demo_worker *worker = &demo->shared->worker[i];
-		free_retired(demo, worker);
-		waiting |= !answer(demo, worker);
-	}
-	/* With the reader at rest the frames drain, and long runs come free. */
-	if ((atomic_load(&demo->shared->pause) != 0) != waiting) {
-		atomic_store(&demo->shared->pause, waiting);
+	bool starving = false;
+	for (unsigned i = 0; i < demo->shared->workers; i++)
+		starving |= atomic_load_explicit(&demo->shared->worker[i].starving, memory_order_acquire) != 0;
+	/* With the reader at rest the frames drain, and their memory comes free. */
+	if ((atomic_load(&demo->shared->pause) != 0) != starving) {
+		atomic_store(&demo->shared->pause, starving);
 		bell_ring(&demo->shared->reader_bell);
 	}
-	return waiting;
+	return starving;
 }
 
 uint64_t plant_in_hands(struct demo *demo, unsigned number)
@@ -274,32 +201,37 @@ uint64_t plant_in_hands(struct demo *demo, unsigned number)
 	return atomic_load_explicit(&in->head, memory_order_acquire) - shown;
 }
 
-/* Adds up what the workers counted, by their own totals and by their tables, and compares. */
+/* What one worker's place has counted, by its totals and by its flows, which have to agree. */
+static void count_worker(struct demo *demo, unsigned number, struct demo_result *result)
+{
+	struct flow_sum sum = {0};
+	const struct flow_table *table = flow_table_of(demo->heap[number]);
+	int error = table ? flow_add_up(demo->heap[number], &sum) : -EUCLEAN;
+	if (error < 0) {
+		fail(result, "the flows of worker %u cannot be read: %s", number, strerror(-error));
+		return;
+	}
+	const struct flow_totals *totals = &table->totals;
+	result->frames += totals->frames;
+	result->bytes += totals->bytes;
+	result->other += totals->other;
+	result->flows += totals->flows;
+	if (sum.largest_bytes > result->largest_flow_bytes) result->largest_flow_bytes = sum.largest_bytes;
+	if (sum.flows != totals->flows || sum.frames + totals->other != totals->frames || sum.bytes > totals->bytes)
+		fail(result,
+		     "worker %u counted %" PRIu64 " frames in %" PRIu64 " flows, but its table says %" PRIu64 " in %" PRIu64,
+		     number, totals->frames - totals->other, totals->flows, sum.frames, sum.flows);
+}
+
+/* Adds up what the workers counted, and compares it with what the reader and the sender say. */
 static void count(struct demo *demo, struct demo_result *result)
 {
 	struct demo_shared *shared = demo->shared;
-	struct flow_sum sum = {0};
-	uint64_t done = 0;
 	for (unsigned i = 0; i < shared->workers; i++) {
-		struct demo_worker *worker = &shared->worker[i];
-		flow_place place = demo_get(&worker->table);
-		struct flow_table table = {.slots = (uint64_t)1 << flow_place_log2(place)};
-		table.slot = demo_at(demo, flow_place_offset(place), flow_table_bytes(flow_place_log2(place)));
-		struct flow_sum own = {0};
-		if (table.slot) flow_add_up(&table, &own);
-		done += demo_get(&worker->done);
-		result->bytes += demo_get(&worker->bytes);
-		result->other += demo_get(&worker->other);
-		result->flows += demo_get(&worker->flows);
-		if (own.flows != demo_get(&worker->flows) || own.frames + demo_get(&worker->other) != demo_get(&worker->done))
-			fail(
-				result,
-				"worker %u counted %" PRIu64 " frames in %" PRIu64 " flows, but its table says %" PRIu64 " in %" PRIu64,
-				i, demo_get(&worker->done) - demo_get(&worker->other), demo_get(&worker->flows), own.frames, own.flows);
-		if (own.largest_bytes > sum.largest_bytes) sum.largest_bytes = own.largest_bytes;
+		count_worker(demo, i, result);
+		if (result->deaths) result->in_dead_hands += plant_in_hands(demo, i);
 	}
-	result->frames = done;
-	result->largest_flow_bytes = sum.largest_bytes;
+	uint64_t done = result->frames;
 	uint64_t read = demo_get(&shared->read), sent = demo_get(&shared->sent), disorder = demo_get(&shared->disorder);
 	if (read != demo->frames || done != read || sent != read)
 		fail(result,
@@ -317,16 +249,14 @@ static void free_everything(struct demo *demo, struct demo_result *result)
 	int error = 0;
 	for (unsigned i = 0; i < shared->workers; i++) {
 		struct demo_worker *worker = &shared->worker[i];
-		flow_place table = demo_get(&worker->table), spare = demo_get(&worker->spare);
-		free_retired(demo, worker);
-		const uint64_t blocks[] = {spare && spare != table ? flow_place_offset(spare) : HP_OFF_NONE,
-		                           flow_place_offset(table), demo_get(&worker->in), demo_get(&worker->out)};
+		const uint64_t blocks[] = {demo_get(&worker->in), demo_get(&worker->out)};
 		for (size_t b = 0; b < sizeof(blocks) / sizeof(blocks[0]); b++) {
-			int freed = blocks[b] == HP_OFF_NONE ? 0 : hp_page_free_at(demo->pool, blocks[b]);
+			int freed = hp_page_free_at(demo->pool, blocks[b]);
 			error = error ? error : freed;
 		}
+		int ended = hp_heap_destroy(demo->heap[i], 0, END_MS);
+		error = error ? error : ended;
 	}
-	give_reserve(demo);
 	demo->shared = NULL;
 	int freed = hp_cache_destroy(demo->buffers);
 	if (freed == 0) demo->buffers = NULL;
@@ -358,6 +288,8 @@ void plant_clear(struct demo *demo, struct demo_result *result)
 		result->passed_ns = (double)demo_get(&shared->pass_ns) / (double)samples +
 		                    (double)demo_get(&shared->publish_ns) / (double)frames;
 		result->put_ns = (double)demo_get(&shared->put_ns) / (double)frames;
+		for (unsigned i = 0; i < shared->workers; i++)
+			result->counted_ns += (double)demo_get(&shared->worker[i].count_ns) / (double)frames;
 	}
 	if (result->error[0] || result->interrupted) return;
 	count(demo, result);

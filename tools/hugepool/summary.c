@@ -56,8 +56,8 @@ static void death_text(const struct demo *demo, const struct demo_result *result
 	}
 	printf("killed      %" PRIu64 " worker%s by SIGKILL", result->deaths, result->deaths == 1 ? "" : "s");
 	if (demo->options->kill) printf(", at frame %" PRIu64, demo->options->kill_frame);
-	printf("; %" PRIu64 " frame%s in dead hands, all came through\n", result->in_dead_hands,
-	       result->in_dead_hands == 1 ? " was" : "s were");
+	printf("; %" PRIu64 " frame%s taken over by successors, %" PRIu64 " left in dead hands\n", result->taken_over,
+	       result->taken_over == 1 ? " was" : "s were", result->in_dead_hands);
 	printf("recovery    %.1f us for the pool, %.1f us until the successor was started%s\n",
 	       (double)result->recovery_worst_ns / 1e3, (double)result->outage_ns / 1e3,
 	       result->deaths > 1 ? " (the slowest)" : "");
@@ -99,6 +99,7 @@ json_t *summary_json(const struct demo *demo, const struct demo_result *result)
 		{"other", result->other},
 		{"largest_flow_bytes", result->largest_flow_bytes},
 		{"in_dead_hands", result->in_dead_hands},
+		{"taken_over", result->taken_over},
 		{"deaths", result->deaths},
 		{"page_size", report->page_size},
 		{"bytes_asked", report->bytes_asked},
@@ -120,6 +121,7 @@ json_t *summary_json(const struct demo *demo, const struct demo_result *result)
 	json_object_set_new(object, "filled_ns", json_real(result->filled_ns));
 	json_object_set_new(object, "passed_ns", json_real(result->passed_ns));
 	json_object_set_new(object, "put_ns", json_real(result->put_ns));
+	json_object_set_new(object, "counted_ns", json_real(result->counted_ns));
 	json_object_set_new(object, "packet_ns",
 	                    json_real(result->got_ns + result->filled_ns + result->passed_ns + result->put_ns));
 	json_object_set_new(object, "recovery_us", json_real((double)result->recovery_worst_ns / 1e3));

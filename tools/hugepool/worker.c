@@ -1,20 +1,23 @@
 /* A worker: says which flow each frame belongs to, counts it, and passes it on.
  *
- * The n-th frame that comes in is the n-th that goes out, so one number, `done`, is the position in both rings, and its
- * store is the commit of a frame. Between two commits stand, in this order:
+ * The n-th frame that comes in is the n-th that goes out, so one number is a position in both rings. There are four, each
+ * at most as large as the one before:
  *
- *	the intent   absolute new numbers, and last the frame's number: from here on the frame counts as counted
- *	the effects  flow slot and totals, from the intent
- *	the entry    in the ring to the sender, beyond what is published
- *	done         commit: the frame has been passed on
+ *	what came in    the reader's
+ *	counted         in the heap's root, changed by the transaction that changed the flows: its commit is the frames'
+ *	shown           the head of the ring to the sender; entries below are written
+ *	taken           the tail of the ring from the reader; entries from here on are still there to be read
  *
- * A successor starts at `done`. The frame it finds there has the number of the intent: the dead one had counted it, so
- * the effects are written again, to the same values. Or it has not, and is counted now. The same with the ring's entry:
- * it is compared before the frame is forwarded. Positions are published in batches; a successor begins with that. */
+ * A burst of frames is counted in one transaction, then copied into the ring to the sender, shown, and taken. A successor
+ * begins a transaction, by which what the dead one had not committed is undone, and reads the position. What was counted and
+ * not shown it copies, again or not, the same bytes to the same places; from there on it is a worker like any other. So a
+ * death at any instruction needs no case of its own: every frame is counted once, by who commits, and shown once, by the
+ * store of the head. */
 #include "demo.h"
 
 #include "os/os.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <string.h>
@@ -22,6 +25,8 @@
 
 #define BATCH 64
 #define KILL_STEPS 6
+#define LOCK_MS 10000           /* nobody else writes to the heap */
+#define PATIENCE_NS 2000000000u /* how long memory for a flow may be missing, with the reader at rest */
 
 /* What the parser said of one frame; a batch of them is the worker's own memory. */
 struct parsed {
@@ -32,16 +37,17 @@ struct parsed {
 struct worker {
 	struct demo *demo;
 	struct demo_worker *state;
+	hp_heap *heap;
 	unsigned number;
 	struct ring_consumer in;
 	struct ring_producer out;
-	struct flow_table table;
-	struct parsed *parsed;          /* BATCH of them */
+	struct parsed *parsed; /* BATCH of them */
+	uint64_t starving_since;
 	uint64_t kill_frame;            /* 0: not to be killed */
 	struct parsed elsewhere[BATCH]; /* where the pool has no memory for it */
 };
 
-/* With --kill: the first process to come here with the frame waits for its end, at one of the steps above. */
+/* With --kill: the first process to come here with the frame waits for its end, at one of six steps. */
 static void linger(struct worker *worker, uint64_t frame, unsigned step)
 {
 	if (frame != worker->kill_frame || frame % KILL_STEPS != step) return;
@@ -50,186 +56,153 @@ static void linger(struct worker *worker, uint64_t frame, unsigned step)
 	while (!demo_stopped(worker->demo)) usleep(1000);
 }
 
-static bool open_table(struct worker *worker)
+/* The same with any frame of a burst. */
+static void linger_burst(struct worker *worker, uint64_t from, uint64_t count, unsigned step)
 {
-	flow_place place = demo_get(&worker->state->table);
-	worker->table.slots = (uint64_t)1 << flow_place_log2(place);
-	worker->table.slot = demo_at(worker->demo, flow_place_offset(place), flow_table_bytes(flow_place_log2(place)));
-	if (!worker->table.slot) demo_fail(worker->demo, "worker %u finds no flow table", worker->number);
-	return worker->table.slot != NULL;
+	for (uint64_t i = 0; i < count && worker->kill_frame; i++)
+		linger(worker, ring_entry_at(&worker->in, from + i)->frame, step);
 }
 
-/* Moves into the larger table that the supervisor gave. Whatever a death leaves of it is done again from the start. */
-static bool take_spare(struct worker *worker, flow_place spare)
+/* ---- counting ---- */
+
+/* All in one transaction, which the caller ends. */
+static int count_in(struct worker *worker, hp_tx *tx, uint64_t from, uint64_t count)
 {
-	struct demo_worker *state = worker->state;
-	flow_place old = demo_get(&state->table);
-	if (spare != old) {
-		struct flow_table larger = {.slots = (uint64_t)1 << flow_place_log2(spare)};
-		larger.slot = demo_at(worker->demo, flow_place_offset(spare), flow_table_bytes(flow_place_log2(spare)));
-		if (!larger.slot || !flow_rehash(&worker->table, &larger)) {
-			demo_fail(worker->demo, "worker %u could not enlarge its flow table", worker->number);
-			return false;
+	struct flow_table *table = flow_table_of(worker->heap);
+	if (!table || table->totals.frames != from) return -EUCLEAN;
+	struct flow_totals totals = table->totals;
+	for (uint64_t i = 0; i < count; i++) {
+		const struct ring_entry *entry = ring_entry_at(&worker->in, from + i);
+		const struct parsed *parsed = &worker->parsed[i];
+		linger(worker, entry->frame, 1);
+		if (parsed->flow) {
+			int new = flow_count(tx, table, &parsed->key, entry->hash, entry->length);
+			if (new < 0) return new;
+			totals.flows += (unsigned)new;
+		} else {
+			totals.other++;
 		}
-		atomic_store_explicit(&state->retired, old, memory_order_release);
-		atomic_store_explicit(&state->table, spare, memory_order_release); /* commit: the new table holds */
+		totals.frames++;
+		totals.bytes += entry->length;
+		linger(worker, entry->frame, 2);
 	}
-	/* In this order: a wish without an answer would be answered once more. */
-	atomic_store_explicit(&state->want, 0, memory_order_release);
-	atomic_store_explicit(&state->spare, 0, memory_order_release);
-	demo_wake_supervisor(worker->demo);
-	return open_table(worker);
+	return hp_heap_write(tx, &table->totals, &totals, sizeof(totals));
 }
 
-/* Room for one flow more. Asks in time, at half, and waits only when seven of eight slots are taken. */
-static bool make_room(struct worker *worker)
+/* 0, or -errno and nothing has been counted. */
+static int count_burst(struct worker *worker, uint64_t from, uint64_t count)
 {
-	struct demo_worker *state = worker->state;
-	for (;;) {
-		flow_place spare = atomic_load_explicit(&state->spare, memory_order_acquire);
-		if (spare && !take_spare(worker, spare)) return false;
-		uint64_t flows = demo_get(&state->flows);
-		if (flows < worker->table.slots / 2) return true;
-		if (demo_get(&state->want) == 0) {
-			unsigned log2 = flow_place_log2(demo_get(&state->table)) + 2;
-			atomic_store_explicit(&state->want, log2, memory_order_release);
-			demo_wake_supervisor(worker->demo);
-		}
-		if (flows < worker->table.slots / 8 * 7) return true;
-		if (demo_stopped(worker->demo)) return false;
-		uint32_t heard = bell_listen(&state->bell);
-		if (atomic_load_explicit(&state->spare, memory_order_acquire))
-			bell_cancel(&state->bell);
-		else
-			bell_sleep(&state->bell, heard, DEMO_SLICE_NS);
+	hp_tx *tx;
+	int error = hp_heap_begin(worker->heap, LOCK_MS, &tx);
+	if (error < 0) return error;
+	error = count_in(worker, tx, from, count);
+	if (error == 0) return hp_heap_commit(tx); /* commit: all of them have been counted */
+	hp_heap_abort(tx);
+	return error;
+}
+
+/* How many frames this place has counted; -1: the heap cannot be used. What a dead predecessor had begun is undone. */
+static int64_t counted(struct worker *worker)
+{
+	hp_tx *tx;
+	int error = hp_heap_begin(worker->heap, LOCK_MS, &tx);
+	if (error < 0) {
+		demo_fail(worker->demo, "worker %u cannot write to its flow table: %s", worker->number, strerror(-error));
+		return -1;
 	}
+	const struct flow_table *table = flow_table_of(worker->heap);
+	int64_t frames = table ? (int64_t)table->totals.frames : -1;
+	hp_heap_abort(tx);
+	if (frames < 0) demo_fail(worker->demo, "worker %u finds no flow table", worker->number);
+	return frames;
 }
 
-/* Writes down what counting the frame will change. False: no room. */
-static bool intend(struct worker *worker, const struct ring_entry *entry, const struct parsed *parsed)
+/* Sleeps a slice while the reader holds and the pool drains. False: there is no hope. */
+static bool wait_for_memory(struct worker *worker)
 {
 	struct demo_worker *state = worker->state;
-	struct demo_intent *intent = &state->intent;
-	uint64_t at = FLOWS_NO_SLOT, flows = demo_get(&state->flows), other = demo_get(&state->other);
-	if (parsed->flow) {
-		at = flow_find(&worker->table, &parsed->key, entry->hash);
-		if (at == FLOWS_NO_SLOT) {
-			demo_fail(worker->demo, "worker %u found its flow table full", worker->number);
-			return false;
-		}
-		const struct flow_slot *slot = &worker->table.slot[at];
-		uint64_t frames = demo_get(&slot->frames);
-		demo_set(&intent->flow_frames, frames + 1);
-		demo_set(&intent->flow_bytes, (frames ? demo_get(&slot->bytes) : 0) + entry->length);
-		flows += frames == 0;
-	} else {
-		other++;
-	}
-	demo_set(&intent->slot, at);
-	demo_set(&intent->flows, flows);
-	demo_set(&intent->other, other);
-	demo_set(&intent->bytes, demo_get(&state->bytes) + entry->length);
-	linger(worker, entry->frame, 1);
-	demo_order();
-	demo_set(&intent->frame, entry->frame); /* commit: counted, by whoever writes the effects */
-	return true;
-}
-
-/* Does what the intent says; any number of times. */
-static bool effect(struct worker *worker, const struct ring_entry *entry, const struct parsed *parsed)
-{
-	struct demo_worker *state = worker->state;
-	const struct demo_intent *intent = &state->intent;
-	uint64_t at = demo_get(&intent->slot);
-	linger(worker, entry->frame, 2);
-	if (at != FLOWS_NO_SLOT) {
-		if (at >= worker->table.slots || !parsed->flow) {
-			demo_fail(worker->demo, "worker %u was left an intent that makes no sense", worker->number);
-			return false;
-		}
-		struct flow_slot *slot = &worker->table.slot[at];
-		if (demo_get(&slot->frames) == 0) {
-			slot->key = parsed->key;
-			slot->hash = entry->hash;
-			demo_order();
-		}
-		demo_set(&slot->bytes, demo_get(&intent->flow_bytes));
-		demo_order();
-		linger(worker, entry->frame, 3);
-		demo_set(&slot->frames, demo_get(&intent->flow_frames));
-	} else {
-		linger(worker, entry->frame, 3);
-	}
-	demo_set(&state->flows, demo_get(&intent->flows));
-	demo_set(&state->other, demo_get(&intent->other));
-	demo_set(&state->bytes, demo_get(&intent->bytes));
-	return true;
-}
-
-/* Writes the ring's entry, unless a predecessor has. The number comes last: with it, all of the entry is there. */
-static void forward(struct ring_entry *to, const struct ring_entry *entry)
-{
-	if (to->frame == entry->frame) return;
-	to->offset = entry->offset;
-	to->hash = entry->hash;
-	to->length = entry->length;
-	demo_order();
-	to->frame = entry->frame;
-	demo_order();
-}
-
-static bool handle(struct worker *worker, const struct ring_entry *entry, const struct parsed *parsed)
-{
-	struct demo_worker *state = worker->state;
-	linger(worker, entry->frame, 0);
-	if (demo_get(&state->intent.frame) != entry->frame && (!make_room(worker) || !intend(worker, entry, parsed)))
+	uint64_t now = os_now_ns();
+	if (worker->starving_since == 0) {
+		worker->starving_since = now;
+		atomic_store_explicit(&state->starving, 1, memory_order_release);
+		demo_wake_supervisor(worker->demo);
+	} else if (now - worker->starving_since > PATIENCE_NS) {
+		demo_fail(worker->demo, "no memory for the flows of a worker; give the pool more with --size");
 		return false;
-	demo_order();
-	if (!effect(worker, entry, parsed)) return false;
-	demo_order();
-	linger(worker, entry->frame, 4);
-	forward(ring_slot(&worker->out), entry);
-	worker->out.head++;
-	linger(worker, entry->frame, 5);
-	demo_order();
-	demo_set(&state->done, worker->out.head); /* commit: passed on */
+	}
+	bell_sleep(&state->bell, bell_listen(&state->bell), DEMO_SLICE_NS);
 	return true;
 }
+
+static void fed(struct worker *worker)
+{
+	/* it may be a dead predecessor's mark */
+	if (atomic_load_explicit(&worker->state->starving, memory_order_relaxed) == 0) return;
+	worker->starving_since = 0;
+	atomic_store_explicit(&worker->state->starving, 0, memory_order_release);
+	demo_wake_supervisor(worker->demo);
+}
+
+/* ---- passing on ---- */
 
 static void publish(struct worker *worker)
 {
 	struct demo_shared *shared = worker->demo->shared;
-	uint64_t done = demo_get(&worker->state->done);
-	ring_publish(&worker->out);
+	ring_publish(&worker->out); /* commit: these frames are the sender's */
 	bell_ring(&shared->sender_bell);
-	ring_release(&worker->in, done);
+	ring_release(&worker->in, worker->out.head);
 	bell_ring(&shared->reader_bell);
 }
 
-static void parse(struct worker *worker, const struct ring_entry *entry, struct parsed *parsed)
+/* Frames that have been counted go on to the sender, up to that position. */
+static void forward(struct worker *worker, uint64_t to)
+{
+	uint64_t from = worker->out.head;
+	while (worker->out.head < to) {
+		const struct ring_entry *entry = ring_entry_at(&worker->in, worker->out.head);
+		*ring_slot(&worker->out) = *entry;
+		worker->out.head++;
+		linger(worker, entry->frame, 4);
+	}
+	linger_burst(worker, from, to - from, 5);
+	publish(worker);
+}
+
+/* ---- working ---- */
+
+static bool parse(struct worker *worker, const struct ring_entry *entry, struct parsed *parsed)
 {
 	const uint8_t *bytes = demo_at(worker->demo, entry->offset, entry->length);
-	parsed->bad = bytes == NULL;
-	parsed->flow = bytes && frame_parse(bytes, entry->length, &parsed->key);
+	if (!bytes) {
+		demo_fail(worker->demo, "worker %u was given frame %" PRIu64 " outside the pool", worker->number, entry->frame);
+		return false;
+	}
+	parsed->flow = frame_parse(bytes, entry->length, &parsed->key);
+	return true;
 }
 
 /* Handles up to a batch of `ready` frames. False: stop. */
 static bool work(struct worker *worker, uint64_t ready)
 {
+	struct demo_worker *state = worker->state;
 	uint64_t from = worker->in.tail, count = ring_room(&worker->out);
 	if (count > ready) count = ready;
 	if (count > BATCH) count = BATCH;
-	for (uint64_t i = 0; i < count; i++) parse(worker, ring_entry_at(&worker->in, from + i), &worker->parsed[i]);
-	for (uint64_t i = 0; i < count; i++) {
-		struct ring_entry entry = *ring_entry_at(&worker->in, from + i);
-		if (worker->parsed[i].bad) {
-			demo_fail(worker->demo, "worker %u was given frame %" PRIu64 " outside the pool", worker->number,
-			          entry.frame);
-			return false;
-		}
-		if (!handle(worker, &entry, &worker->parsed[i])) return false;
+	if (worker->starving_since) count = 1; /* the least that memory may be enough for */
+	for (uint64_t i = 0; i < count; i++)
+		if (!parse(worker, ring_entry_at(&worker->in, from + i), &worker->parsed[i])) return false;
+	linger_burst(worker, from, count, 0);
+	uint64_t start = os_now_ns();
+	int error = count_burst(worker, from, count);
+	if (error == -ENOMEM) return wait_for_memory(worker);
+	if (error < 0) {
+		demo_fail(worker->demo, "worker %u could not count: %s", worker->number, strerror(-error));
+		return false;
 	}
-	publish(worker);
+	fed(worker);
+	demo_set(&state->count_ns, demo_get(&state->count_ns) + os_now_ns() - start);
+	linger_burst(worker, from, count, 3);
+	forward(worker, from + count);
 	return true;
 }
 
@@ -256,26 +229,41 @@ static bool wait_for_work(struct worker *worker)
 	}
 }
 
+/* Opens both rings where the position says, and passes on what a predecessor had counted and not shown. */
+static bool take_over(struct worker *worker)
+{
+	struct demo_shared *shared = worker->demo->shared;
+	size_t bytes = ring_bytes(shared->ring_capacity);
+	struct ring *in = demo_at(worker->demo, demo_get(&worker->state->in), bytes);
+	struct ring *out = demo_at(worker->demo, demo_get(&worker->state->out), bytes);
+	if (!in || !out) {
+		demo_fail(worker->demo, "worker %u finds no rings", worker->number);
+		return false;
+	}
+	int64_t position = counted(worker);
+	if (position < 0) return false;
+	uint64_t shown = atomic_load_explicit(&out->head, memory_order_relaxed); /* only this end writes it */
+	if ((uint64_t)position < shown || (uint64_t)position - shown > BATCH) {
+		demo_fail(worker->demo, "worker %u: %" PRId64 " frames were counted, but %" PRIu64 " passed on", worker->number,
+		          position, shown);
+		return false;
+	}
+	ring_open_consumer(in, shared->ring_capacity, (uint64_t)position, &worker->in);
+	ring_open_producer(out, shared->ring_capacity, shown, &worker->out);
+	forward(worker, (uint64_t)position);
+	return true;
+}
+
 void worker_run(struct demo *demo, unsigned number, bool successor)
 {
 	struct demo_shared *shared = demo->shared;
 	struct demo_worker *state = &shared->worker[number];
 	static struct worker worker; /* too large for a stack, and one a process */
-	worker = (struct worker){.demo = demo, .state = state, .number = number};
+	worker = (struct worker){.demo = demo, .state = state, .heap = demo->heap[number], .number = number};
 	worker.kill_frame = successor ? 0 : shared->kill_frame;
-	size_t bytes = ring_bytes(shared->ring_capacity);
-	struct ring *in = demo_at(demo, demo_get(&state->in), bytes), *out = demo_at(demo, demo_get(&state->out), bytes);
-	if (!in || !out) {
-		demo_fail(demo, "worker %u finds no rings", number);
-		return;
-	}
 	void *own = demo_own_memory(demo, sizeof(worker.elsewhere));
 	worker.parsed = own ? own : worker.elsewhere;
-	uint64_t done = demo_get(&state->done);
-	ring_open_consumer(in, shared->ring_capacity, done, &worker.in);
-	ring_open_producer(out, shared->ring_capacity, done, &worker.out);
-	if (!open_table(&worker)) return;
-	publish(&worker); /* what a predecessor had committed and not shown */
+	if (!take_over(&worker)) return;
 	while (wait_for_work(&worker))
 		if (!work(&worker, ring_ready(&worker.in))) return;
 	if (demo_stopped(demo)) return;
