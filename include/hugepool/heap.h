@@ -174,7 +174,8 @@ HP_API hp_ref hp_heap_box(hp_tx *tx, hp_ref value); /* a cell that holds it */
 HP_API int hp_heap_set(hp_tx *tx, hp_ref *member, hp_ref value);
 HP_API int hp_heap_set_root(hp_tx *tx, hp_ref value);
 
-/* Stores plain data that an abort undoes. -EINVAL: a range outside of values, or over a reference. */
+/* Stores plain data that an abort undoes. Words at multiples of their size are stored whole, as by a release.
+ * -EINVAL: a range outside of values, or over a reference. */
 HP_API int hp_heap_write(hp_tx *tx, void *to, const void *from, size_t bytes);
 
 /* Keeps a value over checkpoints, to the end. */

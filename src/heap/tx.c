@@ -130,6 +130,25 @@ static bool in_slab(const hp_heap *heap, uint64_t off, unsigned bytes)
 	return slab && last < page + atomic_load_explicit(&slab->pages, memory_order_relaxed);
 }
 
+/* Up to the next multiple of 8. A word of 1, 2, 4 or 8 bytes that lies at a multiple of its size is stored whole, for readers
+ * see it at any time. Release: whoever sees it sees what was stored before. */
+static void store_plain(char *to, const void *from, size_t bytes)
+{
+	uint64_t word = 0;
+	memcpy(&word, from, bytes);
+	if ((uintptr_t)to % bytes) {
+		memcpy(to, from, bytes);
+		return;
+	}
+	switch (bytes) {
+	case 1: __atomic_store_n((uint8_t *)(void *)to, (uint8_t)word, __ATOMIC_RELEASE); break;
+	case 2: __atomic_store_n((uint16_t *)(void *)to, (uint16_t)word, __ATOMIC_RELEASE); break;
+	case 4: __atomic_store_n((uint32_t *)(void *)to, (uint32_t)word, __ATOMIC_RELEASE); break;
+	case 8: __atomic_store_n((uint64_t *)(void *)to, word, __ATOMIC_RELEASE); break;
+	default: memcpy(to, from, bytes);
+	}
+}
+
 static void undo_one(hp_heap *heap, const struct heap_log *entry)
 {
 	uint64_t what = atomic_load_explicit(&entry->what, memory_order_relaxed), off = heap_ref_offset(what);
@@ -141,7 +160,7 @@ static void undo_one(hp_heap *heap, const struct heap_log *entry)
 	else if (code == HEAP_LOG_REF && off % 8 == 0 && in_slab(heap, off, 8))
 		__atomic_store_n((uint64_t *)(void *)at, old, __ATOMIC_RELEASE);
 	else if (code >= 1 && code <= 8 && in_slab(heap, off, code))
-		memcpy(at, &old, code);
+		store_plain(at, &old, code);
 	else
 		atomic_fetch_add_explicit(&heap->entry->quarantined, 1, memory_order_relaxed);
 }
@@ -487,16 +506,19 @@ int hp_heap_write(hp_tx *tx, void *to, const void *from, size_t bytes)
 	    touches(type, off - start, off - start + bytes))
 		return heap_fail(tx, -EINVAL);
 	bool born = is_born(tx, slab, i);
-	for (size_t done = 0; done < bytes && !born;) {
+	if (born) {
+		memcpy(to, from, bytes);
+		return 0;
+	}
+	for (size_t done = 0, n; done < bytes; done += n) {
 		/* to the next multiple of 8, so that words are undone as words */
-		size_t n = 8 - ((off + done) & 7);
+		n = 8 - ((off + done) & 7);
 		if (n > bytes - done) n = bytes - done;
 		uint64_t old = 0;
 		memcpy(&old, (char *)to + done, n);
 		if ((error = log_one(tx, (off + done) | (uint64_t)n << HEAP_OFFSET_BITS, old)) < 0) return error;
-		done += n;
+		store_plain((char *)to + done, (const char *)from + done, n);
 	}
-	memcpy(to, from, bytes);
 	return 0;
 }
 
