@@ -146,6 +146,8 @@ int heap_collect(hp_heap *heap, uint64_t wait_ns)
 	hp_pool *pool = heap->pool;
 	if (heap_phase(atomic_load_explicit(&entry->phase, memory_order_acquire)) != HEAP_IDLE)
 		return heap_finish(heap, wait_ns) ? 0 : -EAGAIN;
+	int error = heap_types_known(heap);
+	if (error < 0) return error;
 	uint64_t began = os_now_ns();
 	heap->bad = 0;
 	heap->stack_top = heap->slice_top = 0;

@@ -202,6 +202,9 @@ struct heap_type *heap_bind(hp_heap *heap, hp_tx *tx, const struct hp_type *type
 /* By its number; NULL: there is none, or it makes no sense. */
 struct heap_type *heap_type(hp_heap *heap, uint32_t id);
 struct heap_type_entry *heap_type_entry(const hp_heap *heap, uint32_t id);
+/* Everything that the heap's values are of has been copied; by the holder of the lock, before it marks: of a value whose type
+ * is not known nothing that it leads to would be marked. -ENOMEM, -EUCLEAN. */
+int heap_types_known(hp_heap *heap);
 void heap_types_free(hp_heap *heap);
 /* For who has no heap. */
 struct heap_type *heap_type_make(const struct hp_type *type, int *error);

@@ -236,6 +236,11 @@ hp_tx *heap_tx_start(hp_heap *heap, struct participant *me)
 /* Garbage that was found earlier: have the readers left? Not asked by each transaction while one of them does not. */
 static __attribute__((noinline)) void look_for_grace(hp_heap *heap, hp_tx *tx)
 {
+	if (heap_types_known(heap) < 0) { /* marks would be half: void, as after a death; nothing was freed yet */
+		atomic_store_explicit(&heap->entry->phase, heap_phase_make(HEAP_IDLE, 0), memory_order_release);
+		heap_set_pending(tx, false);
+		return;
+	}
 	if (tx->grace_skips-- != 0) return;
 	if (heap_finish(heap, 0))
 		tx->grace_wait = 0;

@@ -135,19 +135,34 @@ void heap_type_free(struct heap_type *type)
 }
 
 /* Copies what the table has and we have not. Called inside participant_lock. */
-static void refresh(hp_heap *heap)
+static int refresh(hp_heap *heap)
 {
 	uint32_t there = atomic_load_explicit(&heap->entry->types, memory_order_acquire);
 	for (uint32_t id = heap->types; id < there && id < HEAP_TYPES; id++) {
 		struct heap_type_entry *entry = heap_type_entry(heap, id);
 		struct heap_type_shape shape;
-		if (!entry) return;
+		if (!entry) return -EUCLEAN;
 		memcpy(&shape, &entry->shape, sizeof shape);
-		struct heap_type *type = heap_shape_sensible(&shape) ? copy_new(&shape, id) : NULL;
-		if (!type) return;
+		if (!heap_shape_sensible(&shape)) return -EUCLEAN;
+		struct heap_type *type = copy_new(&shape, id);
+		if (!type) return -ENOMEM;
 		atomic_store_explicit(&heap->type[id], type, memory_order_release);
 		atomic_store_explicit(&heap->types, id + 1, memory_order_release);
 	}
+	return 0;
+}
+
+int heap_types_known(hp_heap *heap)
+{
+	struct participant_guard guard;
+	if (likely(atomic_load_explicit(&heap->types, memory_order_acquire) >=
+	           atomic_load_explicit(&heap->entry->types, memory_order_acquire)))
+		return 0;
+	int error = participant_lock(&guard);
+	if (error < 0) return error;
+	error = refresh(heap);
+	participant_unlock(&guard);
+	return error;
 }
 
 struct heap_type *heap_type(hp_heap *heap, uint32_t id)
@@ -213,12 +228,12 @@ struct heap_type *heap_bind(hp_heap *heap, hp_tx *tx, const struct hp_type *user
 	}
 	for (int tries = 0; tries < 2 && !type; tries++) {
 		if ((*error = participant_lock(&guard)) < 0) break;
-		refresh(heap);
+		int incomplete = refresh(heap);
 		type = known_by_name(heap, &shape, error);
 		participant_unlock(&guard);
+		if (!type && *error == -ENOENT && incomplete < 0) *error = incomplete; /* it may be there all the same */
 		if (type || *error != -ENOENT || !tx || tries) break;
 		if ((*error = enter(heap, tx, &shape)) < 0) break;
-		*error = -ENOMEM; /* should copying it fail */
 	}
 	if (!type || participant_lock(&guard) < 0) {
 		free(binding);

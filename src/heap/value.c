@@ -336,11 +336,13 @@ static int look_up(const struct graph *g, uint64_t word, struct heap_type **type
 	hp_heap *heap = g->heap;
 	uint64_t page;
 	uint32_t i;
+	int error;
 	if (!heap || word >> HEAP_OFFSET_BITS != heap->tag >> HEAP_OFFSET_BITS) return -EXDEV;
 	struct heap_slab *slab = heap_find(heap, word, &page, &i);
 	if (!slab) return -ESTALE;
 	*bytes = atomic_load_explicit(&slab->size, memory_order_relaxed);
 	*type = heap_type(heap, atomic_load_explicit(&slab->type, memory_order_relaxed));
+	if (!*type && (error = heap_types_known(heap)) < 0) return error;
 	if (!*type || *bytes > heap->pool->capacity - heap_ref_offset(word)) return -EUCLEAN;
 	return heap_bytes(*type, 0) <= *bytes ? 0 : -EUCLEAN;
 }
