@@ -75,7 +75,7 @@ struct hp_type {
  * HP_TYPE_LEAF_TAIL(id, T, count, tail, (member, type), ...)  members of the fixed part; none in an element
  * define `const struct hp_type id`; at most 16 members each. A type named before it is defined: HP_TYPE_DECLARE(id). */
 #define HP_TYPE_DECLARE(id) extern const struct hp_type id
-HP_API extern const struct hp_type hp_any;
+HP_API_DATA extern const struct hp_type hp_any;
 
 /* Ready-made types. A place for a string, and for nothing else, has room for a zero behind the elements that are counted. */
 struct hp_string { /* s[len] is 0 */
@@ -93,7 +93,7 @@ struct hp_vector {
 struct hp_cell {
 	HP_REF(void) value;
 };
-HP_API extern const struct hp_type hp_string_type, hp_bytes_type, hp_vector_type, hp_cell_type;
+HP_API_DATA extern const struct hp_type hp_string_type, hp_bytes_type, hp_vector_type, hp_cell_type;
 
 /* ---- heaps ---- */
 

@@ -55,7 +55,7 @@ struct hp_doubles {
 	uint32_t len, reserved;
 	double item[];
 };
-HP_API extern const struct hp_type hp_doubles_type;
+HP_API_DATA extern const struct hp_type hp_doubles_type;
 
 /* ---- writing ---- */
 

@@ -46,7 +46,7 @@ struct hp_inline_cache {
 
 /* Counts up whenever anything in here comes to mean something else. */
 #define HP_INLINE_SYMBOL "hp_inline_2"
-extern HP_API __thread struct hp_inline_thread *hp_thread_current __asm__(HP_INLINE_SYMBOL)
+extern HP_API_DATA __thread struct hp_inline_thread *hp_thread_current __asm__(HP_INLINE_SYMBOL)
 	__attribute__((tls_model("initial-exec")));
 
 #define HP_INLINE_LIKELY(x) __builtin_expect(!!(x), 1)

@@ -28,8 +28,8 @@ static void handle_fill(hp_heap *heap, hp_pool *pool, uint32_t index, uint32_t g
 	                                .capacity = pool->capacity,
 	                                .map = pool->map,
 	                                .slabs = pool->slabs,
-	                                .index = index,
-	                                .tag = heap->tag >> HEAP_OFFSET_BITS};
+	                                .word = heap_map_make(index, 0),
+	                                .tag = heap->tag};
 }
 
 /* The transaction's memory is wiped in a forked child, which has no lock. */

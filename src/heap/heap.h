@@ -52,8 +52,8 @@ struct heap_view {
 	uint64_t capacity;
 	pool_map *map;
 	struct slab *slabs;
-	uint64_t index;
-	uint64_t tag; /* the upper 16 bits of references */
+	uint64_t word; /* of the map, for the first page of a slab */
+	uint64_t tag;  /* at its place in a reference */
 };
 
 struct hp_heap {
@@ -110,13 +110,15 @@ static inline struct heap_slab *heap_slab_at(const hp_pool *pool, uint64_t page)
 	return (struct heap_slab *)(void *)&pool->slabs[page];
 }
 
-/* The slab that a page is in; NULL: none. *page becomes its first. */
-static inline struct heap_slab *heap_find_page(const struct heap_view *view, uint64_t *page)
+/* The slab that a page is in, if any; *page becomes its first. */
+static inline bool heap_find_page(const struct heap_view *view, uint64_t *page, struct heap_slab **slab)
 {
-	uint64_t map = atomic_load_explicit(&view->map[*page], memory_order_relaxed), back = (map & 0xffffff) - 1;
-	if (unlikely(map >> 24 != view->index || back > *page)) return NULL;
+	/* back, if the word is one of this heap's: else it is far beyond all pages, or 2^24 and more */
+	uint64_t back = atomic_load_explicit(&view->map[*page], memory_order_relaxed) - view->word;
+	if (unlikely(back >> 24 || back > *page)) return false;
 	*page -= back;
-	return (struct heap_slab *)(void *)&view->slabs[*page];
+	*slab = (struct heap_slab *)(void *)&view->slabs[*page];
+	return true;
 }
 
 static inline uint64_t heap_load_a(const struct heap_bits *bits)
@@ -132,12 +134,11 @@ static inline bool heap_exists(const struct heap_slab *slab, uint32_t i)
 	return heap_load_a(&slab->bits[i >> 6]) >> (i & 63) & 1;
 }
 
-/* Which place of the slab an offset lies in. That there is such a place is seen from its bit in A. */
+/* Which place of the slab an offset lies in. That there is such a place is seen from its bit in A. Places of 4 GiB at most. */
 static inline uint32_t heap_place(const struct heap_slab *slab, uint64_t page, uint64_t off)
 {
 	uint64_t reciprocal = atomic_load_explicit(&slab->reciprocal, memory_order_relaxed);
-	uint64_t i = (off - (page << 12)) * reciprocal >> 32;
-	return likely(reciprocal != 1) ? (uint32_t)i % HEAP_PLACES : 0;
+	return (uint32_t)((off - (page << 12)) * reciprocal >> 32) % HEAP_PLACES;
 }
 
 /* A value begins exactly there, and lives. */
@@ -154,19 +155,20 @@ static inline uint64_t heap_ref_offset(uint64_t word)
 	return word & HEAP_OFFSET_MASK;
 }
 
-/* The slab of a live value; NULL: it is none. */
-static inline struct heap_slab *heap_find_in(const struct heap_view *view, uint64_t word, uint64_t *page, uint32_t *i)
+/* The slab of a live value, if it is one. */
+static inline bool heap_find_in(const struct heap_view *view, uint64_t word, uint64_t *page, struct heap_slab **slab,
+                                uint32_t *i)
 {
-	uint64_t off = heap_ref_offset(word);
-	if (unlikely(word >> HEAP_OFFSET_BITS != view->tag || off >= view->capacity)) return NULL;
+	uint64_t off = word - view->tag; /* beyond all capacity for what is no reference of this heap */
+	if (unlikely(off >= view->capacity)) return false;
 	*page = off >> 12;
-	struct heap_slab *slab = heap_find_page(view, page);
-	return likely(slab) && heap_exact(slab, *page, off, i) ? slab : NULL;
+	return heap_find_page(view, page, slab) && heap_exact(*slab, *page, off, i);
 }
 
 static inline struct heap_slab *heap_find(const hp_heap *heap, uint64_t word, uint64_t *page, uint32_t *i)
 {
-	return heap_find_in(&heap->view, word, page, i);
+	struct heap_slab *slab;
+	return heap_find_in(&heap->view, word, page, &slab, i) ? slab : NULL;
 }
 
 static inline hp_ref heap_ref(const hp_heap *heap, const void *at)

@@ -91,8 +91,8 @@ static inline void visit(struct marker *m, uint64_t word)
 	uint64_t off = heap_ref_offset(word), page;
 	uint32_t i;
 	if (word == 0) return;
-	struct heap_slab *slab = heap_find_in(&m->view, word, &page, &i);
-	if (unlikely(!slab)) {
+	struct heap_slab *slab;
+	if (unlikely(!heap_find_in(&m->view, word, &page, &slab, &i))) {
 		m->heap->bad++;
 		return;
 	}
@@ -116,8 +116,8 @@ static void scan_tail(struct marker *m, const struct heap_type *type, uint64_t o
 {
 	hp_heap *heap = m->heap;
 	uint64_t page = off >> 12;
-	struct heap_slab *slab = heap_find_page(&m->view, &page);
-	if (!slab) return;
+	struct heap_slab *slab;
+	if (!heap_find_page(&m->view, &page, &slab)) return;
 	uint64_t elements = heap_room(type, atomic_load_explicit(&slab->size, memory_order_relaxed)), to = elements;
 	if (to - from > SLICE) {
 		to = from + SLICE;
@@ -150,8 +150,9 @@ static inline void scan(struct marker *m, uint64_t entry)
 	if (unlikely(id == TYPE_SLICE)) {
 		struct heap_slice slice = heap->slices[--heap->slice_top];
 		uint64_t page = slice.off >> 12;
-		struct heap_slab *slab = heap_find_page(&m->view, &page);
-		const struct heap_type *type = slab ? heap_type(heap, atomic_load(&slab->type)) : NULL;
+		struct heap_slab *slab;
+		const struct heap_type *type =
+			heap_find_page(&m->view, &page, &slab) ? heap_type(heap, atomic_load(&slab->type)) : NULL;
 		if (type) scan_tail(m, type, slice.off, slice.next);
 		return;
 	}
@@ -238,8 +239,8 @@ uint64_t heap_object_of(const hp_heap *heap, uint64_t off)
 {
 	uint64_t page = off >> 12;
 	if (off >= heap->view.capacity) return 0;
-	struct heap_slab *slab = heap_find_page(&heap->view, &page);
-	return slab ? heap->tag | heap_place_offset(slab, page, heap_place(slab, page, off)) : 0;
+	struct heap_slab *slab;
+	return heap_find_page(&heap->view, &page, &slab) ? heap->tag | heap_place_offset(slab, page, heap_place(slab, page, off)) : 0;
 }
 
 static void mark_born_in(hp_heap *heap, struct heap_slab *slab, uint64_t page, bool members)

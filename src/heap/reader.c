@@ -98,26 +98,28 @@ bool heap_grace(hp_pool *pool, uint64_t epoch, uint32_t *blocker)
 /* ---- checked reading ---- */
 
 /* The program calls the type by another structure than last time. */
-static __attribute__((noinline)) bool is_type(hp_heap *heap, uint32_t id, const struct hp_type *user)
+static __attribute__((noinline)) void *checked_slow(hp_heap *heap, hp_ref ref, const struct hp_type *user, size_t *bytes)
 {
 	int error;
+	uint64_t page;
+	uint32_t i;
 	struct heap_type *type = heap_bound(heap, user);
 	if (!type) type = heap_bind(heap, NULL, user, &error);
-	return type && type->id == id;
+	struct heap_slab *slab = heap_find(heap, ref.word, &page, &i);
+	if (!slab || !type || type->id != atomic_load_explicit(&slab->type, memory_order_relaxed)) return NULL;
+	if (bytes) *bytes = atomic_load_explicit(&slab->size, memory_order_relaxed);
+	return heap->view.data + heap_ref_offset(ref.word);
 }
 
 void *hp_heap_deref_checked(const hp_heap *heap, hp_ref ref, const struct hp_type *user, size_t *bytes)
 {
 	uint64_t page;
 	uint32_t i;
-	struct heap_slab *slab = heap_find(heap, ref.word, &page, &i);
-	if (unlikely(!slab)) return NULL;
-	if (user) {
-		uint32_t id = atomic_load_explicit(&slab->type, memory_order_relaxed) % HEAP_TYPES;
-		if (unlikely(atomic_load_explicit(&heap->user[id], memory_order_relaxed) != user) &&
-		    !is_type((hp_heap *)heap, id, user))
-			return NULL;
-	}
+	struct heap_slab *slab;
+	if (unlikely(!heap_find_in(&heap->view, ref.word, &page, &slab, &i))) return NULL;
+	uint32_t id = atomic_load_explicit(&slab->type, memory_order_relaxed) % HEAP_TYPES;
+	if (unlikely(atomic_load_explicit(&heap->user[id], memory_order_relaxed) != user) && user)
+		return checked_slow((hp_heap *)heap, ref, user, bytes);
 	if (bytes) *bytes = atomic_load_explicit(&slab->size, memory_order_relaxed);
 	return heap->view.data + heap_ref_offset(ref.word);
 }

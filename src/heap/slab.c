@@ -400,7 +400,10 @@ static inline void zero(char *at, uint64_t bytes)
 		memset(at, 0, bytes);
 		return;
 	}
-	for (uint64_t k = 0; k < bytes; k += 16) *(pair *)(void *)(at + k) = (pair){0, 0};
+	for (char *end = at + bytes; at < end; at += 16) {
+		*(pair *)(void *)at = (pair){0, 0};
+		__asm__ volatile("" : "+r"(at)); /* or compilers make the call of it */
+	}
 }
 
 static inline hp_ref hand_out(hp_heap *heap, struct heap_alloc *alloc)

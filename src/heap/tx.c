@@ -126,8 +126,8 @@ static bool in_slab(const hp_heap *heap, uint64_t off, unsigned bytes)
 {
 	if (off > heap->pool->capacity - bytes) return false;
 	uint64_t page = off >> 12, last = (off + bytes - 1) >> 12;
-	struct heap_slab *slab = heap_find_page(&heap->view, &page);
-	return slab && last < page + atomic_load_explicit(&slab->pages, memory_order_relaxed);
+	struct heap_slab *slab;
+	return heap_find_page(&heap->view, &page, &slab) && last < page + atomic_load_explicit(&slab->pages, memory_order_relaxed);
 }
 
 /* Up to the next multiple of 8. A word of 1, 2, 4 or 8 bytes that lies at a multiple of its size is stored whole, for readers
@@ -396,7 +396,7 @@ hp_heap *hp_heap_of(const hp_tx *tx)
 static int why_not(const hp_heap *heap, hp_ref value)
 {
 	if (!(value.word & HEAP_REFERENCE)) return -EINVAL; /* a private pointer */
-	return value.word >> HEAP_OFFSET_BITS != heap->view.tag ? -EXDEV : -ESTALE;
+	return value.word >> HEAP_OFFSET_BITS != heap->tag >> HEAP_OFFSET_BITS ? -EXDEV : -ESTALE;
 }
 
 static bool names_value(const hp_heap *heap, hp_ref value)
@@ -420,9 +420,10 @@ static __attribute__((noinline)) int set_slow(hp_tx *tx, hp_ref *member, hp_ref 
 	hp_heap *heap = tx->heap;
 	uint64_t off = (uint64_t)((uintptr_t)member - (uintptr_t)heap->view.data), page = off >> 12;
 	if (off >= heap->view.capacity || off & 7) return heap_fail(tx, -EINVAL);
-	struct heap_slab *slab = heap_find_page(&heap->view, &page);
-	uint32_t i = slab ? heap_place(slab, page, off) : 0;
-	if (!slab || !heap_exists(slab, i)) return heap_fail(tx, -EINVAL);
+	struct heap_slab *slab;
+	if (!heap_find_page(&heap->view, &page, &slab)) return heap_fail(tx, -EINVAL);
+	uint32_t i = heap_place(slab, page, off);
+	if (!heap_exists(slab, i)) return heap_fail(tx, -EINVAL);
 	if (value.word && !names_value(heap, value)) return heap_fail(tx, why_not(heap, value));
 	_Atomic uint64_t *word = (_Atomic uint64_t *)&member->word;
 	uint64_t old = atomic_load_explicit(word, memory_order_relaxed);
@@ -439,22 +440,18 @@ static __attribute__((noinline)) int set_slow(hp_tx *tx, hp_ref *member, hp_ref 
 int hp_heap_set(hp_tx *tx, hp_ref *member, hp_ref value)
 {
 	const struct heap_view *view = &tx->view;
-	uint64_t off = (uint64_t)((uintptr_t)member - (uintptr_t)view->data), page = off >> 12, value_page;
-	uint32_t i, value_i;
-	if (unlikely(off >= view->capacity || off & 7)) return set_slow(tx, member, value);
-	struct heap_slab *slab = heap_find_page(view, &page);
-	if (unlikely(!slab)) return set_slow(tx, member, value);
-	i = heap_place(slab, page, off);
-	if (unlikely(!heap_exists(slab, i))) return set_slow(tx, member, value);
-	if (value.word && unlikely(!heap_find_in(view, value.word, &value_page, &value_i)))
+	uint64_t off = (uint64_t)((uintptr_t)member - (uintptr_t)view->data), page = off >> 12;
+	struct heap_slab *slab;
+	uint32_t i;
+	/* what is born in this transaction would need no entry, but finding that out costs more than the entry */
+	struct heap_log *cursor = tx->cursor;
+	if (unlikely(off >= view->capacity || off & 7 || cursor == tx->end) ||
+	    unlikely((atomic_load_explicit(&view->map[page], memory_order_relaxed) - view->word) >> 24) ||
+	    (value.word && unlikely(!heap_find_in(view, value.word, &page, &slab, &i))))
 		return set_slow(tx, member, value);
 	_Atomic uint64_t *word = (_Atomic uint64_t *)&member->word;
-	if (!is_born(tx, slab, i)) {
-		struct heap_log *cursor = tx->cursor;
-		if (unlikely(cursor == tx->end)) return set_slow(tx, member, value);
-		log_entry(tx, cursor, off | (uint64_t)HEAP_LOG_REF << HEAP_OFFSET_BITS,
-		          atomic_load_explicit(word, memory_order_relaxed));
-	}
+	log_entry(tx, cursor, off | (uint64_t)HEAP_LOG_REF << HEAP_OFFSET_BITS,
+	          atomic_load_explicit(word, memory_order_relaxed));
 	/* release: whoever finds the value finds it whole */
 	atomic_store_explicit(word, value.word, memory_order_release);
 	return 0;
@@ -502,8 +499,8 @@ int hp_heap_write(hp_tx *tx, void *to, const void *from, size_t bytes)
 	hp_heap *heap = tx->heap;
 	uint64_t off = (uint64_t)((uintptr_t)to - (uintptr_t)heap->view.data), page = off >> 12;
 	if (off >= heap->view.capacity || bytes > heap->view.capacity - off) return heap_fail(tx, -EINVAL);
-	struct heap_slab *slab = heap_find_page(&heap->view, &page);
-	if (!slab) return heap_fail(tx, -EINVAL);
+	struct heap_slab *slab;
+	if (!heap_find_page(&heap->view, &page, &slab)) return heap_fail(tx, -EINVAL);
 	uint32_t i = heap_place(slab, page, off);
 	uint64_t start = heap_place_offset(slab, page, i), size = atomic_load_explicit(&slab->size, memory_order_relaxed);
 	struct heap_type *type = heap_type(heap, atomic_load_explicit(&slab->type, memory_order_relaxed));
