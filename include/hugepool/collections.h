@@ -19,7 +19,7 @@ extern "C" {
 #endif
 
 /* Their types, for members that refer to them. */
-HP_API extern const struct hp_type hp_array_type, hp_queue_type, hp_table_type, hp_buffer_type;
+HP_API_DATA extern const struct hp_type hp_array_type, hp_queue_type, hp_table_type, hp_buffer_type;
 
 /* ---- cell: one reference that all share; hp_heap_box makes one ---- */
 
@@ -87,7 +87,7 @@ struct hp_table_entry {
 	uint32_t length;
 	unsigned char key[];
 };
-HP_API extern const struct hp_type hp_table_entry_type;
+HP_API_DATA extern const struct hp_type hp_table_entry_type;
 HP_API int hp_table_put_bytes(hp_tx *tx, hp_ref table, const void *key, uint32_t length, hp_ref value, uint64_t number);
 HP_API int hp_table_remove_bytes(hp_tx *tx, hp_ref table, const void *key, uint32_t length); /* -ENOENT */
 /* NULL: it is not there. */

@@ -325,7 +325,8 @@ static bool slots_more(struct walk *walk)
 static bool in_heap(const hp_heap *heap, uint64_t word)
 {
 	uint64_t off = word - (uintptr_t)heap->pool->base, page = off >> 12;
-	return off < heap->pool->capacity && heap_find_page(&heap->view, &page);
+	struct heap_slab *slab;
+	return off < heap->pool->capacity && heap_find_page(&heap->view, &page, &slab);
 }
 
 /* The address of what a member refers to, and the bytes of its place, where they are known. */
