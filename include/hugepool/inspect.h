@@ -4,6 +4,7 @@
 #ifndef HUGEPOOL_INSPECT_H
 #define HUGEPOOL_INSPECT_H
 
+#include <hugepool/heap.h>
 #include <hugepool/pool.h>
 
 #ifdef __cplusplus
@@ -23,7 +24,7 @@ struct hp_pool_stats {
 	uint64_t committed;
 	uint64_t free;
 	uint64_t largest;                     /* longest contiguous free run */
-	uint64_t live_blocks;                 /* allocated runs, slabs not counted */
+	uint64_t live_blocks;                 /* allocated runs; those of slabs and of heaps not counted */
 	uint64_t allocs, frees, remote_frees; /* since the pool was made; a death may lose one of each */
 	uint64_t taken;                       /* chunks taken from owners that did not use them */
 	uint64_t recovered;                   /* participants recovered after their death */
@@ -35,6 +36,7 @@ struct hp_pool_stats {
 	struct hp_node_stats node[HP_MAX_NODES + 1];
 	uint64_t slabs, slab_bytes;     /* of hp_malloc and of caches */
 	uint64_t objects, object_bytes; /* live in them */
+	uint64_t heaps, heap_bytes;     /* shared heaps, and all that they have of the pool: slabs, undo logs, types */
 };
 
 HP_API int hp_pool_stats(hp_pool *pool, struct hp_pool_stats *stats);
@@ -53,12 +55,12 @@ HP_API int hp_pool_class_stats(hp_pool *pool, struct hp_class_stats *classes, un
 /* Receives text; `length` bytes, without a closing 0. Not 0 ends the dump, which then returns that value. */
 typedef int hp_write_fn(void *arg, const char *text, size_t length);
 
-/* Everything allocated, chunk by chunk, and who takes part, as text for people. */
+/* Everything allocated, chunk by chunk, heaps, and who takes part, as text for people. */
 HP_API int hp_pool_dump(hp_pool *pool, hp_write_fn *write, void *arg);
 
-/* Verifies every invariant of the pool, page and slab layers, on a live pool too; findings go to `finding`, one line each
- * (may be NULL). Returns how many there are, or -errno. What is in motion while it looks is looked at again before it
- * is called a finding. */
+/* Verifies every invariant of the pool, page and slab layers, on a live pool too, and every heap as hp_pool_heap_check does;
+ * findings go to `finding`, one line each (may be NULL). Returns how many there are, or -errno. What is in motion while it
+ * looks is looked at again before it is called a finding. */
 HP_API int hp_pool_check(hp_pool *pool, hp_log_fn *finding, void *arg);
 
 /* What is seen of a cache from outside; the names of hp_cache_stats. */
@@ -87,9 +89,78 @@ struct hp_waiter_seen {
 typedef int hp_waiter_seen_fn(void *arg, const struct hp_waiter_seen *waiter);
 HP_API int hp_pool_waiters(hp_pool *pool, hp_waiter_seen_fn *each, void *arg);
 
+/* ---- shared heaps ---- */
+
+/* A heap as seen from outside; the names of hp_heap_stat. */
+struct hp_heap_seen {
+	size_t struct_size; /* set by the library: the size that it knows */
+	uint64_t id;
+	hp_ref root;
+	uint64_t live, held, limit, log, values, slabs, types, collections, recoveries;
+	uint64_t pause_ns, pause_max_ns, guards;
+	bool pending;
+	int writer_pid, blocked_pid; /* 0: nobody; -1: a writer that is dead and not undone yet */
+};
+
+/* Calls `each` for every heap of the pool that is there. Not 0 ends it, and is returned. Exact on a heap at rest. -ENOMEM. */
+typedef int hp_heap_seen_fn(void *arg, const struct hp_heap_seen *heap);
+HP_API int hp_pool_heaps(hp_pool *pool, hp_heap_seen_fn *each, void *arg);
+
+/* What is wrong with a heap. Up to HP_HEAP_BAD_LOG its own bookkeeping: then nothing is said of its values. */
+enum hp_heap_wrong {
+	HP_HEAP_BAD_ENTRY = 1,     /* the entry: state, lock, phase, ... */
+	HP_HEAP_BAD_TYPE = 2,      /* the table of types */
+	HP_HEAP_BAD_RUN = 3,       /* pages: lists, page layer and descriptor do not agree whose they are */
+	HP_HEAP_BAD_SLAB = 4,      /* a slab is not cut as its type wants */
+	HP_HEAP_BAD_MAP = 5,       /* the map says something else of a slab's page */
+	HP_HEAP_BAD_LOG = 6,       /* the undo log */
+	HP_HEAP_BAD_COUNT = 7,     /* numbers do not add up */
+	HP_HEAP_BAD_REFERENCE = 8, /* names no live value of this heap */
+	HP_HEAP_BAD_TARGET = 9,    /* names a value of another type than its member is declared for */
+	HP_HEAP_BAD_MARK = 10,     /* a value in use is condemned */
+	HP_HEAP_BAD_TAIL = 11,     /* more elements than there is room for, or references behind the last one */
+	HP_HEAP_BAD_STRING = 12,   /* a string without its 0 */
+	HP_HEAP_BAD_GUARD = 13,    /* a guard of no live value, or of nobody */
+	HP_HEAP_UNLISTED = 14,     /* HP_HEAP_AUDIT: what looks like a reference, and is not declared as one */
+	HP_HEAP_UNREACHED = 15     /* HP_HEAP_LEAKS: values that the next collection reclaims */
+};
+
+struct hp_heap_finding {
+	size_t struct_size; /* set by the library */
+	enum hp_heap_wrong code;
+	uint64_t slab;   /* offset in the pool; 0: none */
+	hp_ref object;   /* or none */
+	uint64_t offset; /* of the word in the object */
+	uint64_t word;   /* what stands there */
+	const char *text;
+};
+
+typedef void hp_heap_finding_fn(void *arg, const struct hp_heap_finding *finding);
+
+/* Words outside of the declared members that look like references in any value: the first one of each type and offset, with
+ * the share of the values. Such a word keeps nothing alive. */
+#define HP_HEAP_AUDIT 1u
+/* Values that nothing reaches, by type. Garbage is nothing wrong; it is counted as a finding all the same. */
+#define HP_HEAP_LEAKS 2u
+
+/* Verifies everything that docs/heap.md says of a heap, as its writer, so that it stands still: lock, lists, types, pages, undo
+ * log, marks, guards, and every word of every value that is reached. Findings go to `finding` (may be NULL) and live as
+ * long as its call. Returns how many there are (1,000 at most), or -errno as hp_heap_begin, which waits for a second. Bounded
+ * whatever the memory says; a heap whose bookkeeping is wrong is not locked. */
+HP_API int hp_heap_check(hp_heap *heap, unsigned flags, hp_heap_finding_fn *finding, void *arg);
+
+/* The same without the lock, on a live or dead pool, observed ones too: what a writer may be at is left out while one is, and
+ * what is found is looked at again. -ESTALE: there is no such heap. -EINVAL, -ENOMEM, -EIO. */
+HP_API int hp_pool_heap_check(hp_pool *pool, uint64_t id, unsigned flags, hp_heap_finding_fn *finding, void *arg);
+
+/* Types, and what the root reaches, value by value with its references, as text of at most `lines` lines. Without the lock.
+ * Not 0 from write ends it, and is returned. -ESTALE, -EINVAL, -ENOMEM, -EIO. */
+HP_API int hp_heap_dump(hp_pool *pool, uint64_t id, uint64_t lines, hp_write_fn *write, void *arg);
+
 /* Opens a pool for looking only, by its descriptors (lives may be -1): the control file is mapped read-only, the data not at all,
- * and no process record is taken. Only hp_pool_stats, _caches, _waiters, _dump, _check, _name, _capacity, _page_size and _detach work with such a
- * handle; the others return -EROFS. Errors as hp_pool_attach. */
+ * and no process record is taken. Only hp_pool_stats, _caches, _waiters, _heaps, _heap_check,
+ * _dump, _check, _name, _capacity, _page_size and _detach, and hp_heap_dump, work with such a handle; the others return
+ * -EROFS. Errors as hp_pool_attach. */
 HP_API int hp_pool_observe(const int fds[3], hp_pool **pool);
 
 #ifdef __cplusplus

@@ -1,20 +1,23 @@
-/* The checker: every invariant of the pool, page and slab layers, on live pools and on those that nobody uses any more.
+/* The checker: every invariant of the pool, page and slab layers, on live pools and on those that nobody uses any more; and
+ * every heap (heap_check.c).
  *
  * A live pool moves while it is looked at, so each part is looked at again when something seems wrong, and is a finding
  * only when it stays wrong. Nothing read here is trusted: indexes are checked before they are used, loops are bounded. */
-#include "inspect/inspect.h"
+#include "inspect/look.h"
 #include "pool/record.h"
 #include "os/os.h"
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define LOOKS 8
 
 struct check {
 	const hp_pool *pool;
-	char line[256]; /* the latest finding of the part being looked at */
+	const struct look_names *heap_runs; /* what heaps named when the check began */
+	char line[256];                     /* the latest finding of the part being looked at */
 	bool wrong;
 	unsigned end;     /* first page behind the last run seen */
 	unsigned outside; /* first page of the chunk that may lie in no slab */
@@ -117,7 +120,7 @@ static void check_slab(struct check *check, uint32_t chunk, unsigned page, unsig
 	check_map(check, &slab);
 }
 
-/* Pages outside of slabs: the map names none. */
+/* Pages outside of slabs and heaps: the map names none. */
 static void check_outside(struct check *check, uint32_t chunk, unsigned to)
 {
 	const hp_pool *pool = check->pool;
@@ -140,11 +143,27 @@ static int check_run(void *arg, uint32_t chunk, unsigned page, unsigned len, uin
 		if (!check->wrong) check_slab(check, chunk, page, len);
 		check_outside(check, chunk, page);
 		check->outside = check->end;
+	} else if (inspect_is_heap(len)) {
+		uint64_t at = (uint64_t)chunk * check->pool->chunk_pages + page;
+		const char *lost = look_lost(check->pool, check->heap_runs, at);
+		if (lost) wrong(check, "run at page %llu: lost, it is %s", (unsigned long long)at, lost);
+		check_outside(check, chunk, page); /* its own pages are checked with its heap */
+		check->outside = check->end;
 	} else if (len & PARITY_TYPE_MASK) {
 		wrong(check, "chunk %u: the run at page %u is of no known type", chunk, page);
 	}
 	if (len & PARITY_LEN_SPANS && !check->wrong) check_span(check, chunk, page, pages);
 	return check->wrong;
+}
+
+/* The run that reaches into the chunk from before is a heap's. */
+static bool covered_by_heap(const hp_pool *pool, uint32_t chunk)
+{
+	uint64_t cover = atomic_load_explicit(&pool->chunks[chunk].cover, memory_order_acquire);
+	uint32_t head = (uint32_t)(cover >> 32) - 1;
+	unsigned page = (unsigned)(cover & 0xffff);
+	return head < chunk && page < pool->chunk_pages &&
+	       inspect_is_heap(atomic_load_explicit(&pool->units[head].len[page], memory_order_acquire));
 }
 
 static bool growing(const hp_pool *pool)
@@ -180,6 +199,7 @@ static void check_chunk(struct check *check, uint32_t i)
 		wrong(check, "chunk %u: blocks of class PROCESS of a process that is gone", i);
 	if (ctl_state(ctl) == CTL_QUARANTINED) return;
 	check->end = page_prefix(pool, i);
+	if (check->end && covered_by_heap(pool, i)) check->outside = check->end;
 	inspect_runs(pool, i, check_run, check);
 	check_outside(check, i, pool->chunk_pages);
 }
@@ -193,6 +213,9 @@ static void check_slot(struct check *check, uint32_t i)
 	if (slot_state(word) > SLOT_RECOVERING) wrong(check, "slot %u: in no known state", i);
 	if ((in_op && in_op < SLOT_IN_OP - SLOT_NESTED) || (in_op && slot_state(word) == SLOT_FREE))
 		wrong(check, "slot %u: inside an operation of nobody", i);
+	if (slot_state(word) == SLOT_FREE && (atomic_load_explicit(&pool->slots[i].section, memory_order_acquire) ||
+	                                      atomic_load_explicit(&pool->slots[i].waiting, memory_order_acquire)))
+		wrong(check, "slot %u: nobody reads heaps, or waits for one", i);
 	if (i >= pool_slots_top(pool) && word != 0 && slot_state(word) != SLOT_FREE)
 		wrong(check, "slot %u: lost, it lies beyond the last one used", i);
 	if (slot_state(word) != SLOT_FREE) {
@@ -261,15 +284,16 @@ static void check_totals(struct check *check, uint32_t unused)
 		wrong(check, "header: says that %llu bytes are set aside, but it is %llu",
 		      (unsigned long long)atomic_load(&header->quarantined), (unsigned long long)set_aside);
 	if (atomic_load(&header->slots_top) > pool->slot_count) wrong(check, "header: more slots in use than there are");
+	if (atomic_load(&header->heaps_top) > HEAPS) wrong(check, "header: more heaps than there can be");
 }
 
 typedef void check_part_fn(struct check *check, uint32_t index);
 
-static int check_parts(const hp_pool *pool, check_part_fn *part, uint32_t count, hp_log_fn *finding, void *arg)
+static int check_parts(const struct check *like, check_part_fn *part, uint32_t count, hp_log_fn *finding, void *arg)
 {
 	int found = 0;
 	for (uint32_t i = 0; i < count; i++) {
-		struct check check = {.pool = pool};
+		struct check check = *like;
 		for (unsigned look = 0; look < LOOKS; look++) {
 			check.wrong = false;
 			check.end = check.outside = 0;
@@ -296,18 +320,43 @@ static bool geometry_intact(const hp_pool *pool)
 	return true;
 }
 
+/* What heaps say of themselves. */
+static int check_heap(const hp_pool *pool, uint32_t index, hp_log_fn *finding, void *arg)
+{
+	struct heap_check check = {0};
+	char line[320];
+	int found = heap_check_run(&check, pool, index, 0);
+	for (int k = 0; k < found && finding; k++) {
+		snprintf(line, sizeof line, "heap %llu: %s", (unsigned long long)check.look.id, check.kept[k].text);
+		finding(arg, line);
+	}
+	heap_check_end(&check);
+	return found;
+}
+
 int hp_pool_check(hp_pool *pool, hp_log_fn *finding, void *arg)
 {
 	if (!pool) return -EINVAL;
 	int found = 0;
+	struct look_names names;
+	const struct check check = {.pool = pool, .heap_runs = &names};
 	if (!geometry_intact(pool) || atomic_load_explicit(&pool->header->ready, memory_order_acquire) != POOL_READY) {
 		found++;
 		if (finding) finding(arg, "header: changed since the pool was made");
 	}
-	found += check_parts(pool, check_growth, 1, finding, arg);
-	found += check_parts(pool, check_totals, 1, finding, arg);
-	found += check_parts(pool, check_record, pool->record_count, finding, arg);
-	found += check_parts(pool, check_slot, pool->slot_count, finding, arg);
-	found += check_parts(pool, check_chunk, pool->chunk_count, finding, arg);
-	return found;
+	found += check_parts(&check, check_growth, 1, finding, arg);
+	found += check_parts(&check, check_totals, 1, finding, arg);
+	found += check_parts(&check, check_record, pool->record_count, finding, arg);
+	found += check_parts(&check, check_slot, pool->slot_count, finding, arg);
+	int error = look_names(pool, &names);
+	if (error == 0) found += check_parts(&check, check_chunk, pool->chunk_count, finding, arg);
+	free(names.page);
+	for (uint32_t i = 1; i < heap_top(pool) && error == 0; i++) {
+		int in_heap = check_heap(pool, i, finding, arg);
+		if (in_heap < 0)
+			error = in_heap;
+		else
+			found += in_heap;
+	}
+	return error < 0 ? error : found;
 }

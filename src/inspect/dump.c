@@ -1,5 +1,5 @@
 /* The pool as text for people: who takes part, and everything allocated. */
-#include "inspect/inspect.h"
+#include "inspect/look.h"
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -41,11 +41,32 @@ static int put_slab(const struct dump *dump, uint32_t chunk, unsigned page, unsi
 	           state_name(slab.ctl), owner);
 }
 
+static int put_heap_run(const struct dump *dump, uint64_t page, uint64_t pages)
+{
+	const struct heap_slab *slab = heap_slab_at(dump->pool, page);
+	uint32_t index = heap_tag_index(atomic_load_explicit(&slab->tag, memory_order_relaxed)), live = 0;
+	uint64_t word = atomic_load_explicit(&dump->pool->heaps[index].word, memory_order_relaxed);
+	unsigned long long at = page * HP_PAGE_SIZE, bytes = pages * HP_PAGE_SIZE;
+	unsigned long long id = (uint64_t)heap_generation(word) << 16 | index;
+	unsigned kind = atomic_load_explicit(&slab->kind, memory_order_relaxed);
+	const char *what = kind == HEAP_LOG ? "undo log" : kind == HEAP_TABLE ? "types" : "something";
+	if (kind != HEAP_SLAB) return put(dump, "  0x%llx: %llu bytes, %s of heap %llu\n", at, bytes, what, id);
+	/* the bits lie in the descriptors of its pages, or nowhere */
+	uint64_t room = (pages * sizeof(struct slab) - sizeof *slab) / sizeof *slab->bits;
+	for (uint32_t w = 0; w < room && w < heap_words(slab); w++)
+		live += (uint32_t)__builtin_popcountll(heap_load_a(&slab->bits[w]));
+	return put(dump, "  0x%llx: %llu bytes, slab of heap %llu, %u of %u values of type %u live, of %llu bytes\n", at,
+	           bytes, id, live, atomic_load_explicit(&slab->objects, memory_order_relaxed),
+	           atomic_load_explicit(&slab->type, memory_order_relaxed),
+	           (unsigned long long)atomic_load_explicit(&slab->size, memory_order_relaxed));
+}
+
 static int put_run(void *arg, uint32_t chunk, unsigned page, unsigned len, uint64_t pages)
 {
 	const struct dump *dump = arg;
 	if (inspect_is_slab(len)) return put_slab(dump, chunk, page, len);
-	uint64_t at = ((uint64_t)chunk * dump->pool->chunk_pages + page) * HP_PAGE_SIZE;
+	uint64_t first = (uint64_t)chunk * dump->pool->chunk_pages + page, at = first * HP_PAGE_SIZE;
+	if (inspect_is_heap(len)) return put_heap_run(dump, first, pages);
 	return put(dump, "  0x%llx: %llu bytes\n", (unsigned long long)at, (unsigned long long)(pages * HP_PAGE_SIZE));
 }
 
@@ -68,6 +89,16 @@ static int put_chunk(const struct dump *dump, uint32_t i)
 	return stop ? stop : inspect_runs(pool, i, put_run, (void *)dump);
 }
 
+static int put_heap(void *arg, const struct hp_heap_seen *heap)
+{
+	const struct dump *dump = arg;
+	return put(dump, "heap %llu: root 0x%llx, %llu values of %llu types, %llu bytes live, %llu held, %s%s\n",
+	           (unsigned long long)heap->id, (unsigned long long)heap_ref_offset(heap->root.word),
+	           (unsigned long long)heap->values, (unsigned long long)heap->types, (unsigned long long)heap->live,
+	           (unsigned long long)heap->held, heap->writer_pid ? "being written" : "nobody writes",
+	           heap->pending ? ", garbage waits for readers" : "");
+}
+
 int hp_pool_dump(hp_pool *pool, hp_write_fn *write, void *arg)
 {
 	if (!pool || !write) return -EINVAL;
@@ -85,6 +116,7 @@ int hp_pool_dump(hp_pool *pool, hp_write_fn *write, void *arg)
 		           class[i].cache ? "cache objects of" : "malloc's objects of", (unsigned long long)class[i].size,
 		           (unsigned long long)class[i].slabs, (unsigned long long)class[i].bytes,
 		           (unsigned long long)class[i].live, (unsigned long long)class[i].objects);
+	if (!stop) stop = hp_pool_heaps(pool, put_heap, &dump);
 	for (uint32_t i = 0; i < pool->record_count && !stop; i++) {
 		const struct pool_record *record = &pool->records[i];
 		uint64_t word = atomic_load_explicit(&record->word, memory_order_acquire);

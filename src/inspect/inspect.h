@@ -21,6 +21,12 @@ static inline bool inspect_is_slab(unsigned len)
 	return (len & (PARITY_TYPE_MASK | PARITY_LEN_SPANS)) == PAGE_TYPE_SLAB;
 }
 
+/* Is it a heap's? */
+static inline bool inspect_is_heap(unsigned len)
+{
+	return (len & PARITY_TYPE_MASK) == PAGE_TYPE_HEAP;
+}
+
 /* A slab as it reads; nothing in it is believed. */
 struct inspect_slab {
 	uint64_t page, ctl;

@@ -1,5 +1,5 @@
 /* Numbers, counted from the bitmaps: no counter is shared, and none can drift. */
-#include "inspect/inspect.h"
+#include "inspect/look.h"
 #include <errno.h>
 #include <string.h>
 
@@ -95,6 +95,7 @@ static void count_chunks(const hp_pool *pool, struct hp_pool_stats *stats)
 
 struct class_sums {
 	const hp_pool *pool;
+	uint64_t heap_runs, heap_bytes;
 	struct hp_class_stats of[SLAB_CLASSES];
 };
 
@@ -102,6 +103,10 @@ static int count_slab(void *arg, uint32_t chunk, unsigned page, unsigned len, ui
 {
 	struct class_sums *sums = arg;
 	struct inspect_slab slab;
+	if (inspect_is_heap(len)) {
+		sums->heap_runs++;
+		sums->heap_bytes += pages * HP_PAGE_SIZE;
+	}
 	if (!inspect_is_slab(len)) return 0;
 	inspect_slab(sums->pool, chunk, page, len, &slab);
 	struct hp_class_stats *of = &sums->of[slab.class % SLAB_CLASSES];
@@ -149,8 +154,12 @@ static void count_objects(const hp_pool *pool, struct hp_pool_stats *stats)
 		stats->objects += sums.of[c].live;
 		stats->object_bytes += sums.of[c].live * sums.of[c].size;
 	}
-	/* slabs are no blocks of the application's */
-	stats->live_blocks -= stats->slabs < stats->live_blocks ? stats->slabs : stats->live_blocks;
+	stats->heap_bytes = sums.heap_bytes;
+	for (uint32_t i = 1; i < heap_top(pool); i++)
+		stats->heaps += heap_state(atomic_load_explicit(&pool->heaps[i].word, memory_order_acquire)) == HEAP_LIVE;
+	/* slabs and heaps' runs are no blocks of the application's */
+	uint64_t others = stats->slabs + sums.heap_runs;
+	stats->live_blocks -= others < stats->live_blocks ? others : stats->live_blocks;
 }
 
 int hp_pool_stats(hp_pool *pool, struct hp_pool_stats *out)
