@@ -662,8 +662,7 @@ static int import_all(hp_tx *tx, const struct plan *plan, const char *image, con
 	struct value value;
 	int got;
 	while ((got = value_next(plan, image, h->bytes, &end, &value)) > 0) {
-		uint32_t extra = value.elements < UINT32_MAX ? value.shape->extra : 0;
-		new[value.at / 8] = hp_heap_new(tx, value.shape->type, value.elements + extra).word;
+		new[value.at / 8] = hp_heap_new(tx, value.shape->type, value.elements).word;
 		if (!new[value.at / 8]) return hp_heap_error(tx);
 	}
 	for (end = sizeof *h; got == 0 && (got = value_next(plan, image, h->bytes, &end, &value)) > 0; got = 0) {
