@@ -75,7 +75,7 @@ void heap_audit_value(struct heap_check *check, const struct look_slab *slab, ui
 		look_at_word(check, audit, w, slab, object, w * UINT64_C(8), at + w * UINT64_C(8));
 	if (!audit->tail_words) return;
 	uint64_t many = LOOK_BUFFER / audit->step ? LOOK_BUFFER / audit->step : 1;
-	uint64_t bytes = many * audit->step < LOOK_BUFFER ? many * audit->step : audit->tail_words * UINT64_C(8);
+	uint64_t bytes = many * audit->step <= LOOK_BUFFER ? many * audit->step : audit->tail_words * UINT64_C(8);
 	for (uint64_t from = audit->base; from + audit->step <= slab->size && !look->error; from += many * audit->step) {
 		uint64_t block = slab->size - from < bytes ? slab->size - from : bytes;
 		if (!(at = look_at(look, start + from, block, look->buffer))) return;

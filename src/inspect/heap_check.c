@@ -8,6 +8,7 @@
 #include "inspect/look.h"
 #include "os/os.h"
 #include <errno.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -98,6 +99,7 @@ static void check_entry(struct heap_check *check)
 	uint64_t pages = look->pool->capacity / HP_PAGE_SIZE, epoch = heap_phase_epoch(look->phase);
 	check_lock(check);
 	check_opened(check);
+	if (look->word >> 40) wrong(look, HP_HEAP_BAD_ENTRY, 0, look->word, "in no known state");
 	if (entry->limit == 0 || entry->limit > pages)
 		wrong(look, HP_HEAP_BAD_ENTRY, 0, entry->limit, "a limit of %llu pages", (unsigned long long)entry->limit);
 	if (entry->gc_percent == 0 || entry->grace_ms == 0)
@@ -359,7 +361,9 @@ static void check_log_entries(struct heap_check *check)
 	struct look *look = &check->look;
 	uint64_t n = 0;
 	for (unsigned k = 0; k < HEAP_EXTENTS && n < look->log_n && !look->error; k++) {
-		uint64_t start = (atomic_load_explicit(&look->entry->log[k], memory_order_acquire) - 1) * HP_PAGE_SIZE;
+		uint64_t page1 = atomic_load_explicit(&look->entry->log[k], memory_order_acquire);
+		uint64_t start = (page1 - 1) * HP_PAGE_SIZE;
+		if (!page1) return; /* given back meanwhile, or that is a finding already */
 		for (uint64_t i = 0; i < extent_entries(k) && n < look->log_n; i++, n++) {
 			struct heap_log copy;
 			const struct heap_log *log = look_at(look, start + i * sizeof copy, sizeof copy, &copy);
@@ -468,13 +472,13 @@ int heap_check_run(struct heap_check *check, const hp_pool *pool, uint32_t index
 	                             .structure = check->structure,
 	                             .kept = two};
 	int error = look_once(check);
-	for (unsigned k = 1; k < LOOKS && error == 0 && check->count; k++) {
+	for (unsigned k = 1; k < LOOKS && (error == -EIO || (error == 0 && check->count)); k++) {
 		struct heap_kept *before = check->kept;
-		unsigned count = check->count;
+		unsigned count = error == 0 ? check->count : UINT_MAX;
 		check->kept = before == two ? two + HEAP_FINDINGS : two;
 		os_yield();
 		error = look_once(check);
-		if (error == 0) cross(check, before, count);
+		if (error == 0 && count != UINT_MAX) cross(check, before, count);
 	}
 	for (unsigned k = 0; k < check->count && error == 0; k++) check->kept[k].finding.text = check->kept[k].text;
 	if (check->kept != two) { /* so that it can be freed */
