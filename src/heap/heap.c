@@ -28,7 +28,7 @@ static void handle_fill(hp_heap *heap, hp_pool *pool, uint32_t index, uint32_t g
 	                                .capacity = pool->capacity,
 	                                .map = pool->map,
 	                                .slabs = pool->slabs,
-	                                .word = heap_map_make(index, 0),
+	                                .word = heap_map_make(index, 0, 0),
 	                                .tag = heap->tag};
 }
 

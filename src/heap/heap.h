@@ -105,20 +105,46 @@ struct hp_tx {
 
 /* ---- finding ---- */
 
-static inline struct heap_slab *heap_slab_at(const hp_pool *pool, uint64_t page)
+/* Where it says of a run what kind it is of and whose. */
+static inline struct heap_slab *heap_mark_at(const hp_pool *pool, uint64_t page)
 {
 	return (struct heap_slab *)(void *)&pool->slabs[page];
 }
 
-/* The slab that a page is in, if any; *page becomes its first. */
+#define HEAP_COLOURS 31u
+static inline struct heap_slab *heap_slab_coloured(const hp_pool *pool, uint64_t page, uint64_t colour)
+{
+	return (struct heap_slab *)(void *)((char *)&pool->slabs[page] + colour * 64);
+}
+
+/* The slab that begins at that page; its pages' words of the map have been written. */
+static inline struct heap_slab *heap_slab_at(const hp_pool *pool, uint64_t page)
+{
+	uint64_t map = atomic_load_explicit(&pool->map[page], memory_order_relaxed);
+	return heap_slab_coloured(pool, page, map >> HEAP_COLOUR_SHIFT & 31);
+}
+
+/* The slab that a page is in, if any, and if it does not begin far back; *page becomes its first. */
 static inline bool heap_find_page(const struct heap_view *view, uint64_t *page, struct heap_slab **slab)
 {
-	/* back, if the word is one of this heap's: else it is far beyond all pages, or 2^24 and more */
-	uint64_t back = atomic_load_explicit(&view->map[*page], memory_order_relaxed) - view->word;
-	if (unlikely(back >> 24 || back > *page)) return false;
+	/* {colour, back}, if the word is one of this heap's: else more */
+	uint64_t found = atomic_load_explicit(&view->map[*page], memory_order_relaxed) - view->word;
+	uint64_t back = found & HEAP_BACK_END;
+	if (unlikely(found >> 24 || back > *page)) return false;
 	*page -= back;
-	*slab = (struct heap_slab *)(void *)&view->slabs[*page];
+	*slab = (struct heap_slab *)(void *)((char *)&view->slabs[*page] + (found >> HEAP_COLOUR_SHIFT) * 64);
 	return true;
+}
+
+/* The same however far it is. */
+static inline bool heap_find_page_far(const struct heap_view *view, uint64_t *page, struct heap_slab **slab)
+{
+	uint64_t map = atomic_load_explicit(&view->map[*page], memory_order_relaxed);
+	if (heap_map_is_far(map, (uint32_t)(view->word >> 24))) {
+		if ((map & 0xffff) * HEAP_STEP > *page) return false;
+		*page -= (map & 0xffff) * HEAP_STEP;
+	}
+	return heap_find_page(view, page, slab);
 }
 
 static inline uint64_t heap_load_a(const struct heap_bits *bits)
@@ -141,13 +167,13 @@ static inline uint32_t heap_place(const struct heap_slab *slab, uint64_t page, u
 	return (uint32_t)((off - (page << 12)) * reciprocal >> 32) % HEAP_PLACES;
 }
 
-/* A value begins exactly there, and lives. */
-static inline bool heap_exact(const struct heap_slab *slab, uint64_t page, uint64_t off, uint32_t *i)
+/* Does a place begin exactly there? Whether a value lives in it is asked apart. */
+static inline bool heap_begins(const struct heap_slab *slab, uint64_t page, uint64_t off, uint32_t *i)
 {
 	uint64_t reciprocal = atomic_load_explicit(&slab->reciprocal, memory_order_relaxed);
 	uint64_t product = (off - (page << 12)) * reciprocal;
 	*i = (uint32_t)(product >> 32) % HEAP_PLACES;
-	return likely((uint32_t)product < reciprocal) && likely(heap_exists(slab, *i));
+	return likely((uint32_t)product < reciprocal);
 }
 
 static inline uint64_t heap_ref_offset(uint64_t word)
@@ -155,14 +181,21 @@ static inline uint64_t heap_ref_offset(uint64_t word)
 	return word & HEAP_OFFSET_MASK;
 }
 
-/* The slab of a live value, if it is one. */
-static inline bool heap_find_in(const struct heap_view *view, uint64_t word, uint64_t *page, struct heap_slab **slab,
-                                uint32_t *i)
+/* The slab and the place that a reference of this heap names, if there are such. */
+static inline bool heap_locate(const struct heap_view *view, uint64_t word, uint64_t *page, struct heap_slab **slab,
+                               uint32_t *i)
 {
 	uint64_t off = word - view->tag; /* beyond all capacity for what is no reference of this heap */
 	if (unlikely(off >= view->capacity)) return false;
 	*page = off >> 12;
-	return heap_find_page(view, page, slab) && heap_exact(*slab, *page, off, i);
+	return heap_find_page(view, page, slab) && heap_begins(*slab, *page, off, i);
+}
+
+/* The same if a value lives there. */
+static inline bool heap_find_in(const struct heap_view *view, uint64_t word, uint64_t *page, struct heap_slab **slab,
+                                uint32_t *i)
+{
+	return heap_locate(view, word, page, slab, i) && likely(heap_exists(*slab, *i));
 }
 
 static inline struct heap_slab *heap_find(const hp_heap *heap, uint64_t word, uint64_t *page, uint32_t *i)

@@ -5,6 +5,7 @@
 
 #include "parity/layout.h"
 #include "slab/layout.h"
+#include <stdbool.h>
 
 #define HEAPS 256u /* the first is not used, so that a reference of it is none */
 #define HEAP_GUARDS 128u
@@ -31,13 +32,23 @@ static inline uint32_t heap_tag_index(uint64_t tag)
 	return (uint32_t)tag & 0xff;
 }
 
-/* ---- the map: {0:32, heap:8, back + 1:24}. No reciprocal, so for the slab layer no object begins there. ---- */
+/* ---- the map: {0:32, heap:8, colour:5, back + 1:19}. No reciprocal, so for the slab layer no object begins there. Pages of
+ * single values that lie too far back for that: {0:40, heap:8, steps:16}, of so many pages each. ---- */
 
-static inline uint64_t heap_map_make(uint32_t index, uint64_t back)
+#define HEAP_BACK_BITS 19
+#define HEAP_COLOUR_SHIFT HEAP_BACK_BITS
+#define HEAP_BACK_END ((UINT64_C(1) << HEAP_BACK_BITS) - 1)
+#define HEAP_STEP (UINT64_C(1) << 18)
+
+static inline uint64_t heap_map_make(uint32_t index, uint64_t colour, uint64_t back)
 {
-	return (uint64_t)index << 24 | (back + 1);
+	if (back >= HEAP_BACK_END) return (uint64_t)index << 16 | back / HEAP_STEP;
+	return (uint64_t)index << 24 | colour << HEAP_COLOUR_SHIFT | (back + 1);
 }
-#define HEAP_BACK_MAX 0xfffffeu
+static inline bool heap_map_is_far(uint64_t map, uint32_t index)
+{
+	return map >> 16 == index && map & 0xffff;
+}
 
 /* ---- the entry ---- */
 
@@ -110,6 +121,8 @@ struct heap_bits {
 
 enum heap_kind { HEAP_SLAB = 1, HEAP_LOG = 2, HEAP_TABLE = 3 };
 
+/* It lies so many lines (its colour, from the map) behind the descriptor place of its first page: all at the same distance
+ * would share few sets of the processor's caches. At that place itself, too, stand tag and kind, by which runs are known. */
 struct heap_slab {
 	_Atomic uint64_t reserved; /* where the slab layer keeps its control word, whose versions go on */
 	_Atomic uint16_t tag;

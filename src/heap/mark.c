@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 
 #define QUEUE 32u
+#define OFFERED 16u
 #define SLICE 16384u                    /* elements of a large value that are scanned at a time */
 #define STACK_LEAST (UINT64_C(1) << 17) /* entries */
 #define TYPE_SLICE 0xffffu
@@ -84,23 +85,32 @@ struct marker {
 	hp_heap *heap;
 	struct heap_view view;
 	uint64_t cycle;
+	/* references that have been found; their bits are being fetched */
+	struct offered {
+		struct heap_slab *slab;
+		uint64_t off;
+		uint32_t i;
+	} offered[OFFERED];
+	unsigned first, waiting;
 };
 
-static inline void visit(struct marker *m, uint64_t word)
+/* The reference that was found longest ago: is the value it names marked yet? */
+static inline void visit_oldest(struct marker *m)
 {
-	uint64_t off = heap_ref_offset(word), page;
-	uint32_t i;
-	if (word == 0) return;
-	struct heap_slab *slab;
-	if (unlikely(!heap_find_in(&m->view, word, &page, &slab, &i))) {
+	struct offered *o = &m->offered[m->first];
+	struct heap_slab *slab = o->slab;
+	struct heap_bits *bits = &slab->bits[o->i >> 6];
+	uint64_t bit = UINT64_C(1) << (o->i & 63);
+	m->first = (m->first + 1) % OFFERED;
+	m->waiting--;
+	if (unlikely(!(heap_load_a(bits) & bit))) {
 		m->heap->bad++;
 		return;
 	}
 	if (unlikely(atomic_load_explicit(&slab->mark_stamp, memory_order_relaxed) != m->cycle)) stamp(slab, m->cycle);
-	_Atomic uint64_t *marks = &slab->bits[i >> 6].m;
-	uint64_t old = atomic_load_explicit(marks, memory_order_relaxed), bit = UINT64_C(1) << (i & 63);
+	uint64_t old = atomic_load_explicit(&bits->m, memory_order_relaxed);
 	if (old & bit) return;
-	atomic_store_explicit(marks, old | bit, memory_order_relaxed);
+	atomic_store_explicit(&bits->m, old | bit, memory_order_relaxed);
 	uint32_t id = atomic_load_explicit(&slab->type, memory_order_relaxed);
 	const struct heap_type *type = likely(id < HEAP_TYPES)
 	                                   ? atomic_load_explicit(&m->heap->type[id], memory_order_acquire)
@@ -109,7 +119,22 @@ static inline void visit(struct marker *m, uint64_t word)
 		m->heap->bad++;
 		return;
 	}
-	if (type->members | type->tail_members) push(m->heap, slab, entry_make(off, id));
+	if (type->members | type->tail_members) push(m->heap, slab, entry_make(o->off, id));
+}
+
+static inline void visit(struct marker *m, uint64_t word)
+{
+	uint64_t page;
+	if (word == 0) return;
+	if (unlikely(m->waiting == OFFERED)) visit_oldest(m);
+	struct offered *o = &m->offered[(m->first + m->waiting) % OFFERED];
+	if (unlikely(!heap_locate(&m->view, word, &page, &o->slab, &o->i))) {
+		m->heap->bad++;
+		return;
+	}
+	o->off = heap_ref_offset(word);
+	__builtin_prefetch(&o->slab->bits[o->i >> 6]);
+	m->waiting++;
 }
 
 static void scan_tail(struct marker *m, const struct heap_type *type, uint64_t off, uint64_t from)
@@ -151,8 +176,9 @@ static inline void scan(struct marker *m, uint64_t entry)
 		struct heap_slice slice = heap->slices[--heap->slice_top];
 		uint64_t page = slice.off >> 12;
 		struct heap_slab *slab;
-		const struct heap_type *type =
-			heap_find_page(&m->view, &page, &slab) ? heap_type(heap, atomic_load(&slab->type)) : NULL;
+		const struct heap_type *type = heap_find_page(&m->view, &page, &slab)
+		                                   ? heap_type(heap, atomic_load(&slab->type))
+		                                   : NULL;
 		if (type) scan_tail(m, type, slice.off, slice.next);
 		return;
 	}
@@ -174,7 +200,11 @@ static void drain(struct marker *m)
 			__builtin_prefetch(m->view.data + heap_ref_offset(entry));
 			queue[(first + waiting++) % QUEUE] = entry;
 		}
-		if (!waiting) return;
+		if (!waiting) {
+			if (!m->waiting) return;
+			visit_oldest(m);
+			continue;
+		}
 		uint64_t entry = queue[first];
 		first = (first + 1) % QUEUE;
 		waiting--;
@@ -240,7 +270,9 @@ uint64_t heap_object_of(const hp_heap *heap, uint64_t off)
 	uint64_t page = off >> 12;
 	if (off >= heap->view.capacity) return 0;
 	struct heap_slab *slab;
-	return heap_find_page(&heap->view, &page, &slab) ? heap->tag | heap_place_offset(slab, page, heap_place(slab, page, off)) : 0;
+	return heap_find_page_far(&heap->view, &page, &slab)
+	           ? heap->tag | heap_place_offset(slab, page, heap_place(slab, page, off))
+	           : 0;
 }
 
 static void mark_born_in(hp_heap *heap, struct heap_slab *slab, uint64_t page, bool members)

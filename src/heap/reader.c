@@ -98,7 +98,8 @@ bool heap_grace(hp_pool *pool, uint64_t epoch, uint32_t *blocker)
 /* ---- checked reading ---- */
 
 /* The program calls the type by another structure than last time. */
-static __attribute__((noinline)) void *checked_slow(hp_heap *heap, hp_ref ref, const struct hp_type *user, size_t *bytes)
+static __attribute__((noinline)) void *checked_slow(hp_heap *heap, hp_ref ref, const struct hp_type *user,
+                                                    size_t *bytes)
 {
 	int error;
 	uint64_t page;

@@ -15,11 +15,23 @@ struct taking {
 	const struct heap_run *run;
 };
 
-static void set_map(const hp_pool *pool, uint64_t page, uint64_t pages, uint32_t index)
+static void set_map(const hp_pool *pool, uint64_t page, uint64_t pages, uint32_t index, uint64_t colour)
 {
 	for (uint64_t i = 0; i < pages; i++)
-		atomic_store_explicit(&pool->map[page + i], index && i < HEAP_BACK_MAX ? heap_map_make(index, i) : 0,
-		                      memory_order_relaxed);
+		atomic_store_explicit(&pool->map[page + i], index ? heap_map_make(index, colour, i) : 0, memory_order_relaxed);
+}
+
+static size_t descriptor_bytes(const struct heap_run *run)
+{
+	return sizeof(struct heap_slab) + (run->objects + 63) / 64 * sizeof(struct heap_bits);
+}
+
+/* How many lines behind its place the descriptor lies: from slab to slab another number of those that there is room for. */
+static uint64_t colour_of(const struct heap_run *run, uint64_t page)
+{
+	uint64_t room = run->kind == HEAP_SLAB && run->objects > 1 ? run->pages * sizeof(struct slab) : 0;
+	uint64_t bytes = descriptor_bytes(run), colours = room > bytes ? (room - bytes) / 64 + 1 : 1;
+	return page / run->pages * 7 % (colours < HEAP_COLOURS ? colours : HEAP_COLOURS);
 }
 
 /* Right before the run becomes live. */
@@ -28,10 +40,13 @@ static void prepare(struct participant *me, const struct page_want *want, uint64
 	const struct taking *taking = want->arg;
 	const struct heap_run *run = taking->run;
 	struct heap_entry *entry = taking->heap->entry;
-	struct heap_slab *slab = heap_slab_at(me->pool, page);
+	uint64_t colour = colour_of(run, page);
+	struct heap_slab *mark = heap_mark_at(me->pool, page), *slab = heap_slab_coloured(me->pool, page, colour);
 	uint32_t words = (run->objects + 63) / 64;
-	size_t bytes = sizeof *slab + words * sizeof(struct heap_bits);
+	size_t bytes = descriptor_bytes(run) + colour * 64;
 	pool_control_populate_slabs(me->pool, page, (uint32_t)((bytes + sizeof(struct slab) - 1) / sizeof(struct slab)));
+	atomic_store_explicit(&mark->tag, (uint16_t)(taking->heap->tag >> HEAP_OFFSET_BITS), memory_order_relaxed);
+	atomic_store_explicit(&mark->kind, run->kind, memory_order_relaxed);
 	atomic_store_explicit(&slab->tag, (uint16_t)(taking->heap->tag >> HEAP_OFFSET_BITS), memory_order_relaxed);
 	atomic_store_explicit(&slab->kind, run->kind, memory_order_relaxed);
 	atomic_store_explicit(&slab->flags, 0, memory_order_relaxed);
@@ -68,7 +83,7 @@ int heap_run_take(hp_heap *heap, struct participant *me, const struct heap_run *
 	participant_let_go(me);
 	if (error < 0) return error;
 	*page = (uint64_t)at;
-	if (run->kind == HEAP_SLAB) set_map(heap->pool, *page, run->pages, heap->index);
+	if (run->kind == HEAP_SLAB) set_map(heap->pool, *page, run->pages, heap->index, colour_of(run, *page));
 	return 0;
 }
 
@@ -85,7 +100,7 @@ bool heap_run_is(const hp_heap *heap, uint64_t page, uint8_t kind)
 	unsigned i = (unsigned)page & (pool->chunk_pages - 1);
 	if (chunk >= pool_top(pool) || !parity_live(&pool->units[chunk], i)) return false;
 	unsigned len = atomic_load_explicit(&pool->units[chunk].len[i], memory_order_acquire);
-	struct heap_slab *slab = heap_slab_at(pool, page);
+	struct heap_slab *slab = heap_mark_at(pool, page);
 	return (len & PARITY_TYPE_MASK) == PAGE_TYPE_HEAP &&
 	       atomic_load_explicit(&slab->tag, memory_order_acquire) == heap->tag >> HEAP_OFFSET_BITS &&
 	       (!kind || atomic_load_explicit(&slab->kind, memory_order_relaxed) == kind);
@@ -93,10 +108,10 @@ bool heap_run_is(const hp_heap *heap, uint64_t page, uint8_t kind)
 
 static void give(hp_heap *heap, uint64_t page)
 {
-	struct heap_slab *slab = heap_slab_at(heap->pool, page);
+	struct heap_slab *slab = heap_mark_at(heap->pool, page);
 	uint64_t pages = page_run(heap->pool, (uint32_t)(page >> heap->pool->page_shift_chunk),
 	                          (unsigned)page & (heap->pool->chunk_pages - 1));
-	if (atomic_load_explicit(&slab->kind, memory_order_relaxed) == HEAP_SLAB) set_map(heap->pool, page, pages, 0);
+	if (atomic_load_explicit(&slab->kind, memory_order_relaxed) == HEAP_SLAB) set_map(heap->pool, page, pages, 0, 0);
 	/* commit of the page layer: free, and whoever takes it next writes another tag first */
 	page_free_typed(heap->pool, page, PAGE_TYPE_HEAP);
 }

@@ -127,7 +127,8 @@ static bool in_slab(const hp_heap *heap, uint64_t off, unsigned bytes)
 	if (off > heap->pool->capacity - bytes) return false;
 	uint64_t page = off >> 12, last = (off + bytes - 1) >> 12;
 	struct heap_slab *slab;
-	return heap_find_page(&heap->view, &page, &slab) && last < page + atomic_load_explicit(&slab->pages, memory_order_relaxed);
+	return heap_find_page_far(&heap->view, &page, &slab) &&
+	       last < page + atomic_load_explicit(&slab->pages, memory_order_relaxed);
 }
 
 /* Up to the next multiple of 8. A word of 1, 2, 4 or 8 bytes that lies at a multiple of its size is stored whole, for readers
@@ -421,7 +422,7 @@ static __attribute__((noinline)) int set_slow(hp_tx *tx, hp_ref *member, hp_ref 
 	uint64_t off = (uint64_t)((uintptr_t)member - (uintptr_t)heap->view.data), page = off >> 12;
 	if (off >= heap->view.capacity || off & 7) return heap_fail(tx, -EINVAL);
 	struct heap_slab *slab;
-	if (!heap_find_page(&heap->view, &page, &slab)) return heap_fail(tx, -EINVAL);
+	if (!heap_find_page_far(&heap->view, &page, &slab)) return heap_fail(tx, -EINVAL);
 	uint32_t i = heap_place(slab, page, off);
 	if (!heap_exists(slab, i)) return heap_fail(tx, -EINVAL);
 	if (value.word && !names_value(heap, value)) return heap_fail(tx, why_not(heap, value));
@@ -500,7 +501,7 @@ int hp_heap_write(hp_tx *tx, void *to, const void *from, size_t bytes)
 	uint64_t off = (uint64_t)((uintptr_t)to - (uintptr_t)heap->view.data), page = off >> 12;
 	if (off >= heap->view.capacity || bytes > heap->view.capacity - off) return heap_fail(tx, -EINVAL);
 	struct heap_slab *slab;
-	if (!heap_find_page(&heap->view, &page, &slab)) return heap_fail(tx, -EINVAL);
+	if (!heap_find_page_far(&heap->view, &page, &slab)) return heap_fail(tx, -EINVAL);
 	uint32_t i = heap_place(slab, page, off);
 	uint64_t start = heap_place_offset(slab, page, i), size = atomic_load_explicit(&slab->size, memory_order_relaxed);
 	struct heap_type *type = heap_type(heap, atomic_load_explicit(&slab->type, memory_order_relaxed));

@@ -55,7 +55,7 @@ static inline unsigned map_class(uint64_t map)
 
 /* Before the first descriptor lie as many unused ones as the map can point back. */
 #define SLAB_GUARD 255u
-#define SLAB_BEHIND 16u /* and as many behind the last as bits of a heap's slab may be looked for in (heap/heap.h) */
+#define SLAB_BEHIND 32u /* and as many behind the last as bits of a heap's slab may be looked for in (heap/heap.h) */
 
 struct slab {
 	/* by the owner; all others read it when they free */
