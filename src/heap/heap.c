@@ -63,23 +63,33 @@ static void handle_free(hp_heap *heap)
 	free(heap);
 }
 
-static uint64_t record_bit(const hp_pool *pool, _Atomic uint64_t **word, struct heap_entry *entry)
+/* Called inside participant_lock: the bit of this process is up exactly while it has a handle of what is in that place now. A
+ * forked child that has not joined has no record yet, and what it remembers is its parent's. */
+static void set_open(hp_pool *pool, uint32_t index)
 {
-	*word = &entry->opened[pool->record / 64];
-	return UINT64_C(1) << (pool->record % 64);
+	if (pool->joined != participant_fork_generation()) return;
+	struct heap_entry *entry = &pool->heaps[index];
+	_Atomic uint64_t *word = &entry->opened[pool->record / 64];
+	uint64_t bit = UINT64_C(1) << (pool->record % 64);
+	uint32_t generation = heap_generation(atomic_load(&entry->word));
+	for (hp_heap *heap = pool->open_heaps; heap; heap = heap->next)
+		if (heap->index == index && heap->generation == generation) {
+			atomic_fetch_or(word, bit);
+			return;
+		}
+	atomic_fetch_and(word, ~bit);
 }
 
-/* One of its handles in this process. */
+/* One of its handles in this process. The bit is up before the state is looked at; see hp_heap_destroy. */
 static int enlist(hp_heap *heap)
 {
 	struct participant_guard guard;
-	_Atomic uint64_t *word;
+	hp_pool *pool = heap->pool;
 	int error = participant_lock(&guard);
 	if (error < 0) return error;
-	uint64_t bit = record_bit(heap->pool, &word, heap->entry);
-	atomic_fetch_or(word, bit); /* before the state is looked at; see hp_heap_destroy */
-	heap->next = heap->pool->open_heaps;
-	heap->pool->open_heaps = heap;
+	heap->next = pool->open_heaps;
+	pool->open_heaps = heap;
+	set_open(pool, heap->index);
 	participant_unlock(&guard);
 	return 0;
 }
@@ -88,21 +98,13 @@ static void delist(hp_heap *heap)
 {
 	struct participant_guard guard;
 	hp_pool *pool = heap->pool;
-	bool last = true;
 	if (!pool || participant_lock(&guard) < 0) return;
-	for (hp_heap **link = &pool->open_heaps; *link;) {
+	for (hp_heap **link = &pool->open_heaps; *link; link = &(*link)->next)
 		if (*link == heap) {
 			*link = heap->next;
-			continue;
+			break;
 		}
-		last = last && ((*link)->index != heap->index || (*link)->generation != heap->generation);
-		link = &(*link)->next;
-	}
-	if (last && heap_generation(atomic_load(&heap->entry->word)) == heap->generation) {
-		_Atomic uint64_t *word;
-		uint64_t bit = record_bit(pool, &word, heap->entry);
-		atomic_fetch_and(word, ~bit);
-	}
+	set_open(pool, heap->index);
 	participant_unlock(&guard);
 }
 
@@ -121,13 +123,7 @@ void heap_close_all(hp_pool *pool)
 
 void heap_join(hp_pool *pool)
 {
-	_Atomic uint64_t *word;
-	for (hp_heap *heap = pool->open_heaps; heap; heap = heap->next) {
-		uint64_t bit = record_bit(pool, &word, heap->entry);
-		atomic_fetch_or(word, bit);
-		/* it was ended before: the bit is the next heap's, in which nothing is open */
-		if (!heap_is_live(heap)) atomic_fetch_and(word, ~bit);
-	}
+	for (hp_heap *heap = pool->open_heaps; heap; heap = heap->next) set_open(pool, heap->index);
 }
 
 bool heap_writes_here(const hp_heap *heap)
@@ -153,7 +149,7 @@ hp_pool *hp_heap_pool(const hp_heap *heap)
 
 hp_ref hp_heap_root(const hp_heap *heap)
 {
-	return heap_is_live(heap) ? (hp_ref){atomic_load_explicit(&heap->entry->root, memory_order_acquire)} : HP_NONE;
+	return heap_is_there(heap) ? (hp_ref){atomic_load_explicit(&heap->entry->root, memory_order_acquire)} : HP_NONE;
 }
 
 /* ---- what the dead have left half made or half ended ---- */
@@ -169,23 +165,29 @@ static void end_entry(hp_heap *heap)
 	heap_unlock(heap);
 }
 
+static int all_out(hp_heap *heap, int timeout_ms);
+
+/* MAKING: nobody has it. ENDING: nothing has happened yet, and who has it open cannot be told any more: it lives on. GONE: as
+ * its ender would have done. True: something went back. */
 static bool reap_one(hp_pool *pool, struct participant *me, uint32_t index)
 {
 	struct heap_entry *entry = &pool->heaps[index];
 	uint32_t orphan = HEAP_ORPHAN;
-	uint64_t word = atomic_load_explicit(&entry->word, memory_order_acquire);
-	if (heap_state(word) != HEAP_MAKING && heap_state(word) != HEAP_ENDING) return false;
+	enum heap_state state = heap_state(atomic_load_explicit(&entry->word, memory_order_acquire));
+	if (state != HEAP_MAKING && state != HEAP_ENDING && state != HEAP_GONE) return false;
 	if (!atomic_compare_exchange_strong(&entry->lock, &orphan, me->who)) return false;
 	hp_heap heap = {0};
-	word = atomic_load_explicit(&entry->word, memory_order_acquire);
+	uint64_t word = atomic_load_explicit(&entry->word, memory_order_acquire);
 	handle_fill(&heap, pool, index, heap_generation(word));
-	if (heap_state(word) != HEAP_MAKING && heap_state(word) != HEAP_ENDING) {
-		heap_lock_back(&heap, true);
-		return false;
+	state = heap_state(word);
+	if (state == HEAP_MAKING || (state == HEAP_GONE && all_out(&heap, 0) == 0)) {
+		atomic_store_explicit(&entry->log_n, 0, memory_order_relaxed); /* nothing of it is of use to anybody */
+		end_entry(&heap);
+		return true;
 	}
-	atomic_store_explicit(&entry->log_n, 0, memory_order_relaxed); /* nothing of it is of use to anybody */
-	end_entry(&heap);
-	return true;
+	if (state == HEAP_ENDING) atomic_store_explicit(&entry->word, heap.live, memory_order_release);
+	heap_lock_back(&heap, true);
+	return false;
 }
 
 bool heap_reap(hp_pool *pool, struct participant *me)
@@ -319,8 +321,8 @@ int hp_heap_open(hp_pool *pool, uint64_t id, hp_heap **out)
 	if ((error = enlist(heap)) == 0) {
 		uint64_t start = os_now_ns();
 		atomic_thread_fence(
-			memory_order_seq_cst); /* the bit before the look: who ends it stores and looks the other way round */
-		while (!heap_is_live(heap)) {
+			memory_order_seq_cst);    /* the bit before the look: who ends it stores and looks the other way round */
+		while (!heap_is_live(heap)) { /* ENDING and GONE may both come to nothing */
 			error = heap_revive(heap, me);
 			if (error == 0 && os_now_ns() - start > OPEN_PATIENCE_NS) error = -EAGAIN;
 			if (error < 0) break;
@@ -400,16 +402,21 @@ int hp_heap_destroy(hp_heap *heap, unsigned flags, int timeout_ms)
 	if (error < 0) return error;
 	struct heap_entry *entry = heap->entry;
 	hp_heap_checkpoint(tx);
-	/* from here on a death ends it, and opening waits for what becomes of it */
+	/* who opens it from here on waits for what becomes of it; see hp_heap_open, which stores and looks the other way round */
 	atomic_store_explicit(&entry->word, heap_word(HEAP_ENDING, heap->generation), memory_order_seq_cst);
 	atomic_thread_fence(memory_order_seq_cst);
 	if (!(flags & HP_HEAP_FORCE)) {
 		if (opened_by_others(heap)) recover_dead(heap->pool);
 		if (opened_by_others(heap) || opened_here_again(heap) || heap_guarded(heap, true)) error = -EBUSY;
 	}
-	if (error == 0) error = all_out(heap, timeout_ms);
+	if (error == 0) {
+		/* commit: nobody comes in any more, and a death from here on ends it. Those who are in, by their sections, are
+		 * waited for; if they do not go it lives again. */
+		atomic_store_explicit(&entry->word, heap_word(HEAP_GONE, heap->generation), memory_order_seq_cst);
+		error = all_out(heap, timeout_ms);
+	}
 	if (error < 0) {
-		atomic_store_explicit(&entry->word, heap_word(HEAP_LIVE, heap->generation), memory_order_release);
+		atomic_store_explicit(&entry->word, heap->live, memory_order_release);
 		hp_heap_abort(tx);
 		return error;
 	}
@@ -456,7 +463,7 @@ int hp_heap_stat(hp_heap *heap, struct hp_heap_stat *stat)
 {
 	if (!heap || !stat) return -EINVAL;
 	memset(stat, 0, sizeof *stat);
-	if (!heap->pool || !heap_is_live(heap)) return -ESTALE;
+	if (!heap->pool || !heap_is_there(heap)) return -ESTALE;
 	struct heap_entry *entry = heap->entry;
 	heap_slabs(heap, count_slab, stat);
 	stat->limit = entry->limit * HP_PAGE_SIZE;

@@ -276,6 +276,7 @@ struct heap_run {
 	uint64_t size;
 };
 int heap_run_take(hp_heap *heap, struct participant *me, const struct heap_run *run, uint64_t *page);
+uint64_t heap_run_colour(const struct heap_run *run, uint64_t page);
 void heap_run_named(hp_heap *heap); /* the cell is stored */
 void heap_run_give(hp_heap *heap, uint64_t page, _Atomic uint32_t *cell32, _Atomic uint64_t *cell64, uint64_t value);
 void heap_run_settle(hp_heap *heap); /* one that a dead holder had in hand */
@@ -376,6 +377,12 @@ bool heap_writes_here(const hp_heap *heap); /* a transaction runs on this or ano
 static inline bool heap_is_live(const hp_heap *heap)
 {
 	return atomic_load_explicit(&heap->entry->word, memory_order_acquire) == heap->live;
+}
+/* Not gone: LIVE, or ENDING, which mostly comes to nothing. */
+static inline bool heap_is_there(const hp_heap *heap)
+{
+	_Static_assert(HEAP_ENDING == (HEAP_LIVE | 1), "one mask for both");
+	return (atomic_load_explicit(&heap->entry->word, memory_order_acquire) & ~UINT64_C(1)) == heap->live;
 }
 /* It is not: -ESTALE; or its end was given up meanwhile: 0. What the dead left of making or ending it is ended. */
 int heap_revive(hp_heap *heap, struct participant *me);

@@ -52,7 +52,8 @@ static inline bool heap_map_is_far(uint64_t map, uint32_t index)
 
 /* ---- the entry ---- */
 
-enum heap_state { HEAP_FREE = 0, HEAP_MAKING = 1, HEAP_LIVE = 2, HEAP_ENDING = 3 };
+/* ENDING: it may be ended, if nobody has it open; for all others it lives. GONE: it is being ended. */
+enum heap_state { HEAP_FREE = 0, HEAP_MAKING = 1, HEAP_LIVE = 2, HEAP_ENDING = 3, HEAP_GONE = 4 };
 
 static inline uint64_t heap_word(enum heap_state state, uint32_t generation)
 {

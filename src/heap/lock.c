@@ -130,7 +130,8 @@ static int wait_for_it(hp_heap *heap, struct participant *me, int timeout_ms, bo
 			error = -ETIMEDOUT;
 			break;
 		}
-		os_futex_wait(&entry->lock, lock, end - now < SLICE_NS ? end - now : SLICE_NS);
+		/* on the flag: it is down where somebody has let go since, whoever has the lock by now */
+		os_futex_wait(&entry->waiters, 1, end - now < SLICE_NS ? end - now : SLICE_NS);
 	}
 	atomic_store(&me->slot->waiting, 0);
 	atomic_store(&entry->waiters, 1); /* there may be others */
@@ -159,7 +160,7 @@ int heap_lock(hp_heap *heap, struct participant *me, int timeout_ms, bool *undo)
 void heap_wake(struct heap_entry *entry)
 {
 	atomic_store_explicit(&entry->waiters, 0, memory_order_relaxed);
-	os_futex_wake(&entry->lock, 1);
+	os_futex_wake(&entry->waiters, 1);
 }
 
 void heap_lock_back(hp_heap *heap, bool orphan)

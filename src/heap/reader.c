@@ -204,7 +204,7 @@ int hp_heap_guard(hp_heap *heap, const hp_ref *value, unsigned count, hp_guard *
 	if (!heap || !guard || (count && !value)) return -EINVAL;
 	*guard = (hp_guard){.heap = heap};
 	if (count > HP_GUARDS) return -ENOSPC;
-	if (!heap_is_live(heap)) return -ESTALE;
+	if (!heap_is_there(heap)) return -ESTALE;
 	int error = hp_heap_read_enter(heap->pool); /* so that no sweep begins between the look at a phase and the store */
 	if (error < 0) return error;
 	struct pool_slot *slot = heap_slot(heap->pool, &error);
@@ -326,7 +326,7 @@ int hp_heap_with_value(hp_heap *heap, int (*find)(hp_heap *heap, hp_ref out[], u
 	if (!heap || !find || !use || flags & ~HP_HEAP_LOCKED) return -EINVAL;
 	int error = flags & HP_HEAP_LOCKED ? hp_heap_begin(heap, -1, &tx) : hp_heap_read_enter(heap->pool);
 	if (error < 0) return error;
-	int found = heap_is_live(heap) ? find(heap, value, HP_GUARDS, arg) : -ESTALE;
+	int found = heap_is_there(heap) ? find(heap, value, HP_GUARDS, arg) : -ESTALE;
 	if (found > (int)HP_GUARDS) found = -ENOSPC;
 	error = found < 0 ? found : hp_heap_guard(heap, value, (unsigned)found, &guard);
 	if (tx)

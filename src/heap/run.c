@@ -27,7 +27,7 @@ static size_t descriptor_bytes(const struct heap_run *run)
 }
 
 /* How many lines behind its place the descriptor lies: from slab to slab another number of those that there is room for. */
-static uint64_t colour_of(const struct heap_run *run, uint64_t page)
+uint64_t heap_run_colour(const struct heap_run *run, uint64_t page)
 {
 	uint64_t room = run->kind == HEAP_SLAB && run->objects > 1 ? run->pages * sizeof(struct slab) : 0;
 	uint64_t bytes = descriptor_bytes(run), colours = room > bytes ? (room - bytes) / 64 + 1 : 1;
@@ -40,7 +40,7 @@ static void prepare(struct participant *me, const struct page_want *want, uint64
 	const struct taking *taking = want->arg;
 	const struct heap_run *run = taking->run;
 	struct heap_entry *entry = taking->heap->entry;
-	uint64_t colour = colour_of(run, page);
+	uint64_t colour = heap_run_colour(run, page);
 	struct heap_slab *mark = heap_mark_at(me->pool, page), *slab = heap_slab_coloured(me->pool, page, colour);
 	uint32_t words = (run->objects + 63) / 64;
 	size_t bytes = descriptor_bytes(run) + colour * 64;
@@ -83,7 +83,7 @@ int heap_run_take(hp_heap *heap, struct participant *me, const struct heap_run *
 	participant_let_go(me);
 	if (error < 0) return error;
 	*page = (uint64_t)at;
-	if (run->kind == HEAP_SLAB) set_map(heap->pool, *page, run->pages, heap->index, colour_of(run, *page));
+	if (run->kind == HEAP_SLAB) set_map(heap->pool, *page, run->pages, heap->index, heap_run_colour(run, *page));
 	return 0;
 }
 

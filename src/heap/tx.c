@@ -263,12 +263,14 @@ static __attribute__((noinline)) int begin_slow(hp_heap *heap, int timeout_ms, h
 	struct pool_slot *slot = heap_slot(pool, &error);
 	if (!slot) return error;
 	if (atomic_load_explicit(&slot->section, memory_order_relaxed)) return -EDEADLK;
-	if (!heap_is_live(heap) && (error = heap_revive(heap, me)) < 0) return error;
+	if (!heap_is_there(heap) && (error = heap_revive(heap, me)) < 0) return error;
 	if ((error = heap_lock(heap, me, timeout_ms, &undo)) < 0) return error;
-	if (!heap_is_live(heap)) { /* it may even be another heap's lock by now */
+	if (!heap_is_there(heap)) { /* it may even be another heap's lock by now */
 		heap_lock_back(heap, undo);
 		return -ESTALE;
 	}
+	/* who was about to end it has died before that */
+	if (!heap_is_live(heap)) atomic_store_explicit(&heap->entry->word, heap->live, memory_order_release);
 	if (undo) heap_recover(heap);
 	hp_tx *tx = start(heap, me);
 	if (tx->pending) look_for_grace(heap, tx);

@@ -196,10 +196,12 @@ static void check_bits(struct heap_check *check, const struct look_slab *slab)
 static void check_map(struct heap_check *check, const struct look_slab *slab)
 {
 	struct look *look = &check->look;
+	const struct heap_run run = {.pages = slab->pages, .objects = slab->objects, .kind = HEAP_SLAB};
+	uint64_t colour = heap_run_colour(&run, slab->page);
 	bool in_hand = look->run == slab->page + 1;
 	for (uint32_t i = 0; i < slab->pages; i++) {
 		uint64_t map = atomic_load_explicit(&look->pool->map[slab->page + i], memory_order_acquire);
-		if (map == (i < HEAP_BACK_MAX ? heap_map_make(look->index, i) : 0) || (map == 0 && in_hand)) continue;
+		if (map == heap_map_make(look->index, colour, i) || (map == 0 && in_hand)) continue;
 		wrong(look, HP_HEAP_BAD_MAP, slab->page, map, "slab at page %llu: the map says something else of its page %u",
 		      (unsigned long long)slab->page, i);
 		return;
