@@ -150,20 +150,33 @@ static void store_plain(char *to, const void *from, size_t bytes)
 	}
 }
 
+/* Of a value that came to be in the transaction that is undone. It stays as it is: it is garbage, but readers who have met it
+ * must not see it come apart. */
+static bool in_born(const hp_heap *heap, uint64_t off)
+{
+	uint64_t page = off >> 12, number = atomic_load_explicit(&heap->entry->number, memory_order_relaxed);
+	struct heap_slab *slab;
+	if (!heap_find_page_far(&heap->view, &page, &slab)) return false;
+	if (atomic_load_explicit(&slab->born_stamp, memory_order_relaxed) != number) return false;
+	uint32_t i = heap_place(slab, page, off);
+	return atomic_load_explicit(&slab->bits[i >> 6].n, memory_order_relaxed) >> (i & 63) & 1;
+}
+
 static void undo_one(hp_heap *heap, const struct heap_log *entry)
 {
 	uint64_t what = atomic_load_explicit(&entry->what, memory_order_relaxed), off = heap_ref_offset(what);
 	uint64_t old = atomic_load_explicit(&entry->old, memory_order_relaxed);
 	unsigned code = (unsigned)(what >> HEAP_OFFSET_BITS);
 	char *at = heap->pool->base + off;
-	if (code == HEAP_LOG_ROOT)
+	if (code == HEAP_LOG_ROOT) {
 		atomic_store_explicit(&heap->entry->root, old, memory_order_release);
-	else if (code == HEAP_LOG_REF && off % 8 == 0 && in_slab(heap, off, 8))
-		__atomic_store_n((uint64_t *)(void *)at, old, __ATOMIC_RELEASE);
-	else if (code >= 1 && code <= 8 && in_slab(heap, off, code))
+	} else if (code == HEAP_LOG_REF && off % 8 == 0 && in_slab(heap, off, 8)) {
+		if (!in_born(heap, off)) __atomic_store_n((uint64_t *)(void *)at, old, __ATOMIC_RELEASE);
+	} else if (code >= 1 && code <= 8 && in_slab(heap, off, code)) {
 		store_plain(at, &old, code);
-	else
+	} else {
 		atomic_fetch_add_explicit(&heap->entry->quarantined, 1, memory_order_relaxed);
+	}
 }
 
 static void version_even(struct heap_entry *entry)
