@@ -101,8 +101,8 @@ struct hp_table_item {
 	hp_ref value;
 	const struct hp_table_entry *entry; /* by bytes; else NULL */
 };
-/* Every key, until fn returns other than 0, which is returned. While others change the table a key may come twice; one that is
- * there all the time is not missed. */
+/* Every key once, until fn returns other than 0, which is returned. Of what others put or remove meanwhile some may be among
+ * them; a key that is there all the time is not missed. */
 HP_API int hp_table_each(const hp_heap *heap, hp_ref table,
                          int (*fn)(const hp_heap *heap, const struct hp_table_item *item, void *arg), void *arg);
 

@@ -38,11 +38,11 @@ int hp_queue_push(hp_tx *tx, hp_ref ref, hp_ref value)
 	hp_heap *heap = hp_heap_of(tx);
 	struct queue *queue = queue_of(tx, ref, &error);
 	if (!queue) return error;
+	if (value.word && !hp_heap_deref_checked(heap, value, NULL, NULL)) return -EINVAL;
 	hp_ref new = hp_heap_new(tx, &hp_queue_node, 0);
 	if (!new.word) return hp_heap_error(tx);
 	struct queue_node *node = hp_heap_deref(heap, new);
-	/* by set, and not by a store: a value that is none of this heap must not get in */
-	if ((error = hp_heap_set(tx, &node->value.ref, value)) < 0) return error;
+	node->value.ref = value; /* by a store, which stays when the transaction is undone: a reader may be here by then */
 	hp_ref *link = &queue->first.ref;
 	if (queue->last.ref.word) link = &((struct queue_node *)hp_heap_deref(heap, queue->last.ref))->next.ref;
 	uint64_t length = queue->length + 1;

@@ -298,11 +298,15 @@ static int set_present(hp_tx *tx, struct slot slot, bool there)
 	return hp_heap_write(tx, &slot.line->present, &present, sizeof present);
 }
 
+/* The number of a key that is not there is not noted down: undone, it would be seen by a reader who has still seen the key.
+ * Was the key removed in this transaction, it has been noted then. A reference that is undone becomes none, which says it. */
 static int set_value(hp_tx *tx, const struct table *table, struct slot slot, union table_value value)
 {
 	union table_value *to = &slot.line->value[slot.i];
-	return table->kind == HP_TABLE_NUMBERS ? hp_heap_write(tx, &to->number, &value.number, sizeof value.number)
-	                                       : hp_heap_set(tx, &to->ref.ref, value.ref.ref);
+	if (table->kind != HP_TABLE_NUMBERS) return hp_heap_set(tx, &to->ref.ref, value.ref.ref);
+	if (slot.line->present >> slot.i & 1) return hp_heap_write(tx, &to->number, &value.number, sizeof value.number);
+	__atomic_store_n(&to->number, value.number, __ATOMIC_RELAXED);
+	return 0;
 }
 
 int table_put(hp_tx *tx, struct table *table, uint64_t key, union table_value value)
@@ -331,6 +335,10 @@ int table_remove(hp_tx *tx, struct table *table, uint64_t key)
 	int error;
 	struct slot slot = slot_claimed(segment_of(heap, directory_of(heap, table), hash), hash, key);
 	if (!slot.line || !(slot.line->present >> slot.i & 1)) return -ENOENT;
+	if (table->kind == HP_TABLE_NUMBERS) { /* as it is; see set_value */
+		uint64_t number = load(&slot.line->value[slot.i].number);
+		if ((error = hp_heap_write(tx, &slot.line->value[slot.i].number, &number, sizeof number)) < 0) return error;
+	}
 	if ((error = set_present(tx, slot, false)) < 0) return error;
 	if (table->kind != HP_TABLE_NUMBERS && (error = hp_heap_set(tx, &slot.line->value[slot.i].ref.ref, HP_NONE)) < 0)
 		return error;
@@ -415,13 +423,15 @@ int hp_table_each(const hp_heap *heap, hp_ref ref, each_fn *fn, void *arg)
 	int result = 0;
 	for (uint32_t i = 0; i < directory->count && result == 0; i++) {
 		const struct table_segment *segment = segment_of(heap, directory, i);
-		if (i >> segment->depth) continue; /* the same as at fewer bits */
 		for (uint32_t l = 0; l < segment->lines && result == 0; l++) {
 			const struct table_line *line = &segment->line[l];
 			unsigned slots = __atomic_load_n(&line->present, __ATOMIC_ACQUIRE);
 			for (; slots && result == 0; slots &= slots - 1) {
 				unsigned s = (unsigned)__builtin_ctz(slots);
-				result = each_slot(heap, table->kind, load(&line->key[s]), &line->value[s], fn, arg);
+				uint64_t key = load(&line->key[s]), hash = table_hash(key, table->seed);
+				/* the others come where the directory has them, which may be the same segment or not */
+				if ((hash & (directory->count - 1)) == i)
+					result = each_slot(heap, table->kind, key, &line->value[s], fn, arg);
 			}
 		}
 	}

@@ -37,6 +37,7 @@ int hp_table_put_bytes(hp_tx *tx, hp_ref ref, const void *key, uint32_t length, 
 		if ((error = hp_heap_set(tx, &entry->value.ref, value)) < 0) return error;
 		return hp_heap_write(tx, &entry->number, &number, sizeof number);
 	}
+	if (value.word && !hp_heap_deref_checked(heap, value, NULL, NULL)) return -EINVAL;
 	uint64_t hash = table_hash_bytes(key, length, table->seed), count = table->count;
 	hp_ref first = hp_table_get_ref(heap, ref, hash), new = hp_heap_new(tx, &hp_table_entry_type, length);
 	if (!new.word) return hp_heap_error(tx);
@@ -44,7 +45,7 @@ int hp_table_put_bytes(hp_tx *tx, hp_ref ref, const void *key, uint32_t length, 
 	memcpy(entry->key, key, length);
 	entry->number = number;
 	entry->next.ref = first;
-	if ((error = hp_heap_set(tx, &entry->value.ref, value)) < 0) return error;
+	entry->value.ref = value; /* by a store: what a reader finds in it stays when the transaction is undone */
 	if ((error = table_put(tx, table, hash, (union table_value){.ref.ref = new})) < 0) return error;
 	count++;
 	return table->count == count ? 0 : hp_heap_write(tx, &table->count, &count, sizeof count);
