@@ -342,26 +342,33 @@ int heap_slab_reserve(hp_tx *tx, struct heap_type *type, uint64_t n, uint32_t el
 	struct heap_alloc *alloc = &type->alloc[places.class];
 	uint64_t promised = alloc->reserved_for == tx->number ? alloc->reserved : 0;
 	if (n > heap->pool->capacity / places.size) return heap_fail(tx, -ENOMEM);
-	for (;;) {
-		places.free = 0;
-		heap_slabs(heap, count_free, &places);
-		if (places.free >= promised + n) break;
-		_Atomic uint32_t *last = &entry->list[places.class];
-		uint64_t left = heap->pool->capacity / HP_PAGE_SIZE;
-		for (uint32_t at; places.class != HEAP_ALONE && left-- && (at = atomic_load(last)) != 0;) {
-			if (!belongs(heap, at, type->id, places.class)) return heap_fail(tx, -EUCLEAN);
-			last = &heap_slab_at(heap->pool, at - 1)->next;
-			atomic_store_explicit(&entry->at[places.class], at, memory_order_relaxed);
+	for (_Atomic uint32_t *last = NULL;;) {
+		if (!last) { /* what there is; slabs that are added are counted one by one */
+			places.free = 0;
+			heap_slabs(heap, count_free, &places);
+			last = &entry->list[places.class];
+			uint64_t left = heap->pool->capacity / HP_PAGE_SIZE;
+			for (uint32_t at; places.class != HEAP_ALONE && left-- && (at = atomic_load(last)) != 0;) {
+				if (!belongs(heap, at, type->id, places.class)) return heap_fail(tx, -EUCLEAN);
+				last = &heap_slab_at(heap->pool, at - 1)->next;
+				atomic_store_explicit(&entry->at[places.class], at, memory_order_relaxed);
+			}
 		}
+		if (places.free >= promised + n) break;
 		int error = extend(tx, type, places.class, places.size, growth(heap, type, places.class), NULL, last);
-		if (error == -ENOMEM && !collected) {
+		if (error == 0) {
+			struct heap_slab *slab = heap_slab_at(heap->pool, atomic_load_explicit(last, memory_order_relaxed) - 1);
+			places.free += atomic_load_explicit(&slab->objects, memory_order_relaxed);
+			if (places.class != HEAP_ALONE) last = &slab->next;
+		} else if (error == -ENOMEM && !collected) {
 			collected = true;
+			last = NULL;
 			uint64_t patience = heap->entry->grace_ms * UINT64_C(1000000);
 			if (tx->pending)
 				heap_finish(heap, patience);
 			else
 				heap_collect(heap, patience);
-		} else if (error < 0) {
+		} else {
 			return heap_fail(tx, error);
 		}
 	}
