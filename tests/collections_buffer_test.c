@@ -55,7 +55,7 @@ static void change(struct storm *s, hp_tx *tx, uint64_t *random, void *model)
 			if (m) m->words = words;
 			if (m) m->epoch++;
 		} else {
-			append(tx, it, m, words, 1 + r % (what < 9 ? 100 : 2000), epoch, m ? own : own + 1 + r % 255);
+			append(tx, it, m, words, 1 + r % (m && what < 9 ? 100 : 2000), epoch, m ? own : own + 1 + r % 255);
 		}
 	}
 }
@@ -154,9 +154,33 @@ static void reads_ranges(void **state)
 	storm_end(&s);
 }
 
+/* By the inside, since a reader would have to be met between two instructions: the list of a state that was undone does not
+ * become another's. */
+static void lists_that_were_seen_stay(void **state)
+{
+	(void)state;
+	struct storm s = {.make = hp_buffer_new};
+	char text[5000] = {1};
+	storm_begin(&s, 8 * MIB);
+	hp_tx *tx = must_begin(s.heap);
+	for (unsigned i = 0; i < 3; i++) must_be(hp_buffer_append(tx, storm_it(&s), text, 4080), 0); /* room for four */
+	must_be(hp_heap_checkpoint(tx), 0);
+	must_be(hp_buffer_append(tx, storm_it(&s), text, sizeof text), 0);
+	hp_heap_abort(tx);
+	const hp_ref *first = hp_heap_deref(s.heap, *(hp_ref *)hp_heap_deref(s.heap, storm_it(&s)));
+	const hp_ref *chunk = (const hp_ref *)hp_heap_deref(s.heap, *first) + 1;
+	must(chunk[2].word && !chunk[3].word);
+	tx = must_begin(s.heap);
+	must_be(hp_buffer_append(tx, storm_it(&s), text, 100), 0);
+	must_be(hp_heap_commit(tx), 0);
+	must(!chunk[3].word);
+	storm_end(&s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(lists_that_were_seen_stay),
 		cmocka_unit_test(survives_kills),
 		cmocka_unit_test(reads_ranges),
 	};
