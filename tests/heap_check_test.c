@@ -263,7 +263,7 @@ static void says_nothing_of_heaps_in_motion(void **state)
 static struct heap_slab *slab_of(const void *value, uint64_t *page)
 {
 	*page = hp_pool_offset(here.pool, value) / PAGE;
-	*page -= (here.pool->map[*page] & 0xffffff) - 1;
+	*page -= (here.pool->map[*page] & HEAP_BACK_END) - 1;
 	return heap_slab_at(here.pool, *page);
 }
 
@@ -331,8 +331,8 @@ static void finds_every_kind_of_fault(void **state)
 	must_find(&flows->list[0], UINT32_MAX, HP_HEAP_BAD_RUN);
 	must_find(&flows->list[3], page + 1, HP_HEAP_BAD_SLAB);
 
-	must_find(&slab->tag, slab->tag ^ 0x100, HP_HEAP_BAD_RUN);
-	must_find(&slab->kind, HEAP_LOG, HP_HEAP_BAD_RUN);
+	must_find(&heap_mark_at(here.pool, page)->tag, slab->tag ^ 0x100, HP_HEAP_BAD_RUN);
+	must_find(&heap_mark_at(here.pool, page)->kind, HEAP_LOG, HP_HEAP_BAD_RUN);
 	must_find(&slab->type, slab->type + 1, HP_HEAP_BAD_SLAB);
 	must_find(&slab->class, 4, HP_HEAP_BAD_SLAB);
 	must_find(&slab->objects, slab->objects + 1, HP_HEAP_BAD_SLAB);
@@ -345,8 +345,9 @@ static void finds_every_kind_of_fault(void **state)
 	must_find(&tables->bits[0].n, UINT64_C(1) << 63, HP_HEAP_BAD_SLAB); /* has nine values */
 	must_find(&tables->bits[0].a, UINT64_C(1) << 9 | 1, HP_HEAP_BAD_SLAB);
 	must_find(&slab->bits[i / 64].a, slab->bits[i / 64].a & ~(UINT64_C(1) << i % 64), HP_HEAP_BAD_REFERENCE);
-	must_find(&here.pool->map[page], 0, HP_HEAP_BAD_MAP);
-	must_find(&here.pool->map[page], heap_map_make(here.heap->index, 1), HP_HEAP_BAD_MAP);
+	must_find(&here.pool->map[string_page + 1], 0, HP_HEAP_BAD_MAP);
+	must_find(&here.pool->map[page], here.pool->map[page] | UINT64_C(31) << HEAP_COLOUR_SHIFT, HP_HEAP_BAD_MAP);
+	must_find(&here.pool->map[page], here.pool->map[page] + 1, HP_HEAP_BAD_MAP);
 
 	must_find(&flow->next.ref.word, (uintptr_t)name, HP_HEAP_BAD_REFERENCE);
 	must_find(&flow->next.ref.word, flow->next.ref.word ^ UINT64_C(1) << 50, HP_HEAP_BAD_REFERENCE);
@@ -372,6 +373,8 @@ static void finds_what_only_the_whole_shows(void **state)
 	entry->word = heap_word(HEAP_FREE, here.heap->generation + 1);
 	must(hp_pool_check(here.pool, NULL, NULL) > 0); /* all its runs are lost */
 	entry->word = heap_word(HEAP_ENDING, here.heap->generation);
+	must(hp_pool_check(here.pool, NULL, NULL) > 0);
+	entry->word = heap_word(HEAP_GONE, here.heap->generation);
 	must(hp_pool_check(here.pool, NULL, NULL) > 0);
 	entry->word = heap_word((enum heap_state)7, here.heap->generation);
 	must(hp_pool_check(here.pool, NULL, NULL) > 0);

@@ -145,7 +145,7 @@ static int check_run(void *arg, uint32_t chunk, unsigned page, unsigned len, uin
 		check->outside = check->end;
 	} else if (inspect_is_heap(len)) {
 		uint64_t at = (uint64_t)chunk * check->pool->chunk_pages + page;
-		const char *lost = look_lost(check->pool, check->heap_runs, at);
+		const char *lost = look_lost(check->pool, check->heap_runs, at, pages);
 		if (lost) wrong(check, "run at page %llu: lost, it is %s", (unsigned long long)at, lost);
 		check_outside(check, chunk, page); /* its own pages are checked with its heap */
 		check->outside = check->end;

@@ -43,16 +43,18 @@ static int put_slab(const struct dump *dump, uint32_t chunk, unsigned page, unsi
 
 static int put_heap_run(const struct dump *dump, uint64_t page, uint64_t pages)
 {
-	const struct heap_slab *slab = heap_slab_at(dump->pool, page);
-	uint32_t index = heap_tag_index(atomic_load_explicit(&slab->tag, memory_order_relaxed)), live = 0;
+	uint8_t colour;
+	const struct heap_slab *mark = heap_mark_at(dump->pool, page);
+	const struct heap_slab *slab = look_descriptor_at(dump->pool, page, pages, &colour);
+	uint32_t index = heap_tag_index(atomic_load_explicit(&mark->tag, memory_order_relaxed)), live = 0;
 	uint64_t word = atomic_load_explicit(&dump->pool->heaps[index].word, memory_order_relaxed);
 	unsigned long long at = page * HP_PAGE_SIZE, bytes = pages * HP_PAGE_SIZE;
 	unsigned long long id = (uint64_t)heap_generation(word) << 16 | index;
-	unsigned kind = atomic_load_explicit(&slab->kind, memory_order_relaxed);
+	unsigned kind = atomic_load_explicit(&mark->kind, memory_order_relaxed);
 	const char *what = kind == HEAP_LOG ? "undo log" : kind == HEAP_TABLE ? "types" : "something";
-	if (kind != HEAP_SLAB) return put(dump, "  0x%llx: %llu bytes, %s of heap %llu\n", at, bytes, what, id);
+	if (kind != HEAP_SLAB || !slab) return put(dump, "  0x%llx: %llu bytes, %s of heap %llu\n", at, bytes, what, id);
 	/* the bits lie in the descriptors of its pages, or nowhere */
-	uint64_t room = (pages * sizeof(struct slab) - sizeof *slab) / sizeof *slab->bits;
+	uint64_t room = (pages * sizeof(struct slab) - sizeof *slab - colour * 64u) / sizeof *slab->bits;
 	for (uint32_t w = 0; w < room && w < heap_words(slab); w++)
 		live += (uint32_t)__builtin_popcountll(heap_load_a(&slab->bits[w]));
 	return put(dump, "  0x%llx: %llu bytes, slab of heap %llu, %u of %u values of type %u live, of %llu bytes\n", at,

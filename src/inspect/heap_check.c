@@ -111,6 +111,7 @@ static void check_entry(struct heap_check *check)
 	if (look->run > pages) wrong(look, HP_HEAP_BAD_ENTRY, 0, look->run, "a run in hand that lies outside of the pool");
 	check->still = true;
 	if (look_is_free(look)) {
+		if (heap_state(look->word) != HEAP_LIVE) wrong(look, HP_HEAP_BAD_ENTRY, 0, look->word, "being ended by nobody");
 		if (look->log_n)
 			wrong(look, HP_HEAP_BAD_ENTRY, 0, look->log_n, "nobody writes, and %llu stores are to be undone",
 			      (unsigned long long)look->log_n);
@@ -127,7 +128,7 @@ static void check_other(struct heap_check *check)
 {
 	struct look *look = &check->look;
 	enum heap_state state = heap_state(look->word);
-	if (state > HEAP_ENDING || look->word >> 40)
+	if (state > HEAP_GONE || look->word >> 40)
 		wrong(look, HP_HEAP_BAD_ENTRY, 0, look->word, "in no known state");
 	else if (state != HEAP_FREE && look->lock == 0)
 		wrong(look, HP_HEAP_BAD_ENTRY, 0, look->word, "being made or ended by nobody");
@@ -196,12 +197,10 @@ static void check_bits(struct heap_check *check, const struct look_slab *slab)
 static void check_map(struct heap_check *check, const struct look_slab *slab)
 {
 	struct look *look = &check->look;
-	const struct heap_run run = {.pages = slab->pages, .objects = slab->objects, .kind = HEAP_SLAB};
-	uint64_t colour = heap_run_colour(&run, slab->page);
 	bool in_hand = look->run == slab->page + 1;
 	for (uint32_t i = 0; i < slab->pages; i++) {
 		uint64_t map = atomic_load_explicit(&look->pool->map[slab->page + i], memory_order_acquire);
-		if (map == heap_map_make(look->index, colour, i) || (map == 0 && in_hand)) continue;
+		if (map == heap_map_make(look->index, slab->colour, i) || (map == 0 && in_hand)) continue;
 		wrong(look, HP_HEAP_BAD_MAP, slab->page, map, "slab at page %llu: the map says something else of its page %u",
 		      (unsigned long long)slab->page, i);
 		return;
@@ -509,9 +508,9 @@ int hp_pool_heap_check(hp_pool *pool, uint64_t id, unsigned flags, hp_heap_findi
 	uint32_t index = (uint32_t)id & 0xffff, generation = (uint32_t)(id >> 16);
 	struct heap_check check = {.flags = flags};
 	if (!pool || index == 0 || index >= HEAPS || id >> 48 || flags & ~(HP_HEAP_AUDIT | HP_HEAP_LEAKS)) return -EINVAL;
-	if (index >= heap_top(pool) ||
-	    atomic_load_explicit(&pool->heaps[index].word, memory_order_acquire) != heap_word(HEAP_LIVE, generation))
-		return -ESTALE;
+	if (index >= heap_top(pool)) return -ESTALE;
+	uint64_t word = atomic_load_explicit(&pool->heaps[index].word, memory_order_acquire);
+	if (!look_is_there(word) || heap_generation(word) != generation) return -ESTALE;
 	return tell(&check, heap_check_run(&check, pool, index, 0), finding, arg);
 }
 

@@ -58,13 +58,21 @@ const char *look_run(const struct look *look, uint64_t page1, uint8_t kind, uint
 	unsigned i = (unsigned)page & (pool->chunk_pages - 1);
 	if (chunk >= pool_top(pool) || !parity_live(&pool->units[chunk], i)) return "is free";
 	unsigned len = atomic_load_explicit(&pool->units[chunk].len[i], memory_order_acquire);
-	struct heap_slab *slab = heap_slab_at(pool, page);
+	const struct heap_slab *mark = heap_mark_at(pool, page);
 	if ((len & PARITY_TYPE_MASK) != PAGE_TYPE_HEAP) return "is no heap's";
-	if (atomic_load_explicit(&slab->tag, memory_order_acquire) != look->tag) return "is another heap's";
-	if (atomic_load_explicit(&slab->kind, memory_order_relaxed) != kind) return "is of another kind";
+	if (atomic_load_explicit(&mark->tag, memory_order_acquire) != look->tag) return "is another heap's";
+	if (atomic_load_explicit(&mark->kind, memory_order_relaxed) != kind) return "is of another kind";
 	*pages = page_run(pool, chunk, i);
 	if (*pages == 0 || *pages > pool_pages(look) - page) return "has a length that cannot be";
 	return NULL;
+}
+
+struct heap_slab *look_descriptor_at(const hp_pool *pool, uint64_t page, uint64_t pages, uint8_t *colour)
+{
+	uint64_t map = atomic_load_explicit(&pool->map[page], memory_order_acquire);
+	*colour = map >> HEAP_COLOUR_SHIFT & 31;
+	bool fits = *colour * UINT64_C(64) + sizeof(struct heap_slab) <= pages * sizeof(struct slab);
+	return fits ? heap_slab_coloured(pool, page, *colour) : NULL;
 }
 
 /* The first time that this run is met? */
@@ -146,7 +154,7 @@ static void take_types(struct look *look)
 
 /* ---- slabs ---- */
 
-/* Is it cut as its type and class want? */
+/* Is it cut as its type and class want, and does its descriptor lie where it should? */
 static bool cut_right(const struct look *look, const struct look_slab *slab)
 {
 	const struct look_type *type = &look->type[slab->type];
@@ -158,8 +166,11 @@ static bool cut_right(const struct look *look, const struct look_slab *slab)
 	    slab->size < type->shape.size || heap_class(&like, bytes, &size) != slab->class || size != slab->size)
 		return false;
 	if (!alone && slab->pages > 2 * HEAP_SLAB_PAGES) return false;
-	return heap_slab_shape(size, alone, slab->pages, &objects, &reciprocal) == slab->pages &&
-	       objects == slab->objects && reciprocal == slab->reciprocal;
+	if (heap_slab_shape(size, alone, slab->pages, &objects, &reciprocal) != slab->pages || objects != slab->objects ||
+	    reciprocal != slab->reciprocal)
+		return false;
+	const struct heap_run run = {.pages = slab->pages, .objects = objects, .kind = HEAP_SLAB};
+	return heap_run_colour(&run, slab->page) == slab->colour;
 }
 
 static bool add(struct look *look, const struct look_slab *slab)
@@ -195,14 +206,21 @@ static void take_list(struct look *look, uint32_t id, unsigned class)
 			    type->shape.name, class, (unsigned long long)page);
 			return;
 		}
-		struct heap_slab *there = heap_slab_at(look->pool, page);
+		uint8_t colour;
+		struct heap_slab *there = look_descriptor_at(look->pool, page, pages, &colour);
+		if (!there) {
+			SAY(look, HP_HEAP_BAD_MAP, page, colour, "slab at page %llu: the map says that it is nowhere",
+			    (unsigned long long)page);
+			return;
+		}
 		struct look_slab slab = {.page = page,
 		                         .pages = atomic_load_explicit(&there->pages, memory_order_relaxed),
 		                         .size = atomic_load_explicit(&there->size, memory_order_relaxed),
 		                         .objects = atomic_load_explicit(&there->objects, memory_order_relaxed),
 		                         .reciprocal = atomic_load_explicit(&there->reciprocal, memory_order_relaxed),
 		                         .type = (uint16_t)id,
-		                         .class = (uint16_t) class};
+		                         .class = (uint16_t) class,
+		                         .colour = colour};
 		page1 = atomic_load_explicit(&there->next, memory_order_acquire);
 		if (atomic_load_explicit(&there->type, memory_order_relaxed) != id ||
 		    atomic_load_explicit(&there->class, memory_order_relaxed) != class) {
@@ -213,6 +231,10 @@ static void take_list(struct look *look, uint32_t id, unsigned class)
 		if (slab.pages != pages)
 			SAY(look, HP_HEAP_BAD_RUN, page, slab.pages, "slab at page %llu: says it has %u pages, and has %llu",
 			    (unsigned long long)page, slab.pages, (unsigned long long)pages);
+		else if (atomic_load_explicit(&there->tag, memory_order_relaxed) != look->tag ||
+		         atomic_load_explicit(&there->kind, memory_order_relaxed) != HEAP_SLAB)
+			SAY(look, HP_HEAP_BAD_SLAB, page, colour, "slab at page %llu: its descriptor is none of the heap's",
+			    (unsigned long long)page);
 		else if (!type->sound || !cut_right(look, &slab))
 			SAY(look, HP_HEAP_BAD_SLAB, page, slab.size,
 			    "slab at page %llu: not cut as %s, class %u, is: %u values of %llu bytes", (unsigned long long)page,
@@ -270,7 +292,7 @@ bool look_begin(struct look *look)
 	uint32_t generation = heap_generation(look->word);
 	look->id = (uint64_t)generation << 16 | look->index;
 	look->tag = heap_tag(look->index, generation);
-	if (heap_state(look->word) != HEAP_LIVE) return false;
+	if (!look_is_there(look->word)) return false;
 	look->root = atomic_load_explicit(&entry->root, memory_order_acquire);
 	look->phase = atomic_load_explicit(&entry->phase, memory_order_acquire);
 	look->cycle = atomic_load_explicit(&entry->cycle, memory_order_relaxed);
@@ -446,9 +468,11 @@ int look_names(const hp_pool *pool, struct look_names *names)
 }
 
 /* Is it in the list of the type and class that its descriptor says? A list that runs in a ring ends, too (Brent's way). */
-static bool is_listed(const hp_pool *pool, struct look *look, uint64_t page)
+static bool is_listed(const hp_pool *pool, struct look *look, uint64_t page, uint64_t run)
 {
-	const struct heap_slab *slab = heap_slab_at(pool, page);
+	uint8_t colour;
+	const struct heap_slab *slab = look_descriptor_at(pool, page, run, &colour);
+	if (!slab) return false;
 	uint32_t id = atomic_load_explicit(&slab->type, memory_order_relaxed), head;
 	uint32_t class = atomic_load_explicit(&slab->class, memory_order_relaxed);
 	if (id >= HEAP_TYPES || class >= HEAP_CLASSES) return false;
@@ -465,27 +489,28 @@ static bool is_listed(const hp_pool *pool, struct look *look, uint64_t page)
 			steps = 0;
 		}
 		if (look_run(look, page1, HEAP_SLAB, &pages)) return false;
-		page1 = atomic_load_explicit(&heap_slab_at(pool, page1 - 1)->next, memory_order_acquire);
+		if (!(slab = look_descriptor_at(pool, page1 - 1, pages, &colour))) return false;
+		page1 = atomic_load_explicit(&slab->next, memory_order_acquire);
 	}
 	return page1 == page + 1;
 }
 
-const char *look_lost(const hp_pool *pool, const struct look_names *names, uint64_t page)
+const char *look_lost(const hp_pool *pool, const struct look_names *names, uint64_t page, uint64_t pages)
 {
-	const struct heap_slab *slab = heap_slab_at(pool, page);
-	uint32_t tag = atomic_load_explicit(&slab->tag, memory_order_acquire), index = heap_tag_index(tag);
+	const struct heap_slab *mark = heap_mark_at(pool, page);
+	uint32_t tag = atomic_load_explicit(&mark->tag, memory_order_acquire), index = heap_tag_index(tag);
 	if (index == 0 || index >= heap_top(pool)) return "of a heap that never was";
 	struct look look = {.pool = pool, .entry = &pool->heaps[index], .index = index, .tag = tag};
 	uint64_t word = atomic_load_explicit(&look.entry->word, memory_order_acquire);
 	if (heap_tag(index, heap_generation(word)) != tag || heap_state(word) == HEAP_FREE)
 		return "of a heap that is there no more";
-	if (heap_state(word) != HEAP_LIVE) return NULL; /* being made or ended, or that is a finding elsewhere */
+	if (!look_is_there(word)) return NULL; /* being made or ended, or that is a finding elsewhere */
 	if (atomic_load_explicit(&look.entry->run, memory_order_acquire) == page + 1) return NULL;
 	if (names->count && bsearch(&page, names->page, names->count, sizeof page, ascending)) return NULL;
 	look.readable = pool->data_fd.fd >= 0 && pool_fd_intact(&pool->data_fd);
-	switch (atomic_load_explicit(&slab->kind, memory_order_relaxed)) {
+	switch (atomic_load_explicit(&mark->kind, memory_order_relaxed)) {
 	case HEAP_SLAB:
-		if (is_listed(pool, &look, page)) return NULL;
+		if (is_listed(pool, &look, page, pages)) return NULL;
 		break;
 	case HEAP_LOG:
 		for (unsigned k = 0; k < HEAP_EXTENTS; k++)

@@ -23,6 +23,7 @@ struct look_slab {
 	uint64_t first; /* its bit 0 in `reached` */
 	uint32_t pages, objects, reciprocal;
 	uint16_t type, class;
+	uint8_t colour; /* where its descriptor lies */
 };
 
 struct look {
@@ -48,6 +49,12 @@ struct look {
 	int error; /* -EIO, -ENOMEM: nothing that was seen counts */
 };
 
+/* Its values can be looked at: for readers ENDING is LIVE. */
+static inline bool look_is_there(uint64_t word)
+{
+	return heap_state(word) == HEAP_LIVE || heap_state(word) == HEAP_ENDING;
+}
+
 /* Fills it in from what is set: pool, index, writer, wrong. False: there is no heap that could be looked at, or error. */
 bool look_begin(struct look *look);
 void look_end(struct look *look);
@@ -70,7 +77,7 @@ struct look_slab *look_slab_of(const struct look *look, uint64_t off);
 
 static inline struct heap_slab *look_descriptor(const struct look *look, const struct look_slab *slab)
 {
-	return heap_slab_at(look->pool, slab->page);
+	return heap_slab_coloured(look->pool, slab->page, slab->colour);
 }
 static inline uint64_t look_offset(const struct look_slab *slab, uint32_t object)
 {
@@ -88,6 +95,9 @@ static inline bool look_is_string(const struct look_type *type)
 /* Why the run at a page, named by `page + 1`, is not the heap's; NULL: it is, and it has *pages. */
 const char *look_run(const struct look *look, uint64_t page1, uint8_t kind, uint64_t *pages);
 
+/* The descriptor of the slab at a page that has so many, and its colour; NULL: it would lie beyond those pages' places. */
+struct heap_slab *look_descriptor_at(const hp_pool *pool, uint64_t page, uint64_t pages, uint8_t *colour);
+
 /* Calls `each` for every reference member of a value, with where it stands in the value, what it says, what its target is
  * called (hash; 0: anything), and which element it is of (-1: none). Each word is read once. Ends at a value other than 0. */
 typedef int look_member_fn(void *arg, uint64_t offset, uint64_t word, uint32_t target, int64_t element);
@@ -101,7 +111,7 @@ struct look_names {
 	size_t count;
 };
 int look_names(const hp_pool *pool, struct look_names *names);
-const char *look_lost(const hp_pool *pool, const struct look_names *names, uint64_t page);
+const char *look_lost(const hp_pool *pool, const struct look_names *names, uint64_t page, uint64_t pages);
 
 /* ---- heap_check.c ---- */
 

@@ -156,7 +156,7 @@ static void count_objects(const hp_pool *pool, struct hp_pool_stats *stats)
 	}
 	stats->heap_bytes = sums.heap_bytes;
 	for (uint32_t i = 1; i < heap_top(pool); i++)
-		stats->heaps += heap_state(atomic_load_explicit(&pool->heaps[i].word, memory_order_acquire)) == HEAP_LIVE;
+		stats->heaps += look_is_there(atomic_load_explicit(&pool->heaps[i].word, memory_order_acquire));
 	/* slabs and heaps' runs are no blocks of the application's */
 	uint64_t others = stats->slabs + sums.heap_runs;
 	stats->live_blocks -= others < stats->live_blocks ? others : stats->live_blocks;
