@@ -141,6 +141,96 @@ static void shows_caches_and_who_waits(void **state)
 	assert_null(strstr(output, "cache "));
 }
 
+struct person {
+	HP_REF(struct person) friend;
+	HP_REF(struct hp_string) name;
+	uint64_t forgotten;
+};
+HP_TYPE_DECLARE(person_type);
+HP_TYPE(person_type, struct person, (friend, person_type), (name, hp_string_type));
+
+static int befriend(hp_tx *tx, void *arg)
+{
+	hp_ref *person = arg;
+	person[0] = hp_heap_new(tx, &person_type, 0);
+	person[1] = hp_heap_new(tx, &person_type, 0);
+	if (!person[1].word) return hp_heap_error(tx);
+	for (int i = 0; i < 2; i++) {
+		struct person *one = hp_heap_deref(hp_heap_of(tx), person[i]);
+		one->friend.ref = person[1 - i];
+		one->name.ref = hp_heap_new_string(tx, i ? "Ada" : "Grace", i ? 3 : 5);
+	}
+	return hp_heap_set_root(tx, person[0]);
+}
+
+static int unfriend(hp_tx *tx, void *arg)
+{
+	struct person *grace = hp_heap_deref(hp_heap_of(tx), *(hp_ref *)arg);
+	return hp_heap_set(tx, &grace->friend.ref, HP_NONE);
+}
+
+/* Shared heaps: their numbers, their graph, what is wrong in them and what is suspicious; who writes, who is waited for. */
+static void shows_and_checks_heaps(void **state)
+{
+	char expected[128];
+	hp_heap *heap;
+	hp_ref person[2];
+	hp_guard guard;
+	hp_tx *tx;
+	int me = (int)getpid();
+	assert_int_equal(hp_heap_create(*state, NULL, NULL, NULL, &heap), 0);
+	assert_int_equal(hp_heap_modify(heap, -1, befriend, person), 0);
+	assert_int_equal(hp_heap_guard(heap, person, 2, &guard), 0);
+	assert_int_equal(run("show --heap 1 %d", me), 0);
+	assert_says("in 5 blocks"); /* a heap's runs are none */
+	assert_says("heap 1: 4 values of 2 types, ");
+	assert_says("2 guards, 0 collections, 0 recoveries");
+	assert_null(strstr(output, "writes"));
+	assert_says("type person_type: 24 bytes, 2 values\n  +0 -> person_type\n  +8 -> hp_string_type\n");
+	assert_says("5 long: \"Grace\"\n");
+	assert_says("3 long: \"Ada\"\n");
+	assert_int_equal(run("show --heap 2 %d", me), 3);
+	assert_says("no heap 2");
+	assert_int_equal(run("show --dump %d", me), 0);
+	assert_says("slab of heap 1, 2 of ");
+	assert_int_equal(run("check %d", me), 0);
+	assert_says("0 findings");
+	assert_says("1 heap,");
+
+	assert_int_equal(hp_heap_begin(heap, -1, &tx), 0);
+	assert_int_equal(run("show %d", me), 0);
+	snprintf(expected, sizeof(expected), "process %d writes", me);
+	assert_says(expected);
+	hp_heap_abort(tx);
+	assert_int_equal(run("show --json %d", me), 0);
+	assert_says("\"values\": 4");
+	assert_says("\"guards\": 2");
+	assert_says("\"writer_pid\": 0");
+
+	struct person *grace = hp_heap_deref(heap, person[0]);
+	hp_ref was = grace->name.ref;
+	grace->forgotten = was.word;
+	assert_int_equal(run("check %d", me), 0);
+	assert_int_equal(run("check --audit %d", me), 1);
+	assert_says("heap 1: offset 16 of person_type looks like an unlisted reference in 50 %");
+	assert_says("1 finding;");
+	grace->forgotten = 0;
+	grace->name.ref.word += 8;
+	assert_int_equal(run("check --json %d", me), 1);
+	assert_says("heap 1: person_type at 0x");
+	assert_says("\"findings\": 1");
+	grace->name.ref = was;
+	assert_int_equal(run("check --audit %d", me), 0);
+	assert_int_equal(hp_heap_unguard(&guard), 0);
+	assert_int_equal(hp_heap_modify(heap, -1, unfriend, person), 0);
+	assert_int_equal(run("check --audit %d", me), 1);
+	assert_says("1 values of person_type, 32 bytes, that nothing reaches");
+	assert_int_equal(run("check %d", me), 0);
+	assert_int_equal(hp_heap_destroy(heap, 0, 100), 0);
+	assert_int_equal(run("show %d", me), 0);
+	assert_null(strstr(output, "heap 1"));
+}
+
 /* Inherited descriptors: one of the pool's three names it, if the others are there, too. */
 static void finds_a_pool_by_descriptor(void **state)
 {
@@ -239,6 +329,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(shows_the_pools_of_a_process, setup, teardown),
 		cmocka_unit_test_setup_teardown(shows_all_of_several_pools, setup, teardown),
 		cmocka_unit_test_setup_teardown(shows_caches_and_who_waits, setup, teardown),
+		cmocka_unit_test_setup_teardown(shows_and_checks_heaps, setup, teardown),
 		cmocka_unit_test_setup_teardown(finds_a_pool_by_descriptor, setup, teardown),
 		cmocka_unit_test_setup_teardown(finds_a_pool_through_the_environment, setup, teardown),
 		cmocka_unit_test_setup_teardown(says_when_there_is_nothing_to_look_at, setup, teardown),

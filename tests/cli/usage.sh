@@ -45,6 +45,8 @@ wrong "not both" check --env=X 12
 wrong "one PID or FD only" show 12 13
 wrong "--watch" show --watch 0 12
 wrong "--dump" show --dump --json 12
+wrong "--heap" show --heap 1 --json 12
+wrong "--heap" show --heap x 12
 wrong "extra" demo extra
 wrong "--workers" demo --workers 0
 wrong "--workers" demo --workers 65

@@ -3,6 +3,7 @@
 #include "find.h"
 #include "holders.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
@@ -10,9 +11,12 @@
 #include <string.h>
 #include <time.h>
 
+#define HEAP_LINES 1000u
+
 struct options {
 	struct find_target target;
 	bool json, dump, holders;
+	uint64_t heap;  /* 0: none */
 	unsigned watch; /* seconds; 0: once */
 };
 
@@ -23,8 +27,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case 'j': options->json = true; return 0;
 	case 'd': options->dump = true; return 0;
 	case 'o': options->holders = true; return 0;
+	case 'e': options->heap = cli_number(state, "--heap", arg, 1, UINT64_C(0xffffffffffff)); return 0;
 	case 'w': options->watch = (unsigned)cli_number(state, "--watch", arg, 1, 86400); return 0;
 	case ARGP_KEY_END:
+		if (options->heap && options->json) cli_wrong(state, "--heap is text; it does not go with --json");
 		if (options->dump && options->json) cli_wrong(state, "--dump is text; it does not go with --json");
 		return find_option(key, arg, state, &options->target);
 	default: return find_option(key, arg, state, &options->target);
@@ -35,6 +41,7 @@ static const struct argp_option options_known[] = {
 	{"env", FIND_KEY_ENV, "VAR", OPTION_ARG_OPTIONAL, "The pool that VAR (HUGEPOOL_POOL) names", 0},
 	{"json", 'j', NULL, 0, "Print one JSON object (with --watch, one a time)", 0},
 	{"dump", 'd', NULL, 0, "Everything allocated, and who takes part, too", 0},
+	{"heap", 'e', "ID", 0, "The types of that shared heap, too, and its values, in 1,000 lines at most", 0},
 	{"holders", 'o', NULL, 0, "Who holds what, too: blocks by caller, as HUGEPOOL_DEBUG=caller notes them", 0},
 	{"watch", 'w', "SECONDS", 0, "Again and again, until the pool is gone", 0},
 	{0},
@@ -79,9 +86,42 @@ static int waiter_json(void *arg, const struct hp_waiter_seen *waiter)
 		arg, json_pack("{s:s, s:i, s:i}", "cache", waiter->cache, "pid", waiter->pid, "tid", waiter->tid));
 }
 
+static int heap_json(void *arg, const struct hp_heap_seen *heap)
+{
+	json_t *object = json_object();
+	const struct {
+		const char *key;
+		uint64_t value;
+	} numbers[] = {
+		{"id", heap->id},
+		{"live", heap->live},
+		{"held", heap->held},
+		{"limit", heap->limit},
+		{"log", heap->log},
+		{"values", heap->values},
+		{"slabs", heap->slabs},
+		{"types", heap->types},
+		{"collections", heap->collections},
+		{"recoveries", heap->recoveries},
+		{"pause_ns", heap->pause_ns},
+		{"pause_max_ns", heap->pause_max_ns},
+		{"guards", heap->guards},
+	};
+	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
+		json_object_set_new(object, numbers[i].key, number(numbers[i].value));
+	char root[32];
+	snprintf(root, sizeof(root), "0x%" PRIx64, heap->root.word);
+	json_object_set_new(object, "root", json_string(root));
+	json_object_set_new(object, "pending", json_boolean(heap->pending));
+	json_object_set_new(object, "writer_pid", json_integer(heap->writer_pid));
+	json_object_set_new(object, "blocked_pid", json_integer(heap->blocked_pid));
+	return json_array_append_new(arg, object);
+}
+
 static json_t *as_json(hp_pool *pool, const struct hp_pool_stats *stats)
 {
 	json_t *object = json_object(), *nodes = json_array(), *caches = json_array(), *waiters = json_array();
+	json_t *heaps = json_array();
 	const struct {
 		const char *key;
 		uint64_t value;
@@ -103,6 +143,9 @@ static json_t *as_json(hp_pool *pool, const struct hp_pool_stats *stats)
 	json_object_set_new(object, "caches", caches);
 	hp_pool_waiters(pool, waiter_json, waiters);
 	json_object_set_new(object, "waiters", waiters);
+	json_object_set_new(object, "heap_bytes", number(stats->heap_bytes));
+	hp_pool_heaps(pool, heap_json, heaps);
+	json_object_set_new(object, "heaps", heaps);
 	return object;
 }
 
@@ -128,6 +171,27 @@ static int waiter_text(void *arg, const struct hp_waiter_seen *waiter)
 {
 	(void)arg;
 	printf("  process %d, thread %d, waits for an object of cache %s\n", waiter->pid, waiter->tid, waiter->cache);
+	return 0;
+}
+
+static int heap_text(void *arg, const struct hp_heap_seen *heap)
+{
+	(void)arg;
+	printf("  heap %" PRIu64 ": %" PRIu64 " values of %" PRIu64 " types, %s, in %" PRIu64 " slabs of %s in all",
+	       heap->id, heap->values, heap->types, cli_size(heap->live), heap->slabs, cli_size(heap->held));
+	printf("; root 0x%" PRIx64 "\n", heap->root.word & UINT64_C(0xffffffffffff));
+	printf("    limit %s, undo log %s, %" PRIu64 " guards, %" PRIu64 " collections, %" PRIu64
+	       " recoveries, pause %.1f us"
+	       " (at most %.1f)\n",
+	       cli_size(heap->limit), cli_size(heap->log), heap->guards, heap->collections, heap->recoveries,
+	       (double)heap->pause_ns / 1e3, (double)heap->pause_max_ns / 1e3);
+	if (heap->writer_pid > 0) printf("    process %d writes\n", heap->writer_pid);
+	if (heap->writer_pid < 0) printf("    its writer has died; the next one undoes what it had begun\n");
+	if (heap->pending) {
+		printf("    garbage waits for readers");
+		if (heap->blocked_pid) printf(", when last looked for process %d", heap->blocked_pid);
+		printf("\n");
+	}
 	return 0;
 }
 
@@ -157,6 +221,7 @@ static void as_text(hp_pool *pool, const struct hp_pool_stats *stats)
 		       cli_size(stats->quarantined));
 	hp_pool_caches(pool, cache_text, NULL);
 	hp_pool_waiters(pool, waiter_text, NULL);
+	hp_pool_heaps(pool, heap_text, NULL);
 }
 
 static int write_out(void *arg, const char *text, size_t length)
@@ -168,6 +233,7 @@ static int show(const struct options *options)
 {
 	struct find_result found;
 	int status = EXIT_SUCCESS;
+	bool heap_there = options->heap == 0;
 	find_pools(&options->target, &found);
 	if (found.error[0]) {
 		fprintf(stderr, "hugepool show: %s\n", found.error);
@@ -194,6 +260,20 @@ static int show(const struct options *options)
 			}
 		}
 		if (options->dump) hp_pool_dump(found.pool[i], write_out, stdout);
+		if (options->heap) {
+			error = hp_heap_dump(found.pool[i], options->heap, HEAP_LINES, write_out, stdout);
+			if (error == 0) heap_there = true;
+			if (error < 0 && error != -ESTALE) {
+				fprintf(stderr, "hugepool show: %s: heap %" PRIu64 ": %s\n", hp_pool_name(found.pool[i]), options->heap,
+				        strerror(-error));
+				heap_there = true;
+				status = EXIT_BLIND;
+			}
+		}
+	}
+	if (!heap_there && found.pools) {
+		fprintf(stderr, "hugepool show: there is no heap %" PRIu64 "\n", options->heap);
+		status = EXIT_BLIND;
 	}
 	if (options->json && found.pools) cli_print_json(json_pack("{s:O}", "pools", list));
 	json_decref(list);
