@@ -29,7 +29,7 @@ static struct pool_slot *holder_slot(const hp_pool *pool, uint32_t lock)
 	return lock && lock != HEAP_ORPHAN && slot < pool->slot_count ? &pool->slots[slot] : NULL;
 }
 
-/* Does whoever holds it live? Otherwise the word is, or becomes, HEAP_ORPHAN. */
+/* Does whoever holds it live? Otherwise the word has changed, mostly to HEAP_ORPHAN. */
 static bool holder_lives(hp_heap *heap, uint32_t lock)
 {
 	hp_pool *pool = heap->pool;
@@ -48,7 +48,7 @@ static bool holder_lives(hp_heap *heap, uint32_t lock)
 	}
 	recover_dead(pool);
 	/* the slot has a new user, or none, and the word still names the old one: its recovery has passed */
-	if (atomic_load_explicit(&heap->entry->lock, memory_order_acquire) != lock) return true;
+	if (atomic_load_explicit(&heap->entry->lock, memory_order_acquire) != lock) return false;
 	uint64_t word = slot ? atomic_load_explicit(&slot->word, memory_order_acquire) : 0;
 	if (slot && slot_state(word) != SLOT_FREE && (slot_generation(word) & 0xffff) == (lock & 0xffff)) return true;
 	atomic_compare_exchange_strong(&heap->entry->lock, &lock, HEAP_ORPHAN);
