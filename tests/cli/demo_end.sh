@@ -1,5 +1,5 @@
 # However a run ends before its time, no process and no memory is left behind: the terminal's Ctrl-C, SIGTERM, the
-# supervisor killed, a stage killed that cannot be replaced.
+# supervisor killed, a stage that has a fault. A stage that is killed is replaced, whichever it is.
 . "$(dirname "$0")/lib.bash"
 
 # Waits until a condition holds; gives up after 20 seconds.
@@ -40,7 +40,7 @@ begin() {
 pid_of() {
 	local child
 	for child in $stages; do
-		[ "$(cat "/proc/$child/comm")" != "$1" ] || echo "$child"
+		[ "$(cat "/proc/$child/comm" 2>/dev/null)" != "$1" ] || echo "$child"
 	done
 }
 
@@ -70,17 +70,31 @@ begin
 kill -KILL $demo
 finish 137
 
-what="the reader killed"
-begin
-kill -KILL "$(pid_of reader)"
-finish 1
-grep -q "reader" "$scratch/err" || fail "the cause is not told: $(cat "$scratch/err")"
+# A stage that dies of anything but SIGKILL has a fault, and is not replaced.
+ulimit -c 0
+for stage in reader sender "worker 0"; do
+	what="the $stage ended by a fault"
+	begin
+	kill -SEGV "$(pid_of "$stage")"
+	finish 1
+	grep -q "$stage" "$scratch/err" || fail "the cause is not told: $(cat "$scratch/err")"
+done
 
-what="the sender killed"
-begin
-kill -KILL "$(pid_of sender)"
-finish 1
-grep -q "sender" "$scratch/err" || fail "the cause is not told: $(cat "$scratch/err")"
+another() { # stage: another process than $old, with all the others there
+	running || return 1
+	stages=$(children_of $demo)
+	[ "$(pid_of "$stage")" != "$old" ]
+}
+
+for stage in reader sender "worker 1"; do
+	what="the $stage killed and replaced"
+	begin
+	old=$(pid_of "$stage")
+	kill -KILL "$old"
+	until_true another || fail "no other $stage came: $(cat "$scratch/err")"
+	kill -TERM $demo
+	finish 130
+done
 
 # A stopped worker holds everything up, but only as long as it is stopped.
 what="a worker stopped and continued"

@@ -18,10 +18,10 @@ done
 demo_counts "0 0 0 0 0" --pcap "$data/empty.pcap" --kill
 expect_number deaths 0
 
-# The successors die, too: whatever worker there is, as often as can be, until the run is over.
-storm() { # frames, then more arguments
-	local killed=0 frames=$1
-	shift
+# The successors die, too: whoever there is of some kinds of stages, as often as can be, until the run is over.
+storm() { # kinds, frames, then more arguments
+	local killed=0 kinds=$1 frames=$2
+	shift 2
 	what="demo --frames $frames $* under SIGKILL"
 	run demo --json -q --frames "$frames" "$@"
 	expect_status 0
@@ -33,9 +33,8 @@ storm() { # frames, then more arguments
 		[ -n "$demo" ] || demo=$(children_of $guard)
 		[ "$killed" -lt 100 ] || break
 		for child in $(children_of "${demo% }"); do
-			case $(cat "/proc/$child/comm" 2>/dev/null) in
-			worker*) kill -KILL "$child" 2>/dev/null && killed=$((killed + 1)) ;;
-			esac
+			[[ $(cat "/proc/$child/comm" 2>/dev/null) =~ ^($kinds) ]] || continue
+			kill -KILL "$child" 2>/dev/null && killed=$((killed + 1))
 		done
 	done
 	wait $guard
@@ -44,10 +43,15 @@ storm() { # frames, then more arguments
 	# shellcheck disable=SC2086
 	expect_counts $expected
 	expect_number in_dead_hands 0
-	echo "$killed signals, $(number deaths) deaths, $(number taken_over) frames taken over"
+	echo "$kinds: $killed signals, $(number deaths) deaths, $(number taken_over) frames taken over, $(number swept) swept"
 	[ "$(number deaths)" -gt 0 ] || fail "nobody died: $what"
 }
-storm 2000000
-storm 1000000 --workers 5
-storm 1000000 --workers 3 --pages 4K --size 2M
+storm worker 1000000
+storm worker 1000000 --workers 5
+storm worker 500000 --workers 3 --pages 4K --size 2M
+storm reader 1000000
+storm sender 1000000
+storm "worker|reader|sender" 1000000
+storm "worker|reader|sender" 1000000 --workers 5
+storm "worker|reader|sender" 500000 --workers 3 --pages 4K --size 2M
 echo passed

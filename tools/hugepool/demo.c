@@ -1,9 +1,10 @@
 /* hugepool demo: the command line, and the supervisor of the pipeline (demo.h has the design).
  *
  * The supervisor makes the pool, forks one process for each stage, which inherit the pool by that alone, and waits for
- * children and for the bell. A worker that was ended by SIGKILL, whoever sent it, is recovered and replaced; the end of
- * any other process before its time ends the run. Children die with the supervisor (PR_SET_PDEATHSIG), and it never
- * ends before it has reaped them. */
+ * children and for the bell. A stage that was ended by SIGKILL, whoever sent it, is recovered and replaced: a worker at once,
+ * reader and sender when both of them stand still or are dead, after what the dead held has been put back. Any other end
+ * before its time ends the run. Children die with the supervisor (PR_SET_PDEATHSIG), and it never ends before it has reaped
+ * them. */
 #include "demo.h"
 
 #include "cli.h"
@@ -44,7 +45,10 @@ struct supervisor {
 	pid_t self;
 	int signal_fd;
 	sigset_t blocked, before;
-	bool killed; /* --kill has been done */
+	bool killed;  /* --kill has been done */
+	bool lost[2]; /* reader, sender: dead, and not replaced yet */
+	uint64_t lost_since[2];
+	uint32_t holds; /* so many times they had to stand still */
 	uint64_t lingering_since, stopped_at, next_progress;
 	bool terminal, progress_shown;
 };
@@ -178,32 +182,79 @@ static int start(struct supervisor *sup, unsigned child, bool successor)
 	return 0;
 }
 
-/* A worker has been killed: what it held comes back to the pool, and another process takes its place. */
+static void note_recovery(struct demo_result *result, uint64_t noticed, uint64_t recovered)
+{
+	uint64_t outage = os_now_ns() - noticed;
+	result->recovery_ns += recovered;
+	if (recovered > result->recovery_worst_ns) result->recovery_worst_ns = recovered;
+	if (outage > result->outage_ns) result->outage_ns = outage;
+}
+
+/* What the dead held comes back to the pool. False: the run ends. */
+static bool recover(struct supervisor *sup, unsigned child, uint64_t *took)
+{
+	uint64_t start = os_now_ns();
+	int recovered = hp_pool_recover(sup->demo.pool);
+	*took = os_now_ns() - start;
+	if (recovered >= 0) return true;
+	fail(sup, "what %s left could not be recovered: %s", child_name(child), strerror(-recovered));
+	stop(sup);
+	return false;
+}
+
+/* A worker has been killed: another process takes its place. */
 static void replace(struct supervisor *sup, unsigned child)
 {
-	struct demo_result *result = &sup->result;
-	uint64_t noticed = os_now_ns();
-	result->taken_over += plant_in_hands(&sup->demo, child - FIRST_WORKER);
-	if (++result->deaths > DEMO_MAX_DEATHS) {
-		fail(sup, "workers were killed %u times; that is enough", DEMO_MAX_DEATHS);
-		stop(sup);
-		return;
-	}
-	int recovered = hp_pool_recover(sup->demo.pool);
-	uint64_t done = os_now_ns();
-	if (recovered < 0) {
-		fail(sup, "what %s left could not be recovered: %s", child_name(child), strerror(-recovered));
-		stop(sup);
-		return;
-	}
+	uint64_t noticed = os_now_ns(), took;
+	sup->result.taken_over += plant_in_hands(&sup->demo, child - FIRST_WORKER);
+	if (!recover(sup, child, &took)) return;
 	if (start(sup, child, true) < 0) {
 		stop(sup);
 		return;
 	}
-	uint64_t outage = os_now_ns() - noticed;
-	result->recovery_ns += done - noticed;
-	if (done - noticed > result->recovery_worst_ns) result->recovery_worst_ns = done - noticed;
-	if (outage > result->outage_ns) result->outage_ns = outage;
+	note_recovery(&sup->result, noticed, took);
+}
+
+/* The reader or the sender has been killed. */
+static void lose(struct supervisor *sup, unsigned child)
+{
+	struct demo_shared *shared = sup->demo.shared;
+	sup->lost[child] = true;
+	sup->lost_since[child] = os_now_ns();
+	if (atomic_load(&shared->hold) == 0) atomic_store(&shared->hold, ++sup->holds);
+	bell_ring(&shared->reader_bell);
+	bell_ring(&shared->sender_bell);
+}
+
+/* Replaces them, as soon as nobody gets or puts a buffer. True: soon. */
+static bool replace_lost(struct supervisor *sup)
+{
+	struct demo_shared *shared = sup->demo.shared;
+	uint64_t took;
+	if (!sup->lost[READER] && !sup->lost[SENDER]) return false;
+	for (unsigned i = READER; i <= SENDER; i++)
+		if (sup->child[i] > 0 && atomic_load(&shared->standing[i]) != sup->holds) return true;
+	if (!recover(sup, sup->lost[READER] ? READER : SENDER, &took)) return false;
+	int64_t swept = sweep_dead(&sup->demo);
+	if (swept < 0) {
+		fail(sup, "what the dead held could not be found: %s", strerror((int)-swept));
+		stop(sup);
+		return false;
+	}
+	sup->result.swept += (uint64_t)swept;
+	atomic_store(&shared->hold, 0);
+	for (unsigned i = READER; i <= SENDER; i++) {
+		if (!sup->lost[i]) continue;
+		sup->lost[i] = false;
+		if (start(sup, i, true) < 0) {
+			stop(sup);
+			return false;
+		}
+		note_recovery(&sup->result, sup->lost_since[i], took);
+	}
+	bell_ring(&shared->reader_bell);
+	bell_ring(&shared->sender_bell);
+	return false;
 }
 
 static void ended(struct supervisor *sup, unsigned child, int status)
@@ -214,8 +265,16 @@ static void ended(struct supervisor *sup, unsigned child, int status)
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return;
 	if (demo_stopped(&sup->demo)) /* of our own SIGKILL, or of what stopped the run */
 		return;
-	if (child >= FIRST_WORKER && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) {
-		if (atomic_load(&shared->worker[child - FIRST_WORKER].finished) == 0) replace(sup, child);
+	if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) {
+		if (child >= FIRST_WORKER && atomic_load(&shared->worker[child - FIRST_WORKER].finished) != 0) return;
+		if (++sup->result.deaths > DEMO_MAX_DEATHS) {
+			fail(sup, "stages were killed %u times; that is enough", DEMO_MAX_DEATHS);
+			stop(sup);
+		} else if (child >= FIRST_WORKER) {
+			replace(sup, child);
+		} else {
+			lose(sup, child);
+		}
 		return;
 	}
 	if (WIFSIGNALED(status))
@@ -283,9 +342,10 @@ static void progress(struct supervisor *sup)
 static void supervise(struct supervisor *sup)
 {
 	struct demo *demo = &sup->demo;
-	while (sup->alive > 0) {
+	while (sup->alive > 0 || sup->lost[READER] || sup->lost[SENDER]) {
+		if (sup->stopped_at) sup->lost[READER] = sup->lost[SENDER] = false;
 		struct pollfd fds[] = {{.fd = sup->signal_fd, .events = POLLIN}, {.fd = demo->bell_fd, .events = POLLIN}};
-		bool hasty = !sup->stopped_at && (plant_mail(demo) | execute(sup));
+		bool hasty = !sup->stopped_at && (plant_mail(demo) | execute(sup) | replace_lost(sup));
 		poll(fds, 2, hasty ? HASTE_MS : TICK_MS);
 		uint64_t rung;
 		if ((fds[1].revents & POLLIN) && read(demo->bell_fd, &rung, sizeof(rung)) < 0) continue;

@@ -5,15 +5,17 @@
  * A frame lies in a buffer of a cache, or in a run of pages where it is longer than a buffer; rings carry its offset. The
  * reader gets the buffer, the worker counts, the sender puts it back.
  *
- * What a worker has counted lies in a shared heap, one for each worker's place, and with it how far it has come: a
- * transaction counts a burst of frames and moves the position behind it. A worker that a SIGKILL ends has counted the
- * burst in hand, or none of it, and its successor goes on there (worker.c). What it allocates itself is of class PROCESS,
- * and comes back by recovery. So there is no moment at which a block is known to a dead worker alone. */
+ * What a stage has done lies in a shared heap, one for each worker's place, one for the reader and one for the sender, and with
+ * it how far it has come: a transaction does a burst of frames and moves the position behind it. A stage that a SIGKILL ends
+ * has done the burst in hand, or none of it, and its successor goes on there (worker.c, ledger.h). Blocks that were known
+ * to the dead alone are found, because nothing else names them, and put back (sweep.c); what stages allocate for themselves is
+ * of class PROCESS, and comes back by recovery. */
 #ifndef HUGEPOOL_TOOL_DEMO_H
 #define HUGEPOOL_TOOL_DEMO_H
 
 #include "capture.h"
 #include "flows.h"
+#include "ledger.h"
 #include "ring.h"
 
 #include <hugepool/hugepool.h>
@@ -23,6 +25,7 @@
 #define DEMO_MAX_WORKERS 64
 #define DEMO_MAX_DEATHS 10000
 #define DEMO_BUFFER 2048u
+#define DEMO_ALIGN 64u
 #define DEMO_SLICE_NS 20000000u /* the longest sleep without a look at what has changed */
 
 struct demo_options {
@@ -56,6 +59,8 @@ struct demo_shared {
 	uint64_t own_memory;                        /* not 0: the pool is large enough for memory of class PROCESS */
 	_Atomic uint32_t stop, go;
 	_Atomic uint32_t pause; /* the reader shall hold, so that the pool drains */
+	_Atomic uint32_t hold;  /* not 0: reader and sender shall stand still, and say so by its number */
+	_Atomic uint32_t standing[2];
 	/* the reader */
 	_Alignas(RING_LINE) _Atomic uint64_t read, read_bytes, taken, start_ns;
 	_Atomic uint64_t samples, get_ns, fill_ns, pass_ns; /* of so many frames; pass_ns without what publishing costs */
@@ -77,7 +82,11 @@ struct demo_shared {
 struct demo {
 	hp_pool *pool;
 	hp_cache *buffers;
-	hp_heap *heap[DEMO_MAX_WORKERS]; /* of each worker's flows; forked children use these handles */
+	/* forked children use these handles */
+	hp_heap *heap[DEMO_MAX_WORKERS]; /* of each worker's flows */
+	hp_heap *reader_heap, *sender_heap;
+	uint64_t known[2 * DEMO_MAX_WORKERS + 8]; /* offsets of runs of pages that are no frames */
+	size_t known_count;
 	struct demo_shared *shared;
 	const struct capture *capture;
 	const struct demo_options *options;
@@ -91,7 +100,7 @@ struct demo_result {
 	char pool_name[64];
 	uint64_t frames, bytes, flows, other, largest_flow_bytes;
 	uint64_t allocs; /* of the reader */
-	uint64_t in_dead_hands, taken_over, deaths;
+	uint64_t in_dead_hands, taken_over, swept, deaths;
 	uint64_t recovered; /* participants, by the pool's own count */
 	int64_t pages_leaked;
 	uint64_t recovery_ns, recovery_worst_ns; /* hp_pool_recover: in all, and the longest */
@@ -134,6 +143,13 @@ uint64_t demo_clock_ns(void);
 void *demo_own_memory(const struct demo *demo, size_t bytes);
 void demo_wake_supervisor(const struct demo *demo);
 
+/* While the supervisor looks for what the dead held, reader (0) and sender (1) stand still where they hold nothing. */
+void demo_stand(struct demo *demo, unsigned who, struct bell *bell);
+static inline bool demo_holds(const struct demo *demo)
+{
+	return atomic_load_explicit(&demo->shared->hold, memory_order_relaxed) != 0;
+}
+
 /* The stages, in their processes: return when there is no more to do, or on demo_stopped. */
 void reader_run(struct demo *demo);
 void worker_run(struct demo *demo, unsigned number, bool successor);
@@ -146,6 +162,11 @@ bool plant_mail(struct demo *demo);                          /* true: a worker w
 uint64_t plant_in_hands(struct demo *demo, unsigned worker); /* frames it was given and has not shown to the sender */
 void plant_ring_all(struct demo *demo);
 void plant_clear(struct demo *demo, struct demo_result *result);
+
+/* Puts back what the dead held; reader and sender stand still or are dead. Returns how many, or -errno. Before the first frame:
+ * notes down what is none. */
+int64_t sweep_dead(struct demo *demo);
+int sweep_know(struct demo *demo);
 
 void summary_text(const struct demo *demo, const struct demo_result *result);
 json_t *summary_json(const struct demo *demo, const struct demo_result *result);

@@ -58,6 +58,20 @@ bool demo_stopped(const struct demo *demo)
 	       atomic_load_explicit(&demo->shared->failed, memory_order_relaxed) != 0;
 }
 
+void demo_stand(struct demo *demo, unsigned who, struct bell *bell)
+{
+	struct demo_shared *shared = demo->shared;
+	for (uint32_t hold; (hold = atomic_load_explicit(&shared->hold, memory_order_acquire)) != 0;) {
+		/* release: what was done before is there for the supervisor to see */
+		if (atomic_exchange_explicit(&shared->standing[who], hold, memory_order_release) != hold)
+			demo_wake_supervisor(demo);
+		uint32_t heard = bell_listen(bell);
+		if (demo_stopped(demo)) break;
+		if (atomic_load_explicit(&shared->hold, memory_order_acquire) == hold) bell_sleep(bell, heard, DEMO_SLICE_NS);
+	}
+	bell_cancel(bell);
+}
+
 void demo_wake_supervisor(const struct demo *demo)
 {
 	uint64_t one = 1;
@@ -159,16 +173,20 @@ int plant_make(struct demo *demo, struct demo_result *result)
 	for (unsigned i = 0; i < workers; i++)
 		if (make_worker(demo, i, result) < 0) return -1;
 	const struct hp_cache_options buffers = {
-		.struct_size = sizeof(buffers), .size = DEMO_BUFFER, .align = 64, .flags = HP_CACHE_LARGE_MAGAZINES};
+		.struct_size = sizeof(buffers), .size = DEMO_BUFFER, .align = DEMO_ALIGN, .flags = HP_CACHE_LARGE_MAGAZINES};
 	error = hp_cache_create(demo->pool, "packets", &buffers, &demo->buffers);
 	if (error < 0) return fail(result, "no cache for packets: %s", strerror(-error));
+	if ((error = ledger_create(demo->pool, &demo->reader_heap)) < 0 ||
+	    (error = ledger_create(demo->pool, &demo->sender_heap)) < 0)
+		return too_small(demo, result, error);
 	hp_pool_stats(demo->pool, &stats);
 	uint64_t longest = ((uint64_t)demo->capture->longest + HP_PAGE_SIZE - 1) / HP_PAGE_SIZE;
 	demo->shared->budget = stats.free / DEMO_BUFFER / 2;
 	if (demo->shared->budget < 4 || stats.largest / HP_PAGE_SIZE < longest || hp_cache_prime(demo->buffers, 1) < 0)
 		return fail(result, "a pool of %s is too small for frames of %u bytes and %u workers; give more with --size",
 		            cli_size(stats.committed), demo->capture->longest, workers);
-	return 0;
+	error = sweep_know(demo);
+	return error < 0 ? fail(result, "more blocks than there should be: %s", strerror(-error)) : 0;
 }
 
 void plant_ring_all(struct demo *demo)
@@ -255,6 +273,11 @@ static void free_everything(struct demo *demo, struct demo_result *result)
 			error = error ? error : freed;
 		}
 		int ended = hp_heap_destroy(demo->heap[i], 0, END_MS);
+		error = error ? error : ended;
+	}
+	hp_heap *const ledgers[] = {demo->reader_heap, demo->sender_heap};
+	for (size_t i = 0; i < 2; i++) {
+		int ended = hp_heap_destroy(ledgers[i], 0, END_MS);
 		error = error ? error : ended;
 	}
 	demo->shared = NULL;

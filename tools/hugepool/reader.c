@@ -2,7 +2,10 @@
  *
  * It is the only source of pressure, so it alone holds back: frames may take a budget of buffers (half of the pool), a
  * ring takes what it takes, and a pool that is short in spite of that is waited for. Before every wait it publishes
- * what it has put, so the rest of the pipeline always can go on, and the wait ends. */
+ * what it has put, so the rest of the pipeline always can go on, and the wait ends.
+ *
+ * What it publishes it commits before, with the number of the last frame: what is in the rings' memory up to there is there to
+ * stay, so that a successor shows it, if the dead one had not, and reads on with the next frame. */
 #include "demo.h"
 
 #include "os/os.h"
@@ -19,18 +22,41 @@
 struct reader {
 	struct demo *demo;
 	struct ring_producer ring[DEMO_MAX_WORKERS];
-	bool put[DEMO_MAX_WORKERS]; /* something since the last publication */
-	uint64_t frames, bytes, taken;
+	bool put[LEDGER_RINGS]; /* something since the last publication */
+	struct ledger ledger;
+	uint64_t committed; /* frames */
 	uint64_t clock, samples, get_ns, fill_ns, pass_ns, publish_ns;
 };
 
-static void publish(struct reader *reader)
+static void say(const struct reader *reader)
 {
 	struct demo_shared *shared = reader->demo->shared;
+	demo_set(&shared->read, reader->ledger.totals.frames);
+	demo_set(&shared->read_bytes, reader->ledger.totals.bytes);
+	demo_set(&shared->taken, reader->ledger.totals.room);
+	demo_set(&shared->samples, reader->samples);
+	demo_set(&shared->get_ns, reader->get_ns);
+	demo_set(&shared->fill_ns, reader->fill_ns);
+	demo_set(&shared->pass_ns, reader->pass_ns);
+	demo_set(&shared->publish_ns, reader->publish_ns);
+}
+
+static void publish(struct reader *reader)
+{
+	struct demo *demo = reader->demo;
+	struct demo_shared *shared = demo->shared;
 	uint64_t from = os_now_ns();
-	demo_set(&shared->read, reader->frames);
-	demo_set(&shared->read_bytes, reader->bytes);
-	demo_set(&shared->taken, reader->taken);
+	if (reader->committed == reader->ledger.totals.frames) return;
+	for (unsigned i = 0; i < shared->workers; i++)
+		if (reader->put[i]) reader->ledger.ring[i].at = reader->ring[i].head;
+	/* commit: these frames have been read */
+	int error = ledger_save(demo->reader_heap, &reader->ledger, reader->put, 0);
+	if (error < 0) {
+		demo_fail(demo, "the reader could not commit: %s", strerror(-error));
+		return;
+	}
+	reader->committed = reader->ledger.totals.frames;
+	say(reader);
 	for (unsigned i = 0; i < shared->workers; i++) {
 		if (!reader->put[i]) continue;
 		reader->put[i] = false;
@@ -40,9 +66,16 @@ static void publish(struct reader *reader)
 	reader->publish_ns += os_now_ns() - from;
 }
 
+/* Where it holds no buffer that is in no ring. */
+static void stand(struct reader *reader)
+{
+	publish(reader);
+	demo_stand(reader->demo, 0, &reader->demo->shared->reader_bell);
+}
+
 static uint64_t out_now(const struct reader *reader)
 {
-	return reader->taken - atomic_load_explicit(&reader->demo->shared->given, memory_order_acquire);
+	return reader->ledger.totals.room - atomic_load_explicit(&reader->demo->shared->given, memory_order_acquire);
 }
 
 static bool may_put(struct reader *reader, unsigned worker, uint64_t room)
@@ -61,6 +94,7 @@ static bool wait_for_room(struct reader *reader, unsigned worker, uint64_t room)
 	publish(reader);
 	for (unsigned looks = 0; !may_put(reader, worker, room); looks++) {
 		if (demo_stopped(demo)) return false;
+		if (demo_holds(demo)) stand(reader);
 		if (looks < demo->spin) {
 			ring_pause();
 			continue;
@@ -89,6 +123,7 @@ static void *wait_for_place(struct reader *reader, uint32_t length)
 	int error = -ENOMEM;
 	for (unsigned idle = 0; error == -ENOMEM && idle < SHORTAGE_SLICES; idle++) {
 		publish(reader);
+		if (demo_holds(demo)) stand(reader);
 		if (demo_stopped(demo)) return NULL;
 		uint64_t out = out_now(reader);
 		uint32_t heard = bell_listen(&demo->shared->reader_bell);
@@ -123,6 +158,7 @@ static bool pass_on(struct reader *reader, const struct capture_frame *frame, ui
 	/* The upper half chooses the worker, the lower one the slot in its table. */
 	unsigned worker = (unsigned)((flow ? hash >> 32 : number) % shared->workers);
 	uint64_t room = demo_room(frame->length), at[4] = {0};
+	if (demo_holds(demo)) stand(reader);
 	if (!wait_for_room(reader, worker, room)) return false;
 	bool timed = number % SAMPLE == 0;
 	void *place;
@@ -147,37 +183,59 @@ static bool pass_on(struct reader *reader, const struct capture_frame *frame, ui
 		reader->pass_ns += since(reader, at[2], at[3]);
 		reader->samples++;
 	}
-	reader->frames++;
-	reader->bytes += frame->length;
-	reader->taken += room;
+	reader->ledger.ring[worker].frame = number;
+	reader->ledger.totals.frames++;
+	reader->ledger.totals.bytes += frame->length;
+	reader->ledger.totals.room += room;
 	if (number % BATCH == 0) publish(reader);
+	return true;
+}
+
+/* Opens the rings where the ledger says, and shows what a predecessor had committed and not shown. */
+static bool take_over(struct reader *reader)
+{
+	struct demo *demo = reader->demo;
+	struct demo_shared *shared = demo->shared;
+	int error = ledger_load(demo->reader_heap, &reader->ledger);
+	if (error < 0) {
+		demo_fail(demo, "the reader cannot see how far it has come: %s", strerror(-error));
+		return false;
+	}
+	reader->committed = reader->ledger.totals.frames;
+	reader->samples = demo_get(&shared->samples);
+	reader->get_ns = demo_get(&shared->get_ns);
+	reader->fill_ns = demo_get(&shared->fill_ns);
+	reader->pass_ns = demo_get(&shared->pass_ns);
+	reader->publish_ns = demo_get(&shared->publish_ns);
+	for (unsigned i = 0; i < shared->workers; i++) {
+		struct ring *ring = demo_at(demo, demo_get(&shared->worker[i].in), ring_bytes(shared->ring_capacity));
+		if (!ring) {
+			demo_fail(demo, "the reader finds no ring of worker %u", i);
+			return false;
+		}
+		ring_open_producer(ring, shared->ring_capacity, reader->ledger.ring[i].at, &reader->ring[i]);
+		ring_publish(&reader->ring[i]);
+		bell_ring(&shared->worker[i].bell);
+	}
+	say(reader);
 	return true;
 }
 
 void reader_run(struct demo *demo)
 {
 	struct demo_shared *shared = demo->shared;
-	struct reader reader = {.demo = demo, .clock = demo_clock_ns()};
-	for (unsigned i = 0; i < shared->workers; i++) {
-		struct ring *ring = demo_at(demo, demo_get(&shared->worker[i].in), ring_bytes(shared->ring_capacity));
-		if (!ring) {
-			demo_fail(demo, "the reader finds no ring of worker %u", i);
-			return;
-		}
-		ring_open_producer(ring, shared->ring_capacity, 0, &reader.ring[i]);
-	}
-	demo_set(&shared->start_ns, os_now_ns());
-	uint64_t at = 0;
-	for (uint64_t number = 1; number <= demo->frames; number++) {
+	static struct reader reader;
+	reader = (struct reader){.demo = demo, .clock = demo_clock_ns()};
+	if (!take_over(&reader)) return;
+	if (demo_get(&shared->start_ns) == 0) demo_set(&shared->start_ns, os_now_ns());
+	uint64_t at = demo->capture->frames ? reader.committed % demo->capture->frames : 0;
+	for (uint64_t number = reader.committed + 1; number <= demo->frames; number++) {
 		if (!pass_on(&reader, &demo->capture->frame[at], number)) return;
 		if (++at == demo->capture->frames) at = 0;
 		if (number % 1024 == 0 && demo_stopped(demo)) return;
 	}
 	publish(&reader);
-	demo_set(&shared->samples, reader.samples);
-	demo_set(&shared->get_ns, reader.get_ns);
-	demo_set(&shared->fill_ns, reader.fill_ns);
-	demo_set(&shared->pass_ns, reader.pass_ns);
+	if (demo_stopped(demo)) return;
 	demo_set(&shared->publish_ns, reader.publish_ns);
 	/* Release: whoever sees it sees all heads. */
 	atomic_store_explicit(&shared->read_all, 1, memory_order_release);

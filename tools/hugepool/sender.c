@@ -12,8 +12,8 @@
 struct sender {
 	struct demo *demo;
 	struct ring_consumer ring[DEMO_MAX_WORKERS];
-	uint64_t last[DEMO_MAX_WORKERS]; /* frame of each worker */
-	uint64_t frames, bytes, given, disorder, put_ns;
+	struct ledger ledger;
+	uint64_t put_ns;
 };
 
 /* Returns how many it took from this worker, or -1. */
@@ -27,20 +27,29 @@ static int64_t take_from(struct sender *sender, unsigned worker)
 	void *buffer[BATCH];
 	hp_off run[BATCH];
 	size_t buffers = 0, runs = 0;
+	struct ledger_totals *totals = &sender->ledger.totals;
+	struct ledger_ring *at = &sender->ledger.ring[worker];
 	for (uint64_t i = 0; i < count; i++) {
 		struct ring_entry entry = *ring_entry_at(ring, ring->tail + i);
-		if (entry.frame <= sender->last[worker]) sender->disorder++;
-		sender->last[worker] = entry.frame;
+		if (entry.frame <= at->frame) totals->disorder++;
+		at->frame = entry.frame;
 		if (entry.length > DEMO_BUFFER)
 			run[runs++] = entry.offset;
 		else
 			buffer[buffers++] = hp_pool_pointer(demo->pool, entry.offset);
-		sender->frames++;
-		sender->bytes += entry.length;
-		sender->given += demo_room(entry.length);
+		totals->frames++;
+		totals->bytes += entry.length;
+		totals->room += demo_room(entry.length);
+	}
+	at->at = ring->tail + count;
+	/* commit: they have been sent. From here on no ring names them, and until they are put back nobody but us. */
+	int error = ledger_save(demo->sender_heap, &sender->ledger, NULL, worker);
+	if (error < 0) {
+		demo_fail(demo, "the sender could not commit: %s", strerror(-error));
+		return -1;
 	}
 	uint64_t from = os_now_ns();
-	int error = hp_cache_put_bulk(demo->buffers, buffers, buffer);
+	error = hp_cache_put_bulk(demo->buffers, buffers, buffer);
 	for (size_t i = 0; i < runs && error == 0; i++) error = hp_page_free_at(demo->pool, run[i]);
 	sender->put_ns += os_now_ns() - from;
 	if (error < 0) {
@@ -55,11 +64,12 @@ static int64_t take_from(struct sender *sender, unsigned worker)
 static void publish(struct sender *sender)
 {
 	struct demo_shared *shared = sender->demo->shared;
-	demo_set(&shared->sent, sender->frames);
-	demo_set(&shared->sent_bytes, sender->bytes);
-	demo_set(&shared->disorder, sender->disorder);
+	demo_set(&shared->sent, sender->ledger.totals.frames);
+	demo_set(&shared->sent_bytes, sender->ledger.totals.bytes);
+	demo_set(&shared->disorder, sender->ledger.totals.disorder);
+	demo_set(&shared->put_ns, sender->put_ns);
 	/* Release: what is given back is free before the reader counts on it. */
-	atomic_store_explicit(&shared->given, sender->given, memory_order_release);
+	atomic_store_explicit(&shared->given, sender->ledger.totals.room, memory_order_release);
 	bell_ring(&shared->reader_bell);
 }
 
@@ -83,6 +93,7 @@ static bool wait_for_frames(struct sender *sender)
 	struct demo *demo = sender->demo;
 	struct bell *bell = &demo->shared->sender_bell;
 	for (unsigned looks = 0;; looks++) {
+		if (demo_holds(demo)) demo_stand(demo, 1, bell);
 		bool finished = all_finished(demo->shared), sleep = looks >= demo->spin;
 		uint32_t heard = sleep ? bell_listen(bell) : 0;
 		bool some = anything(sender), over = demo_stopped(demo) || (finished && !some);
@@ -104,20 +115,28 @@ void sender_run(struct demo *demo)
 	void *own = demo_own_memory(demo, sizeof(elsewhere));
 	struct sender *sender = own ? own : &elsewhere;
 	*sender = (struct sender){.demo = demo};
+	sender->put_ns = demo_get(&shared->put_ns);
+	int error = ledger_load(demo->sender_heap, &sender->ledger);
+	if (error < 0) {
+		demo_fail(demo, "the sender cannot see how far it has come: %s", strerror(-error));
+		return;
+	}
 	for (unsigned i = 0; i < shared->workers; i++) {
 		struct ring *ring = demo_at(demo, demo_get(&shared->worker[i].out), ring_bytes(shared->ring_capacity));
 		if (!ring) {
 			demo_fail(demo, "the sender finds no ring of worker %u", i);
 			return;
 		}
-		ring_open_consumer(ring, shared->ring_capacity, 0, &sender->ring[i]);
+		ring_open_consumer(ring, shared->ring_capacity, sender->ledger.ring[i].at, &sender->ring[i]);
+		ring_release(&sender->ring[i], sender->ledger.ring[i].at);
+		bell_ring(&shared->worker[i].bell);
 	}
+	publish(sender); /* what a predecessor had committed; the supervisor has put it back */
 	while (wait_for_frames(sender)) {
 		for (unsigned i = 0; i < shared->workers; i++)
 			if (take_from(sender, i) < 0) return;
 		publish(sender);
 	}
-	demo_set(&shared->put_ns, sender->put_ns);
 	demo_set(&shared->end_ns, os_now_ns());
 	if (own) hp_page_free(demo->pool, own);
 }

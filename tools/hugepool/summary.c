@@ -54,10 +54,12 @@ static void death_text(const struct demo *demo, const struct demo_result *result
 		if (demo->options->kill) printf("kill        nobody was killed: no frame to be killed at\n");
 		return;
 	}
-	printf("killed      %" PRIu64 " worker%s by SIGKILL", result->deaths, result->deaths == 1 ? "" : "s");
+	printf("killed      %" PRIu64 " process%s by SIGKILL", result->deaths, result->deaths == 1 ? "" : "es");
 	if (demo->options->kill) printf(", at frame %" PRIu64, demo->options->kill_frame);
 	printf("; %" PRIu64 " frame%s taken over by successors, %" PRIu64 " left in dead hands\n", result->taken_over,
 	       result->taken_over == 1 ? " was" : "s were", result->in_dead_hands);
+	if (result->swept)
+		printf("swept       %" PRIu64 " buffer%s that the dead held\n", result->swept, result->swept == 1 ? "" : "s");
 	printf("recovery    %.1f us for the pool, %.1f us until the successor was started%s\n",
 	       (double)result->recovery_worst_ns / 1e3, (double)result->outage_ns / 1e3,
 	       result->deaths > 1 ? " (the slowest)" : "");
@@ -100,6 +102,7 @@ json_t *summary_json(const struct demo *demo, const struct demo_result *result)
 		{"largest_flow_bytes", result->largest_flow_bytes},
 		{"in_dead_hands", result->in_dead_hands},
 		{"taken_over", result->taken_over},
+		{"swept", result->swept},
 		{"deaths", result->deaths},
 		{"page_size", report->page_size},
 		{"bytes_asked", report->bytes_asked},
