@@ -14,7 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FEW 16u
+#define FEW_SLOTS 32u
+#define FEW (FEW_SLOTS / 8 * 5)
 #define LAYOUTS UINT16_MAX
 #define GOLDEN UINT64_C(0x9e3779b97f4a7c15)
 
@@ -58,9 +59,10 @@ struct graph {
 	struct node *node;
 	uint64_t nodes, room;
 	uint64_t next;  /* the first node that the third walk has not met */
-	uint32_t *slot; /* number of a node + 1; twice as many as there is room for nodes */
+	uint64_t *slot; /* {part of where it is from:32, number of the node + 1:32}; 0: free */
+	uint64_t slots; /* at most five of eight are used */
 	struct node few[FEW];
-	uint32_t few_slot[2 * FEW];
+	uint64_t few_slot[FEW_SLOTS];
 	/* exporting */
 	char *block;
 	uint64_t used, block_room, align;
@@ -73,8 +75,7 @@ static bool resident(uint64_t from)
 
 /* ---- copying ---- */
 
-/* What others may be storing to is read a word at a time. */
-static void copy_shared(char *to, const char *from, uint64_t n)
+void heap_copy_shared(char *to, const char *from, uint64_t n)
 {
 	for (; n && (uintptr_t)from & 7; n--) *to++ = (char)__atomic_load_n(from++, __ATOMIC_RELAXED);
 	for (; n >= 8; n -= 8, to += 8, from += 8) {
@@ -87,7 +88,7 @@ static void copy_shared(char *to, const char *from, uint64_t n)
 static void copy(char *to, const char *from, uint64_t n, bool shared)
 {
 	if (shared)
-		copy_shared(to, from, n);
+		heap_copy_shared(to, from, n);
 	else if (n)
 		memcpy(to, from, n);
 }
@@ -257,20 +258,28 @@ static struct layout *node_layout(const struct graph *g, const struct node *node
 	return g->layout[node->to >> HEAP_OFFSET_BITS];
 }
 
-/* Where its number is, or would be. */
-static uint32_t *find(const struct graph *g, uint64_t from)
+static uint64_t slot_of(uint64_t from, uint64_t number)
 {
-	uint64_t mask = g->room * 2 - 1, i = (from * GOLDEN) >> 32 & mask;
-	while (g->slot[i] && g->node[g->slot[i] - 1].from != from) i = (i + 1) & mask;
+	return from >> 3 << 32 | (number + 1);
+}
+
+/* Where its number is, or would be. */
+static uint64_t *find(const struct graph *g, uint64_t from)
+{
+	/* what lies side by side, within 128 bytes, has neighbouring slots */
+	uint64_t mask = g->slots - 1, tag = slot_of(from, 0) >> 32;
+	uint64_t i = (((from >> 7) * GOLDEN >> 29 & ~UINT64_C(7)) + (from >> 4 & 7)) & mask;
+	while (g->slot[i] && (g->slot[i] >> 32 != tag || g->node[(uint32_t)g->slot[i] - 1].from != from))
+		i = (i + 1) & mask;
 	return &g->slot[i];
 }
 
 static int grow(struct graph *g)
 {
-	uint64_t room = g->room * 2;
+	uint64_t slots = g->slots * 2, room = slots / 8 * 5;
 	if (room > UINT32_MAX / 2) return -ENOMEM;
 	bool few = g->node == g->few;
-	uint32_t *slot = calloc(room * 2, sizeof *slot);
+	uint64_t *slot = calloc(slots, sizeof *slot);
 	struct node *node = slot ? realloc(few ? NULL : g->node, room * sizeof *node) : NULL;
 	if (!node) {
 		free(slot);
@@ -282,18 +291,19 @@ static int grow(struct graph *g)
 		free(g->slot);
 	g->node = node;
 	g->slot = slot;
+	g->slots = slots;
 	g->room = room;
-	for (uint64_t i = 0; i < g->nodes; i++) *find(g, node[i].from) = (uint32_t)i + 1;
+	for (uint64_t i = 0; i < g->nodes; i++) *find(g, node[i].from) = slot_of(node[i].from, i);
 	return 0;
 }
 
 /* The number of what is there, a new one when it has not been met. */
 static int meet(struct graph *g, uint64_t from, const struct layout *layout, uint64_t *number)
 {
-	uint32_t *slot = find(g, from);
+	uint64_t *slot = find(g, from);
 	int error;
 	if (*slot) {
-		*number = *slot - 1;
+		*number = (uint32_t)*slot - 1;
 		/* no value lies in another one, so one place cannot be two */
 		return node_layout(g, &g->node[*number])->type == layout->type ? 0 : -EPROTO;
 	}
@@ -302,7 +312,7 @@ static int meet(struct graph *g, uint64_t from, const struct layout *layout, uin
 		slot = find(g, from);
 	}
 	*number = g->nodes++;
-	*slot = (uint32_t)g->nodes;
+	*slot = slot_of(from, *number);
 	g->node[*number] = (struct node){from, node_to(layout, 0)};
 	return 0;
 }
@@ -311,6 +321,7 @@ static void begin(struct graph *g)
 {
 	g->node = g->few;
 	g->slot = g->few_slot;
+	g->slots = FEW_SLOTS;
 	g->room = FEW;
 }
 
@@ -512,9 +523,9 @@ static int fill_edge(struct graph *g, struct edge *edge, const char *at, char *t
 		if (i < g->nodes && g->node[i].from == word) {
 			g->next++;
 		} else {
-			uint32_t slot = *find(g, word);
+			uint64_t slot = *find(g, word);
 			if (!slot) return -EINVAL; /* somebody changes the private graph */
-			i = slot - 1;
+			i = (uint32_t)slot - 1;
 		}
 		word = g->heap->tag | heap_ref_offset(g->node[i].to);
 	}
