@@ -5,6 +5,7 @@
 #include <hugepool/backing.h>
 #include <hugepool/block.h>
 #include <hugepool/cache.h>
+#include <hugepool/collections.h>
 #include <hugepool/debug.h>
 #include <hugepool/heap.h>
 #include <hugepool/image.h>
