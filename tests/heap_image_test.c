@@ -288,6 +288,10 @@ static void the_same_bytes_at_every_address(void **state)
 		for (size_t i = less + 1; i < room; i++) assert_int_equal(buffer[i], 0xee);
 		if (less >= sizeof *image) assert_int_equal(hp_image_read(buffer + 1, bytes, &node_type, &read), -EBADMSG);
 	}
+	/* nor is what stood there before, and is half written over, taken for one */
+	memcpy(buffer, image, bytes);
+	assert_int_equal(hp_image_write(buffer, bytes - 1, NULL, &node_type, g.node[0]), -ENOSPC);
+	assert_int_equal(hp_image_verify(buffer, bytes, &node_type), -EBADMSG);
 	free(buffer);
 	free(image);
 	graph_free(&g);
@@ -526,6 +530,69 @@ static void each_lie_is_found(void **state)
 	LIE(-EPROTO, memcpy((char *)name - 8, "\0\0\0\0\0\0\0\0", 8));
 }
 
+/* Values that lie where they must not: what they would do to those who read or copy them would be seen much later. */
+static void places_are_checked(void **state)
+{
+	(void)state;
+	_Alignas(64) char memory[512] = {0};
+	struct hp_image *image = (struct hp_image *)(void *)memory;
+	struct wide wide = {.x = {1}};
+	struct node n = {.id = 1}, *root;
+	size_t bytes = (size_t)hp_image_write(memory, sizeof memory, NULL, &node_type, &n);
+	uint32_t string_mark[2], no_end[2] = {3, 0x64636261};
+	assert_int_equal(bytes, 64 + 56);
+
+	/* the root 8 bytes further on: not where a block aligned for all types would have it */
+	memmove(memory + 64, memory + 56, 64);
+	memset(memory + 56, 0, 8);
+	image->bytes += 8;
+	image->root += 8;
+	assert_int_equal(hp_image_verify(memory, sizeof memory, &node_type), -EBADMSG);
+
+	/* a value before the root */
+	struct hp_string s = {0};
+	must(hp_image_write(memory + 256, 128, NULL, &hp_string_type, &s) > 0);
+	memcpy(string_mark, memory + 256 + 40, 8);
+	must(hp_image_write(memory, 256, NULL, &node_type, &n) > 0);
+	string_mark[1] = 3;
+	no_end[1] &= 0xffffff;
+	memcpy(memory + 40, string_mark, 8);
+	memcpy(memory + 48, no_end, 8);
+	image->values++;
+	assert_int_equal(hp_image_verify(memory, sizeof memory, &node_type), -EBADMSG);
+
+	/* a value that is not aligned: neither verified, nor found by the checked call */
+	n.wide.priv = &wide;
+	memset(memory, 0, sizeof memory);
+	bytes = (size_t)hp_image_write(memory, sizeof memory, NULL, &node_type, &n);
+	root = hp_image_root(image);
+	uint64_t at = root->wide.ref.word & ~HP_IMAGE_REF;
+	assert_ptr_equal(hp_image_deref_checked(image, bytes, root->wide.ref, &wide_type), memory + at);
+	assert_null(hp_image_deref_checked(image, bytes - 1, root->wide.ref, &wide_type));
+	memmove(memory + at, memory + at - 8, bytes - at + 8);
+	memset(memory + at - 8, 0, 8);
+	root->wide.ref.word += 8;
+	image->bytes += 8;
+	assert_int_equal(hp_image_verify(memory, sizeof memory, &node_type), -EBADMSG);
+	assert_null(hp_image_deref_checked(image, image->bytes, root->wide.ref, &wide_type));
+
+	/* references to any type lead to the start of a value, too; and a count beyond the end is not believed */
+	struct hp_image_builder b;
+	assert_int_equal(hp_image_begin(&b, memory, sizeof memory, &hp_vector_type, 1), 0);
+	struct hp_vector *v = hp_image_root(b.image);
+	hp_ref string = hp_image_new_string(&b, "a string with some letters", 26);
+	for (uint64_t off = 0; off < 64; off++) {
+		v->item[0].word = string.word + off;
+		assert_int_equal(hp_image_verify(memory, sizeof memory, &hp_vector_type), off ? -EBADMSG : 0);
+		assert_true(!hp_image_deref_checked(b.image, b.image->bytes, v->item[0], &hp_string_type) == !!off);
+	}
+	for (uint32_t len = 27; len < 100; len++) {
+		uint32_t *count = hp_image_deref(b.image, string);
+		count[0] = count[-1] = len; /* the place ends with the image, at 28 */
+		assert_true(!hp_image_deref_checked(b.image, b.image->bytes, string, &hp_string_type) == (len > 27));
+	}
+}
+
 /* The same name, another layout; another type at the root; a type that the reader does not know. */
 static void types_must_agree(void **state)
 {
@@ -541,7 +608,7 @@ static void types_must_agree(void **state)
 		{NULL, 8, 8, 0, 0, 0, 0, 0, NULL, NULL},      {"size", 0, 8, 0, 0, 0, 0, 0, NULL, NULL},
 		{"align", 8, 3, 0, 0, 0, 0, 0, NULL, NULL},   {"large", 40000, 8, 0, 0, 0, 0, 0, NULL, NULL},
 		{"member", 48, 8, 0, 0, 0, 1, 0, back, NULL}, {"count", 8, 8, 8, 8, 5, 0, 0, NULL, NULL},
-		{"tail", 8, 8, 8, 16, 0, 0, 0, NULL, NULL},
+		{"tail", 8, 8, 8, 16, 0, 0, 0, NULL, NULL},   {"hp_any", 8, 8, 0, 0, 0, 0, 0, NULL, NULL},
 	};
 	struct wide wide = {.x = {1}};
 	size_t bytes, again;
@@ -555,6 +622,16 @@ static void types_must_agree(void **state)
 	assert_null(hp_image_deref_checked(image, bytes, (hp_ref){HP_IMAGE_REF | image->root}, &other_wide));
 	assert_ptr_equal(hp_image_deref_checked(image, bytes, (hp_ref){HP_IMAGE_REF | image->root}, &wide_type),
 	                 hp_image_root(image));
+	static const struct hp_type leaf = {"leaf", 16, 8, 0, 0, 0, 0, 0, NULL, NULL};
+	static const struct hp_type shorter = {"leaf", 8, 8, 0, 0, 0, 0, 0, NULL, NULL};
+	struct hp_image *of_leaf = image_of(&leaf, &wide, &again);
+	assert_int_equal(hp_image_verify(of_leaf, again, &leaf), 0);
+	assert_int_equal(hp_image_verify(of_leaf, again, &shorter), -EPROTO);
+	free(of_leaf);
+	/* one address cannot be two values */
+	struct node n = {.id = 1};
+	n.wide.priv = (struct wide *)(void *)&n;
+	assert_int_equal(hp_image_need(NULL, &node_type, &n), -EPROTO);
 	/* another copy of the same description is the same type */
 	struct hp_type copy = wide_type;
 	assert_int_equal(hp_image_verify(image, bytes, &copy), 0);
@@ -690,6 +767,7 @@ static void images_made_by_hand(void **state)
 	_Alignas(64) char memory[1024];
 	struct hp_image_builder b;
 	static const double numbers[3] = {1.5, 2.5, -3};
+	memset(memory, 0xee, sizeof memory);
 	assert_int_equal(hp_image_begin(&b, memory, sizeof memory, &node_type, 0), 0);
 	struct node *n = hp_image_root(b.image);
 	n->id = 7;
@@ -697,6 +775,7 @@ static void images_made_by_hand(void **state)
 	n->name.ref = hp_image_new_string(&b, "seven", 5);
 	n->numbers.ref = hp_image_new_doubles(&b, 3, numbers);
 	n->bag.ref = hp_image_new(&b, &bag_type, 2);
+	n->wide.ref = hp_image_new(&b, &wide_type, 0);
 	assert_int_equal(b.error, 0);
 	struct bag *bag = hp_image_deref(b.image, n->bag.ref);
 	assert_int_equal(bag->len, 2);
@@ -856,6 +935,7 @@ int main(void)
 		cmocka_unit_test(truncated_images_are_refused),
 		cmocka_unit_test(mutated_images_are_refused_or_harmless),
 		cmocka_unit_test(each_lie_is_found),
+		cmocka_unit_test(places_are_checked),
 		cmocka_unit_test(types_must_agree),
 		cmocka_unit_test(lists_take_no_stack),
 		cmocka_unit_test(heaps_and_images),

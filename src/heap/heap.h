@@ -244,6 +244,8 @@ void heap_types_free(hp_heap *heap);
 /* For who has no heap. */
 struct heap_type *heap_type_make(const struct hp_type *type, int *error);
 void heap_type_free(struct heap_type *type);
+/* A program's type in the form in which types are compared: sensible, or -EINVAL. */
+int heap_shape_of(const struct hp_type *type, struct heap_type_shape *shape);
 bool heap_shape_sensible(const struct heap_type_shape *shape); /* describes something, and is as it was made */
 uint32_t heap_name_hash(const char *name);                     /* of a type's; never 0 */
 static inline struct heap_type *heap_bound(const hp_heap *heap, const struct hp_type *type)
@@ -300,6 +302,8 @@ hp_ref heap_new(hp_tx *tx, struct heap_type *type, uint32_t elements); /* no ele
 
 /* ---- value.c ---- */
 /* `exact`: the heap is new, and takes no page more than hp_value_need says. */
+/* What others may be storing to is read a word at a time. */
+void heap_copy_shared(char *to, const char *from, uint64_t n);
 hp_ref heap_value_import(hp_tx *tx, const struct hp_type *type, const void *value, unsigned flags, bool exact);
 
 /* ---- lock.c ---- */

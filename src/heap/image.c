@@ -56,67 +56,19 @@ struct plan {
 	bool any;
 };
 
-static uint32_t hash_word(uint32_t hash, uint32_t word)
+static int shape_make(const struct hp_type *type, struct shape *shape)
 {
-	for (unsigned i = 0; i < 4; i++, word >>= 8) hash = (hash ^ (word & 0xff)) * 16777619u;
-	return hash;
-}
-
-static uint32_t hash_name(uint32_t hash, const char *name)
-{
-	for (; *name; name++) hash = (hash ^ (unsigned char)*name) * 16777619u;
-	return hash * 16777619u;
+	struct heap_type_shape description;
+	int error = heap_shape_of(type, &description);
+	if (error < 0) return error;
+	*shape = (struct shape){.type = type, .kind = description.hash, .align = type->align < 8 ? 8 : type->align};
+	shape->extra = strcmp(type->name, hp_string_type.name) == 0;
+	return 0;
 }
 
 static bool is_any(const struct hp_type *type)
 {
 	return !type || type == &hp_any || strcmp(type->name, hp_any.name) == 0;
-}
-
-static bool inside(const struct hp_member *member, uint32_t bytes)
-{
-	return member->offset % 8 == 0 && member->offset < bytes && bytes - member->offset >= 8;
-}
-
-static bool sensible(const struct hp_type *t)
-{
-	if (!t || !t->name || is_any(t) || strlen(t->name) >= HEAP_NAME_MAX) return false;
-	if (t->size > HEAP_SIZE_MAX || t->align == 0 || t->align > HP_PAGE_SIZE || t->align & (t->align - 1)) return false;
-	if (t->members > HEAP_MEMBERS || t->tail_members > HEAP_TAIL_MEMBERS) return false;
-	if (t->element) {
-		if (t->tail > t->size || t->count % 4 || t->count > HEAP_SIZE_MAX || t->count + 4 > t->tail) return false;
-		if (t->tail_members && (t->element % 8 || t->tail % 8)) return false;
-	} else if (t->size == 0 || t->tail_members) {
-		return false;
-	}
-	for (uint32_t i = 0; i < t->members; i++)
-		if (!inside(&t->member[i], t->element ? t->tail : t->size)) return false;
-	for (uint32_t i = 0; i < t->tail_members; i++)
-		if (!inside(&t->tail_member[i], t->element)) return false;
-	return true;
-}
-
-static uint32_t hash_members(uint32_t hash, const struct hp_member *member, uint32_t members)
-{
-	hash = hash_word(hash, members);
-	for (uint32_t i = 0; i < members; i++) {
-		hash = hash_word(hash, member[i].offset);
-		hash = hash_name(hash, is_any(member[i].type) ? hp_any.name : member[i].type->name);
-	}
-	return hash;
-}
-
-static int shape_make(const struct hp_type *t, struct shape *shape)
-{
-	if (!sensible(t)) return -EINVAL;
-	const uint32_t word[] = {t->size, t->align, t->element, t->tail, t->count};
-	uint32_t hash = hash_name(2166136261u, t->name);
-	for (unsigned i = 0; i < sizeof word / sizeof *word; i++) hash = hash_word(hash, word[i]);
-	hash = hash_members(hash, t->member, t->members);
-	hash = hash_members(hash, t->tail_member, t->tail_members);
-	*shape = (struct shape){.type = t, .kind = hash ? hash : 1, .align = t->align < 8 ? 8 : t->align};
-	shape->extra = strcmp(t->name, hp_string_type.name) == 0;
-	return 0;
 }
 
 /* Room for one more, doubling. */
@@ -276,7 +228,9 @@ static bool edges_next(struct edges *e, uint64_t *at, uint32_t *target)
 struct node {
 	uintptr_t from;
 	uint64_t at;
-	uint32_t shape, elements;
+	uint32_t elements;
+	uint16_t shape;
+	bool shared; /* in the heap */
 };
 
 struct walk {
@@ -290,20 +244,11 @@ struct walk {
 	uint32_t slots;
 };
 
-static uint32_t slot_of(const struct walk *walk, uintptr_t from, uint32_t shape)
-{
-	uint64_t hash = (from ^ (uint64_t)shape << 56) * UINT64_C(0x9e3779b97f4a7c15);
-	return (uint32_t)(hash >> 32) & (walk->slots - 1);
-}
-
 /* The slot where the value is, or is to be. */
-static uint32_t *slot_find(const struct walk *walk, uintptr_t from, uint32_t shape)
+static uint32_t *slot_find(const struct walk *walk, uintptr_t from)
 {
-	uint32_t at = slot_of(walk, from, shape);
-	for (; walk->slot[at]; at = (at + 1) & (walk->slots - 1)) {
-		const struct node *node = &walk->node[walk->slot[at] - 1];
-		if (node->from == from && node->shape == shape) break;
-	}
+	uint32_t at = (uint32_t)(from * UINT64_C(0x9e3779b97f4a7c15) >> 32) & (walk->slots - 1);
+	while (walk->slot[at] && walk->node[walk->slot[at] - 1].from != from) at = (at + 1) & (walk->slots - 1);
 	return &walk->slot[at];
 }
 
@@ -317,7 +262,7 @@ static bool slots_more(struct walk *walk)
 	free(walk->slot);
 	walk->slot = slot;
 	walk->slots = slots;
-	for (uint32_t i = 0; i < walk->nodes; i++) *slot_find(walk, walk->node[i].from, walk->node[i].shape) = i + 1;
+	for (uint32_t i = 0; i < walk->nodes; i++) *slot_find(walk, walk->node[i].from) = i + 1;
 	return true;
 }
 
@@ -356,7 +301,7 @@ static int meet_value(struct walk *walk, uint64_t word, uint32_t target, uint64_
 	int error = resolve(walk, word, shape, &from, &place);
 	if (error < 0) return error;
 	if (!slots_more(walk) || !more(&walk->node, walk->nodes, &walk->node_room, sizeof *walk->node)) return -ENOMEM;
-	uint32_t *slot = slot_find(walk, from, target), elements = 0;
+	uint32_t *slot = slot_find(walk, from), elements = 0;
 	if (!*slot) {
 		if (walk->nodes == VALUES_MAX) return -EOVERFLOW;
 		if (shape->type->element) {
@@ -369,11 +314,11 @@ static int meet_value(struct walk *walk, uint64_t word, uint32_t target, uint64_
 		if (at > BYTES_MAX || bytes > BYTES_MAX - at) return -EOVERFLOW;
 		if (at + bytes > walk->room) return -ENOSPC;
 		walk->end = at + bytes;
-		walk->node[walk->nodes++] = (struct node){from, at, target, elements};
+		walk->node[walk->nodes++] = (struct node){from, at, elements, (uint16_t)target, place != SIZE_MAX};
 		*slot = walk->nodes;
 	}
 	*ref = HP_IMAGE_REF | walk->node[*slot - 1].at;
-	return 0;
+	return walk->node[*slot - 1].shape == target ? 0 : -EPROTO; /* no value lies in another one */
 }
 
 static int meet(struct walk *walk, uint64_t word, uint32_t target, uint64_t *ref)
@@ -402,7 +347,10 @@ static int copy(struct walk *walk, const struct node *node, uint64_t *end)
 		uint64_t bytes = type->element ? tail_bytes(shape, node->elements) : type->size;
 		memset(walk->to + *end, 0, node->at - sizeof mark - *end);
 		memcpy(to - sizeof mark, &mark, sizeof mark);
-		memcpy(to, from, bytes);
+		if (node->shared)
+			heap_copy_shared(to, from, bytes);
+		else
+			memcpy(to, from, bytes);
 		*end = node->at + value_bytes(shape, node->elements);
 		memset(to + bytes, 0, *end - node->at - bytes);
 		if (type->element) memcpy(to + type->count, &node->elements, sizeof node->elements);
@@ -493,7 +441,7 @@ static int value_next(const struct plan *plan, const char *image, uint64_t bytes
 	uint64_t at = *end;
 	if (at == bytes) return 0;
 	while (at < bytes && load64(image + at) == 0) at += 8;
-	if (at >= bytes || bytes - at <= sizeof(struct mark)) return -EBADMSG;
+	if (at >= bytes) return -EBADMSG;
 	value->shape = plan_kind(plan, load32(image + at));
 	value->elements = load32(image + at + 4);
 	value->at = at += sizeof(struct mark);

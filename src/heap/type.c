@@ -27,19 +27,25 @@ static bool inside(uint32_t offset, uint32_t bytes)
 	return offset % 8 == 0 && offset < bytes && bytes - offset >= 8;
 }
 
-/* Tells a shape that was written over from one that is as it was made. */
-static uint32_t shape_hash(const struct heap_type_shape *shape)
+static uint64_t mix(uint64_t hash, uint64_t word)
 {
-	struct heap_type_shape s = *shape;
-	uint32_t hash = 2166136261u;
-	s.hash = 0;
-	for (size_t i = 0; i < sizeof s; i++) hash = (hash ^ ((const unsigned char *)&s)[i]) * 16777619u;
-	return hash;
+	hash = (hash ^ word) * UINT64_C(0x9e3779b97f4a7c15);
+	return hash ^ hash >> 32;
 }
 
-bool heap_shape_sensible(const struct heap_type_shape *s)
+/* Tells a shape that was written over from one that is as it was made. Never 0. */
+static uint32_t shape_hash(const struct heap_type_shape *shape)
 {
-	if (s->hash != shape_hash(s)) return false;
+	uint64_t word[sizeof *shape / 8], lane[5] = {1, 2, 3, 4, 5}; /* four at a time, and what becomes of them */
+	memcpy(word, shape, sizeof word);
+	memset((char *)word + offsetof(struct heap_type_shape, hash), 0, sizeof shape->hash);
+	for (size_t i = 0; i < sizeof word / 8; i++) lane[i & 3] = mix(lane[i & 3], word[i]);
+	for (size_t i = 0; i < 4; i++) lane[4] = mix(lane[4], lane[i]);
+	return (uint32_t)lane[4] ? (uint32_t)lane[4] : 1;
+}
+
+static bool describes_something(const struct heap_type_shape *s)
+{
 	if (s->size > HEAP_SIZE_MAX || s->align == 0 || s->align > HP_PAGE_SIZE || s->align & (s->align - 1)) return false;
 	if (s->members > HEAP_MEMBERS || s->tail_members > HEAP_TAIL_MEMBERS) return false;
 	if (s->element) {
@@ -56,11 +62,20 @@ bool heap_shape_sensible(const struct heap_type_shape *s)
 	return memchr(s->name, 0, sizeof s->name) != NULL;
 }
 
-/* The program's in the form in which types are compared. */
-static int shape_of(const struct hp_type *type, struct heap_type_shape *s)
+bool heap_shape_sensible(const struct heap_type_shape *s)
+{
+	return s->hash == shape_hash(s) && describes_something(s);
+}
+
+static bool is_any(const struct hp_type *type)
+{
+	return type == &hp_any || strcmp(type->name, hp_any.name) == 0;
+}
+
+int heap_shape_of(const struct hp_type *type, struct heap_type_shape *s)
 {
 	memset(s, 0, sizeof *s);
-	if (!type || !type->name || strlen(type->name) >= HEAP_NAME_MAX || type == &hp_any) return -EINVAL;
+	if (!type || !type->name || strlen(type->name) >= HEAP_NAME_MAX || is_any(type)) return -EINVAL;
 	if (type->members > HEAP_MEMBERS || type->tail_members > HEAP_TAIL_MEMBERS) return -EINVAL;
 	memcpy(s->name, type->name, strlen(type->name));
 	s->size = type->size;
@@ -72,7 +87,7 @@ static int shape_of(const struct hp_type *type, struct heap_type_shape *s)
 	s->tail_members = type->tail_members;
 	for (uint32_t i = 0; i < type->members + type->tail_members; i++) {
 		const struct hp_member *m = i < type->members ? &type->member[i] : &type->tail_member[i - type->members];
-		uint32_t target = !m->type || strcmp(m->type->name, hp_any.name) == 0 ? 0 : heap_name_hash(m->type->name);
+		uint32_t target = !m->type || is_any(m->type) ? 0 : heap_name_hash(m->type->name);
 		if (i < type->members) {
 			s->member[i].offset = m->offset;
 			s->member[i].target = target;
@@ -82,7 +97,7 @@ static int shape_of(const struct hp_type *type, struct heap_type_shape *s)
 		}
 	}
 	s->hash = shape_hash(s);
-	return heap_shape_sensible(s) ? 0 : -EINVAL;
+	return describes_something(s) ? 0 : -EINVAL;
 }
 
 struct heap_type_entry *heap_type_entry(const hp_heap *heap, uint32_t id)
@@ -122,7 +137,7 @@ static struct heap_type *copy_new(const struct heap_type_shape *shape, uint32_t 
 struct heap_type *heap_type_make(const struct hp_type *user, int *error)
 {
 	struct heap_type_shape shape;
-	if ((*error = shape_of(user, &shape)) < 0) return NULL;
+	if ((*error = heap_shape_of(user, &shape)) < 0) return NULL;
 	struct heap_type *type = copy_new(&shape, 0);
 	if (!type) *error = -ENOMEM;
 	return type;
@@ -220,7 +235,7 @@ struct heap_type *heap_bind(hp_heap *heap, hp_tx *tx, const struct hp_type *user
 	if (likely(type)) return type;
 	struct heap_type_shape shape;
 	struct participant_guard guard;
-	if ((*error = shape_of(user, &shape)) < 0) return NULL;
+	if ((*error = heap_shape_of(user, &shape)) < 0) return NULL;
 	struct heap_binding *binding = calloc(1, sizeof *binding);
 	if (!binding) {
 		*error = -ENOMEM;
