@@ -80,9 +80,9 @@ void summary_text(const struct demo *demo, const struct demo_result *result)
 	if (result->got_ns + result->put_ns > 0)
 		printf(
 			"cost        %.1f ns a packet: a buffer got in %.1f, filled in %.1f, passed on by the reader in %.1f, put "
-			"back by the sender in %.1f\n",
+			"back by the sender in %.1f; a worker counts it in %.1f\n",
 			result->got_ns + result->filled_ns + result->passed_ns + result->put_ns, result->got_ns, result->filled_ns,
-			result->passed_ns, result->put_ns);
+			result->passed_ns, result->put_ns, result->counted_ns);
 	death_text(demo, result);
 	printf("leaked      %" PRId64 " pages\n", result->pages_leaked);
 }
