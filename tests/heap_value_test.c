@@ -3,7 +3,7 @@
  * Would catch a copy that loses sharing or a cycle, or recurses; a word that is taken for a reference, or not; a private
  * pointer that gets into a heap; a place one byte or one element too small; a heap that a failure has changed; a limit said to
  * be enough that is not, or that could be smaller. */
-#include "hp_page.h"
+#include "hp_trap.h"
 
 #include <hugepool/heap.h>
 #include <limits.h>
@@ -1098,6 +1098,53 @@ static void importing_while_garbage_waits(void **unused)
 	must_be(hp_pool_detach(again), 0);
 }
 
+#if HP_TRAP
+static struct {
+	hp_tx *tx;
+	struct line line;
+	struct item item[2];
+	const char *page; /* of the slab that the line goes to */
+	hp_ref made;
+} stepped;
+
+/* After each instruction. */
+static void no_private_pointer(int signal, siginfo_t *info, void *context)
+{
+	(void)signal, (void)info, (void)context;
+	steps++;
+	for (uint64_t off = 0; off < PAGE; off += 8) {
+		uint64_t word = word_at(stepped.page + off);
+		must(word < (uintptr_t)&stepped || word >= (uintptr_t)(&stepped + 1));
+	}
+}
+#endif
+
+/* At no instruction is a private pointer in a heap, where a death would leave it. */
+static void private_pointers_stay_outside(void **unused)
+{
+	(void)unused;
+#if HP_TRAP
+	struct sigaction act = {.sa_sigaction = no_private_pointer, .sa_flags = SA_SIGINFO}, old;
+	must_be(sigaction(SIGTRAP, &act, &old), 0);
+	stepped.line = (struct line){.id = 1, .item.priv = &stepped.item[0]};
+	stepped.item[0].a.priv = stepped.item[0].b.priv = &stepped.item[1];
+	hp_heap *heap = heap_with(0, &line_type, &stepped.line);
+	stepped.page = (const char *)((uintptr_t)hp_heap_deref(heap, hp_heap_root(heap)) & ~(PAGE - 1));
+	stepped.tx = begin(heap);
+	steps = 0;
+	TRAP_FLAG("orq $0x100, (%%rsp)");
+	stepped.made = hp_value_import(stepped.tx, &line_type, &stepped.line, 0);
+	TRAP_FLAG("andq $~0x100, (%%rsp)");
+	must(steps > 100);
+	must(((uintptr_t)hp_heap_deref(heap, stepped.made) & ~(PAGE - 1)) == (uintptr_t)stepped.page);
+	hp_heap_abort(stepped.tx);
+	must_be(sigaction(SIGTRAP, &old, NULL), 0);
+	heap_end(heap);
+#else
+	hp_test_skip_one("no single steps");
+#endif
+}
+
 /* A count changes between two looks at it; the copy has as many elements as it says. */
 static void exporting_while_the_count_changes(void **unused)
 {
@@ -1219,6 +1266,7 @@ int main(void)
 		cmocka_unit_test(every_allocation_fails_in_turn),
 		cmocka_unit_test(pages_run_out),
 		cmocka_unit_test(importing_while_garbage_waits),
+		cmocka_unit_test(private_pointers_stay_outside),
 		cmocka_unit_test(exporting_while_the_count_changes),
 		cmocka_unit_test(exporting_what_others_change),
 	};
