@@ -202,6 +202,39 @@ static void says_nothing_of_heaps_that_are_sound(void **state)
 	must_be_clean(heap);
 }
 
+/* A run over several chunks: every page's word of the map is the heap's, and the chunks that it covers know. */
+static void says_nothing_of_values_longer_than_a_chunk(void **state)
+{
+	(void)state;
+	hp_pool *pool = hp_plain_pool(16 * MIB, 0);
+	hp_heap *heap = make_heap(pool);
+	const uint32_t n = 5 * MIB / 8;
+	hp_tx *tx;
+	must_be(hp_heap_begin(heap, -1, &tx), 0);
+	hp_ref root = hp_heap_root(heap), big = hp_heap_new_vector(tx, n, root);
+	must_be(hp_heap_set_root(tx, big), 0);
+	must_be(hp_heap_commit(tx), 0);
+	must_be_clean(heap);
+	struct hp_vector *vector = hp_heap_deref(heap, big);
+	uint64_t page = hp_pool_offset(pool, vector) / PAGE, last = page + 5 * MIB / PAGE, map = pool->map[last];
+	must(last / pool->chunk_pages > page / pool->chunk_pages + 1);
+	pool->map[last] = 0;
+	must_be(hp_pool_check(pool, NULL, NULL), 1);
+	pool->map[last] = map;
+	vector->item[n - 1].word ^= 64;
+	must_be(hp_pool_check(pool, NULL, NULL), 1);
+	vector->item[n - 1] = root;
+	must_be_clean(heap);
+	must_be(hp_heap_begin(heap, -1, &tx), 0);
+	must_be(hp_heap_set_root(tx, root), 0);
+	must_be(hp_heap_commit(tx), 0);
+	must_be(hp_heap_gc(heap, HP_GC_WAIT | HP_GC_TRIM, 1000), 0);
+	must_be_clean(heap);
+	must_be(hp_heap_destroy(heap, 0, 1000), 0);
+	hp_must_be_empty(pool);
+	must_be(hp_pool_detach(pool), 0);
+}
+
 struct shared {
 	uint64_t id;
 	_Atomic uint32_t go;
@@ -215,6 +248,9 @@ static void write_and_write(const struct child *me, void *arg)
 	uint64_t seed = 7;
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	must_be(hp_heap_open(here.pool, shared->id, &heap), 0);
+	hp_guard guard;
+	hp_ref kept = table_of(heap)->bucket[0].head.ref;
+	must_be(hp_heap_guard(heap, &kept, 1, &guard), 0);
 	child_say(me);
 	for (;;) {
 		hp_tx *tx;
@@ -439,8 +475,14 @@ static void bounds_what_it_does(void **state)
 	must_be(hp_heap_check(here.heap, 64, NULL, NULL), -EINVAL);
 	must_be(hp_heap_begin(here.heap, -1, &tx), 0);
 	must_be(hp_heap_check(here.heap, 0, NULL, NULL), -EDEADLK);
+	/* what a writer may be at is not looked at */
+	vector->len--;
+	here.heap->entry->pages++;
 	must_be(findings(0), 0);
+	here.heap->entry->pages--;
+	vector->len++;
 	hp_heap_abort(tx);
+	must_be(findings(0), 0);
 }
 
 /* A member that the type does not list shows as one line, with its share of the values. */
@@ -778,6 +820,7 @@ int main(void)
 	shared = hp_shared(4096);
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(says_nothing_of_heaps_that_are_sound, setup, teardown),
+		cmocka_unit_test(says_nothing_of_values_longer_than_a_chunk),
 		cmocka_unit_test_setup_teardown(says_nothing_of_heaps_in_motion, setup, teardown),
 		cmocka_unit_test_setup_teardown(finds_every_kind_of_fault, setup, teardown),
 		cmocka_unit_test_setup_teardown(finds_what_only_the_whole_shows, setup, teardown),
