@@ -338,6 +338,7 @@ int heap_check(const hp_tx *tx);                             /* 0: it runs and h
 hp_tx *heap_tx_start(hp_heap *heap, struct participant *me); /* the lock is ours */
 
 /* ---- mark.c ---- */
+extern uint64_t heap_stack_most;                      /* entries of the mark stack at most; tests make it small */
 void heap_mark(hp_heap *heap, uint64_t word);         /* through everything it reaches */
 void heap_mark_members(hp_heap *heap, uint64_t word); /* of a value, whether it is marked or not */
 void heap_mark_roots(hp_heap *heap);                  /* root, log, born, pins */

@@ -22,6 +22,8 @@ struct heap_slice {
 	uint64_t off, next; /* element */
 };
 
+uint64_t heap_stack_most = UINT64_MAX;
+
 static uint64_t entry_make(uint64_t off, uint32_t type)
 {
 	return (uint64_t)type << HEAP_OFFSET_BITS | off;
@@ -47,6 +49,8 @@ static __attribute__((noinline)) bool stack_grow(hp_heap *heap)
 	uint64_t most = atomic_load_explicit(&heap->entry->pages, memory_order_relaxed) * (HP_PAGE_SIZE / 32 / 8);
 	uint64_t more = heap->stack_room ? heap->stack_room * 2 : STACK_LEAST;
 	if (heap->stack_room && more > most) return false;
+	if (more > heap_stack_most) more = heap_stack_most;
+	if (more <= heap->stack_room) return false;
 	return grow((void **)&heap->stack, &heap->stack_room, heap->stack_top, more, sizeof *heap->stack);
 }
 
