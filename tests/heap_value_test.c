@@ -1024,6 +1024,44 @@ static void every_allocation_fails_in_turn(void **unused)
 	graph_free(more);
 }
 
+/* A writer who cannot learn of all types, for want of memory, links garbage that waits: all of it must come back to life. */
+static void memory_is_short_while_garbage_waits(void **unused)
+{
+	(void)unused;
+	if (HP_TEST_SANITIZER) hp_test_skip_one("sanitizers have an allocator of their own");
+	hp_pool *again = hp_attach_again(pool);
+	struct graph *g = graph_make(20);
+	hp_heap *heap = heap_with(0, NULL, NULL), *fresh;
+	bool done = false;
+	for (unsigned k = 1; !done; k++) {
+		hp_ref old = import_root(heap, &bunch_type, g->root, 0);
+		must_be(hp_heap_read_enter(again), 0); /* keeps it waiting, and readable */
+		hp_tx *tx = begin(heap);
+		must_be(hp_heap_set_root(tx, HP_NONE), 0);
+		must_be(hp_heap_commit(tx), 0);
+		must_be(hp_heap_gc(heap, 0, 1000), -EAGAIN);
+		must_be(hp_heap_open(pool, hp_heap_id(heap), &fresh), 0);
+		allocations = 0;
+		victim = k;
+		int error = hp_heap_begin(fresh, 1000, &tx);
+		if (error == 0) {
+			hp_heap_set_root(tx, old);
+			error = hp_heap_commit(tx);
+		}
+		victim = 0;
+		done = allocations < k;
+		must(error == 0 || (error == -ENOMEM && !done));
+		hp_heap_read_exit(again);
+		must_be(hp_heap_close(fresh), 0);
+		must_be(hp_heap_gc(heap, HP_GC_WAIT, 1000), 0);
+		if (error == 0) must_be_same(&bunch_type, NULL, word_of(g->root), heap, old.word);
+		must(k < 1000);
+	}
+	graph_free(g);
+	heap_end(heap);
+	must_be(hp_pool_detach(again), 0);
+}
+
 /* T18: pages, which a limit, or others, have taken. */
 static void pages_run_out(void **unused)
 {
@@ -1264,6 +1302,7 @@ int main(void)
 		cmocka_unit_test(forbidden_values),
 		cmocka_unit_test(two_mappings),
 		cmocka_unit_test(every_allocation_fails_in_turn),
+		cmocka_unit_test(memory_is_short_while_garbage_waits),
 		cmocka_unit_test(pages_run_out),
 		cmocka_unit_test(importing_while_garbage_waits),
 		cmocka_unit_test(private_pointers_stay_outside),
