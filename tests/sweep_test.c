@@ -4,7 +4,8 @@
  * The victim is single-stepped to the instruction where it is killed, recovered, and what it held is swept; a successor goes on.
  * Every frame must have been read once, or sent once, and of all buffers and runs of pages exactly those must be out that
  * frames in the rings have. Stages, rings, sweep, pool, cache and heaps are the real ones. First each stage is stepped through
- * without a death, to see how many instructions it has. */
+ * without a death, to see how many instructions it has, and which of them changed a position or the ledger: right behind those
+ * it is always killed. */
 #include "../tools/hugepool/frame.c"
 #include "../tools/hugepool/ledger.c"
 #include "../tools/hugepool/ring.c"
@@ -25,10 +26,11 @@
 
 #include "hp_page.h"
 
-#define FRAMES 36u /* more than a batch of the reader */
+#define FRAMES 36u      /* more than a batch of the reader */
+#define READ_BEFORE 30u /* by a reader that nobody looks at */
 #define LONG_FRAMES 3u
 #define CAPACITY 64u
-#define SAMPLES (HP_TEST_SANITIZER ? 2u : 6u) /* of each stage */
+#define SAMPLES (HP_TEST_SANITIZER ? 2u : 4u) /* of each stage */
 
 static struct demo demo;
 static struct demo_options options = {.workers = 1};
@@ -88,7 +90,7 @@ void *demo_own_memory(const struct demo *of, size_t bytes)
 
 static uint32_t length_of(uint64_t frame)
 {
-	return frame % 12 == 5 ? DEMO_BUFFER + 52 : 60 + (uint32_t)frame;
+	return frame % 12 == 10 ? DEMO_BUFFER + 52 : 60 + (uint32_t)frame;
 }
 
 static uint64_t bytes_of_all(void)
@@ -227,6 +229,22 @@ static void all_is_sent(void)
 	must_be(out->tail, FRAMES);
 }
 
+/* Instructions after which a position or a ledger was another than before, but for every word of one. */
+#define CHANGES 64
+static uint64_t change[CHANGES];
+static unsigned changes;
+
+static bool looks_changed(void)
+{
+	static uint64_t last[6];
+	const struct ledger *read = root_of(demo.reader_heap), *sent = root_of(demo.sender_heap);
+	const uint64_t now[6] = {read->totals.frames, read->ring[0].at, sent->totals.frames,
+	                         sent->ring[0].at,    in->head,         out->tail};
+	bool same = memcmp(last, now, sizeof(now)) == 0;
+	memcpy(last, now, sizeof(now));
+	return !same;
+}
+
 /* Up to `most` instructions of a stage from where its work begins; then it is killed, unless it is done. Returns how many. */
 static uint64_t step(int (*run)(void *arg), bool (*done)(void), uint64_t most)
 {
@@ -242,10 +260,16 @@ static uint64_t step(int (*run)(void *arg), bool (*done)(void), uint64_t most)
 	stops = false;
 	must_be(waitpid(victim, &status, 0), victim);
 	if (!WIFSTOPPED(status)) hp_test_skip("processes may not be traced here");
+	bool look = most == UINT64_MAX;
+	if (look) {
+		changes = 0;
+		looks_changed();
+	}
 	for (; steps < most && !done(); steps++) {
 		if (ptrace(PTRACE_SINGLESTEP, victim, NULL, NULL) != 0) hp_test_skip("processes cannot be stepped here");
 		must_be(waitpid(victim, &status, 0), victim);
 		must(WIFSTOPPED(status));
+		if (look && looks_changed() && changes < CHANGES) change[changes++] = steps + 1;
 	}
 	must_be(kill(victim, SIGKILL), 0);
 	must_be(waitpid(victim, &status, 0), victim);
@@ -257,6 +281,10 @@ static uint64_t step(int (*run)(void *arg), bool (*done)(void), uint64_t most)
 static uint64_t reader_dies(uint64_t after)
 {
 	begin();
+	demo.frames = READ_BEFORE;
+	must_be(hp_test_child(run_reader, NULL), 0);
+	demo.frames = FRAMES;
+	demo.shared->read_all = 0;
 	uint64_t steps = step(run_reader, reader_is_done, after);
 	must_be(hp_test_child(run_reader, NULL), 0);
 	all_is_read();
@@ -283,13 +311,15 @@ static uint64_t sender_dies(uint64_t after)
 static void dies_everywhere(const char *name, uint64_t (*dies)(uint64_t after))
 {
 	uint64_t random = hp_seed(name), all = dies(UINT64_MAX), samples = getenv("HP_STEP_FULL") ? all : SAMPLES;
-	print_message("%s: %llu instructions, killed at %llu of them\n", name, (unsigned long long)all,
-	              (unsigned long long)samples);
+	print_message("%s: %llu instructions, killed at %llu of them, and behind %u\n", name, (unsigned long long)all,
+	              (unsigned long long)samples, changes);
 	must(all > samples);
 	for (uint64_t i = 0; i < samples; i++) {
 		uint64_t from = all * i / samples, to = all * (i + 1) / samples;
 		dies(from + hp_below(&random, to - from));
 	}
+	must(changes >= 3); /* totals, position, what others see */
+	for (unsigned i = 0; i < changes; i++) dies(change[i]);
 }
 
 static void a_reader_that_dies_leaves_nothing(void **state)

@@ -3,7 +3,8 @@
  * The victim runs to one of its bursts of frames, is single-stepped through it, with new flows and known ones and a frame of
  * no flow, to the instruction where it is killed; then it is recovered, and a successor goes on in the same pool. Every frame
  * must have been counted once and passed on once, in order, whole. The worker, the pool and the heap are the real ones. First
- * each burst is stepped through without a death, to see how many instructions it has. */
+ * each burst is stepped through without a death, to see how many instructions it has, and which of them changed a position or
+ * the totals: right behind those it is always killed. */
 #include "../tools/hugepool/flows.c"
 #include "../tools/hugepool/frame.c"
 #include "../tools/hugepool/ring.c"
@@ -19,7 +20,7 @@
 #define OTHER_FRAME 5u /* of no flow */
 #define BURST 5u       /* frames that the reader shows at a time */
 #define BURSTS ((FRAMES + BURST - 1) / BURST)
-#define SAMPLES (HP_TEST_SANITIZER ? 4u : 12u) /* of each burst */
+#define SAMPLES (HP_TEST_SANITIZER ? 3u : 8u) /* of each burst */
 
 static struct demo demo;
 static struct ring *in, *out;
@@ -177,15 +178,39 @@ static pid_t start_victim(unsigned burst)
 	return victim;
 }
 
+/* Instructions after which a position or the totals were others than before. */
+#define CHANGES 64
+static uint64_t change[CHANGES];
+static unsigned changes;
+
+static bool looks_changed(void)
+{
+	static struct {
+		struct flow_totals totals;
+		uint64_t shown, taken;
+	} last;
+	const struct flow_table *table = flow_table_of(demo.heap[0]);
+	must(table);
+	bool same = memcmp(&last.totals, &table->totals, sizeof(last.totals)) == 0 && last.shown == out->head &&
+	            last.taken == in->tail;
+	last.totals = table->totals;
+	last.shown = out->head;
+	last.taken = in->tail;
+	return !same;
+}
+
 /* Up to `most` instructions of it, or until the burst has been passed on; returns how many. */
-static uint64_t step_victim(pid_t victim, uint64_t most)
+static uint64_t step_victim(pid_t victim, uint64_t most, bool look)
 {
 	uint64_t steps = 0;
+	changes = look ? 0 : changes;
+	if (look) looks_changed();
 	for (uint64_t end = in->head; steps < most && in->tail < end; steps++) {
 		int status;
 		if (ptrace(PTRACE_SINGLESTEP, victim, NULL, NULL) != 0) hp_test_skip("processes cannot be stepped here");
 		must_be(waitpid(victim, &status, 0), victim);
 		must(WIFSTOPPED(status));
+		if (look && looks_changed() && changes < CHANGES) change[changes++] = steps + 1;
 	}
 	return steps;
 }
@@ -208,7 +233,7 @@ static uint64_t instructions_of(unsigned burst, uint8_t *packets)
 	int status;
 	begin(packets);
 	pid_t victim = start_victim(burst);
-	uint64_t steps = step_victim(victim, UINT64_MAX);
+	uint64_t steps = step_victim(victim, UINT64_MAX, true);
 	must_be(ptrace(PTRACE_CONT, victim, NULL, NULL), 0);
 	must_be(waitpid(victim, &status, 0), victim);
 	must(WIFEXITED(status) && WEXITSTATUS(status) == 0);
@@ -222,7 +247,7 @@ static void dies_after(unsigned burst, uint64_t instructions, uint8_t *packets)
 	int status;
 	begin(packets);
 	pid_t victim = start_victim(burst);
-	step_victim(victim, instructions);
+	step_victim(victim, instructions, false);
 	must_be(kill(victim, SIGKILL), 0);
 	must_be(waitpid(victim, &status, 0), victim);
 	must(WIFSIGNALED(status));
@@ -244,13 +269,15 @@ static void goes_on_after_death_at_every_instruction(void **state)
 	for (unsigned burst = 0; burst < BURSTS; burst++) {
 		uint64_t all = instructions_of(burst, packets),
 				 samples = getenv("HP_STEP_FULL") || all < SAMPLES ? all : SAMPLES;
-		print_message("burst %u: %llu instructions, killed at %llu of them\n", burst, (unsigned long long)all,
-		              (unsigned long long)samples);
+		print_message("burst %u: %llu instructions, killed at %llu of them, and behind %u\n", burst,
+		              (unsigned long long)all, (unsigned long long)samples, changes);
 		assert_true(all > BURST * 10);
 		for (uint64_t i = 0; i < samples; i++) {
 			uint64_t from = all * i / samples, to = all * (i + 1) / samples;
 			dies_after(burst, from + hp_below(&random, to - from), packets);
 		}
+		assert_true(changes >= 3); /* counted, shown, taken */
+		for (unsigned i = 0; i < changes; i++) dies_after(burst, change[i], packets);
 	}
 	assert_int_equal(hp_stats(demo.pool).free, free_before);
 	must_be(hp_pool_detach(demo.pool), 0);

@@ -214,6 +214,10 @@ static bool take_over(struct reader *reader)
 			return false;
 		}
 		ring_open_producer(ring, shared->ring_capacity, reader->ledger.ring[i].at, &reader->ring[i]);
+		if (reader->ring[i].published > reader->ring[i].head) {
+			demo_fail(demo, "the ring of worker %u shows frames that were not committed", i);
+			return false;
+		}
 		ring_publish(&reader->ring[i]);
 		bell_ring(&shared->worker[i].bell);
 	}

@@ -127,6 +127,10 @@ void sender_run(struct demo *demo)
 			demo_fail(demo, "the sender finds no ring of worker %u", i);
 			return;
 		}
+		if (atomic_load_explicit(&ring->tail, memory_order_relaxed) > sender->ledger.ring[i].at) {
+			demo_fail(demo, "frames of worker %u were taken, but not committed", i);
+			return;
+		}
 		ring_open_consumer(ring, shared->ring_capacity, sender->ledger.ring[i].at, &sender->ring[i]);
 		ring_release(&sender->ring[i], sender->ledger.ring[i].at);
 		bell_ring(&shared->worker[i].bell);
