@@ -519,7 +519,7 @@ int hp_heap_check(hp_heap *heap, unsigned flags, hp_heap_finding_fn *finding, vo
 	struct heap_check check = {.flags = flags, .structure = true};
 	hp_tx *tx;
 	if (!heap || flags & ~(HP_HEAP_AUDIT | HP_HEAP_LEAKS)) return -EINVAL;
-	if (!heap->pool || !heap_is_live(heap)) return -ESTALE;
+	if (!heap->pool || !heap_is_there(heap)) return -ESTALE;
 	/* The writer walks what is looked at here first, and believes it. */
 	int found = heap_check_run(&check, heap->pool, heap->index, 0);
 	if (found) return tell(&check, found, finding, arg);
