@@ -288,10 +288,12 @@ static void the_same_bytes_at_every_address(void **state)
 		for (size_t i = less + 1; i < room; i++) assert_int_equal(buffer[i], 0xee);
 		if (less >= sizeof *image) assert_int_equal(hp_image_read(buffer + 1, bytes, &node_type, &read), -EBADMSG);
 	}
-	/* nor is what stood there before, and is half written over, taken for one */
-	memcpy(buffer, image, bytes);
-	assert_int_equal(hp_image_write(buffer, bytes - 1, NULL, &node_type, g.node[0]), -ENOSPC);
-	assert_int_equal(hp_image_verify(buffer, bytes, &node_type), -EBADMSG);
+	/* nor is what stood there before taken for one, however little of it was written over */
+	for (size_t less = sizeof *image; less < bytes; less++) {
+		memcpy(buffer, image, bytes);
+		assert_int_equal(hp_image_write(buffer, less, NULL, &node_type, g.node[0]), -ENOSPC);
+		assert_int_equal(hp_image_verify(buffer, bytes, &node_type), -EBADMSG);
+	}
 	free(buffer);
 	free(image);
 	graph_free(&g);
@@ -754,7 +756,13 @@ static void heaps_and_images(void **state)
 	assert_int_equal(hp_image_need(heap, &hp_vector_type, hp_heap_deref(heap, ref)), -EINVAL);
 	hp_heap_abort(tx);
 	must_be(hp_heap_destroy(other, 0, 1000), 0);
-	must_be(hp_heap_destroy(heap, 0, 1000), 0);
+	hp_heap *again;
+	struct node n = {.id = 1};
+	must_be(hp_heap_open(pool, hp_heap_id(heap), &again), 0);
+	assert_true(hp_image_need(again, &node_type, &n) > 0);
+	must_be(hp_heap_destroy(heap, HP_HEAP_FORCE, 1000), 0);
+	assert_int_equal(hp_image_need(again, &node_type, &n), -ESTALE);
+	must_be(hp_heap_close(again), 0);
 	hp_must_be_sound(pool);
 	must_be(hp_pool_detach(pool), 0);
 }

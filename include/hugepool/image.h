@@ -25,7 +25,7 @@
  *   -EPROTO   the image, or the heap, has values of types other than the caller's, or one address is met as two types
  *   -EBADMSG  the bytes are no image: cut off, overwritten, or made to mislead
  *   -ENOMEM   libc has none
- *   -EXDEV, -ESTALE  a reference to another heap, or any at all where no heap was given; to a value that is gone
+ *   -EXDEV, -ESTALE  a reference to another heap, or any at all where no heap was given; to a value or a heap that is gone
  *   -EOVERFLOW  2^48 bytes, or 2^32 values
  *
  * Origin: values in raw memory of Netsys_mem: init_header, init_string, init_array, init_float_array, init_value, copy_value.

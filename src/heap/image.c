@@ -371,7 +371,9 @@ static int copy(struct walk *walk, const struct node *node, uint64_t *end)
 static int walk_all(struct walk *walk, const struct hp_type *type, const void *value)
 {
 	uint64_t ref, end = walk->end;
-	int error = !value || (walk->heap && !walk->heap->pool) ? -EINVAL : plan_make(&walk->plan, type);
+	if (!value) return -EINVAL;
+	if (walk->heap && (!walk->heap->pool || !heap_is_live(walk->heap))) return -ESTALE;
+	int error = plan_make(&walk->plan, type);
 	if (error == 0 && walk->first && walk->plan.align > ((const struct hp_image *)(const void *)walk->to)->align)
 		error = -EINVAL;
 	if (error == 0) error = meet_value(walk, (uintptr_t)value, 0, &ref);
