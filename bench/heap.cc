@@ -3,6 +3,8 @@
 #include "crew.h"
 #include "heap_shapes.h"
 
+#include <hugepool/inline.h>
+
 #include <algorithm>
 #include <thread>
 #include <vector>
@@ -43,17 +45,24 @@ struct Heap {
 	}
 };
 
-void read_section(benchmark::State &state)
+template <bool inlined> void read_section(benchmark::State &state)
 {
 	Heap &h = Heap::get();
 	if (h.why) return state.SkipWithError(h.why);
 	for (auto _ : state) {
-		benchmark::DoNotOptimize(hp_heap_read_enter(h.pool));
-		benchmark::ClobberMemory();
-		hp_heap_read_exit(h.pool);
+		if (inlined) {
+			benchmark::DoNotOptimize(hp_heap_read_enter_inline(h.pool));
+			benchmark::ClobberMemory();
+			hp_heap_read_exit_inline(h.pool);
+		} else {
+			benchmark::DoNotOptimize(hp_heap_read_enter(h.pool));
+			benchmark::ClobberMemory();
+			hp_heap_read_exit(h.pool);
+		}
 	}
 }
-const Register section("read_section/hugepool", read_section);
+const Register section("read_section/hugepool", read_section<false>);
+const Register section_inline("read_section/hugepool_inline", read_section<true>);
 
 // A ring of 256 values, from one to the next.
 std::vector<hp_ref> ring(Heap &h)
@@ -62,7 +71,8 @@ std::vector<hp_ref> ring(Heap &h)
 	hp_tx *tx;
 	if (hp_heap_begin(h.heap, -1, &tx) < 0) return nodes;
 	for (int i = 0; i < 256; i++) nodes.push_back(hp_heap_new(tx, &node_type, 0));
-	for (int i = 0; i < 256 && nodes.back().word; i++) hp_heap_set(tx, &h.at(nodes[i])->first.ref, nodes[(i + 1) % 256]);
+	for (int i = 0; i < 256 && nodes.back().word; i++)
+		hp_heap_set(tx, &h.at(nodes[i])->first.ref, nodes[(i + 1) % 256]);
 	hp_heap_set_root(tx, nodes[0]);
 	if (hp_heap_commit(tx) < 0) nodes.clear();
 	return nodes;
@@ -133,10 +143,10 @@ void heap_new(benchmark::State &state)
 {
 	Heap &h = Heap::get();
 	if (h.why) return state.SkipWithError(h.why);
-	constexpr unsigned batch = 10000;
+	constexpr unsigned batch = 1000; // a MiB of garbage between collections, as by default
 	unsigned batches = 0;
 	while (state.KeepRunningBatch(batch)) {
-		if (batches++ % 20 == 0) {
+		if (batches++ % 16 == 0) {
 			state.PauseTiming();
 			hp_heap_gc(h.heap, HP_GC_WAIT, 1000);
 			state.ResumeTiming();

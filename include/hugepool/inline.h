@@ -7,6 +7,7 @@
 #define HUGEPOOL_INLINE_H
 
 #include <hugepool/cache.h>
+#include <hugepool/heap.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -20,7 +21,9 @@ struct hp_inline_magazine {
 
 struct hp_inline_slot {
 	uint32_t in_op, node;
-	uint64_t taker;
+	uint64_t taker, counters[3];
+	uint32_t tid, guards;
+	uint64_t section;
 };
 
 struct hp_inline_thread {
@@ -28,6 +31,7 @@ struct hp_inline_thread {
 	struct hp_inline_slot *slot;
 	const void *pool;
 	uint64_t seen;
+	const uint64_t *epoch;
 };
 
 struct hp_inline_slab {
@@ -45,7 +49,7 @@ struct hp_inline_cache {
 };
 
 /* Counts up whenever anything in here comes to mean something else. */
-#define HP_INLINE_SYMBOL "hp_inline_2"
+#define HP_INLINE_SYMBOL "hp_inline_3"
 extern HP_API_DATA __thread struct hp_inline_thread *hp_thread_current __asm__(HP_INLINE_SYMBOL)
 	__attribute__((tls_model("initial-exec")));
 
@@ -137,6 +141,29 @@ HP_INLINE_FORCED int hp_cache_put_inline(hp_cache *cache, void *object)
 		__atomic_store_n(&slot->in_op, 0, __ATOMIC_RELEASE);
 	}
 	return hp_cache_put(cache, object);
+}
+
+/* hp_heap_read_enter and hp_heap_read_exit. */
+HP_INLINE_FORCED int hp_heap_read_enter_inline(hp_pool *pool)
+{
+	struct hp_inline_thread *me = hp_thread_current;
+	if (!HP_INLINE_LIKELY(__atomic_load_n(&me->fast, __ATOMIC_RELAXED) == pool)) return hp_heap_read_enter(pool);
+	struct hp_inline_slot *slot = me->slot;
+	if (!HP_INLINE_LIKELY(!__atomic_load_n(&slot->section, __ATOMIC_RELAXED))) return hp_heap_read_enter(pool);
+	__atomic_store_n(&slot->section, __atomic_load_n(me->epoch, __ATOMIC_ACQUIRE) << 16 | 1, __ATOMIC_RELAXED);
+	__atomic_signal_fence(__ATOMIC_SEQ_CST); /* what is read comes later: the collector's barrier sees to it */
+	return 0;
+}
+
+HP_INLINE_FORCED void hp_heap_read_exit_inline(hp_pool *pool)
+{
+	struct hp_inline_thread *me = hp_thread_current;
+	struct hp_inline_slot *slot = me->slot;
+	if (HP_INLINE_LIKELY(__atomic_load_n(&me->fast, __ATOMIC_RELAXED) == pool) &&
+	    HP_INLINE_LIKELY((uint16_t)__atomic_load_n(&slot->section, __ATOMIC_RELAXED) == 1))
+		__atomic_store_n(&slot->section, 0, __ATOMIC_RELEASE);
+	else
+		hp_heap_read_exit(pool);
 }
 
 #undef HP_INLINE_FORCED

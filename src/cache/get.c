@@ -19,6 +19,8 @@ SAME(participant, slot, hp_inline_thread, slot);
 SAME(participant, seen, hp_inline_thread, seen);
 SAME(pool_slot, in_op, hp_inline_slot, in_op);
 SAME(pool_slot, taker, hp_inline_slot, taker);
+SAME(pool_slot, section, hp_inline_slot, section);
+SAME(participant, epoch, hp_inline_thread, epoch);
 SAME(slab_mag, top, hp_inline_magazine, top);
 SAME(slab, a, hp_inline_slab, a);
 SAME(slab, r, hp_inline_slab, r);

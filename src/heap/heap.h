@@ -309,11 +309,12 @@ hp_ref heap_value_import(hp_tx *tx, const struct hp_type *type, const void *valu
 /* ---- lock.c ---- */
 int heap_lock(hp_heap *heap, struct participant *me, int timeout_ms, bool *undo);
 void heap_wake(struct heap_entry *entry);
+void heap_unlock_fenced(struct heap_entry *entry);
 static inline void heap_unlock(hp_heap *heap)
 {
 	struct heap_entry *entry = heap->entry;
 	if (unlikely(heap->pool->fenced))
-		atomic_exchange(&entry->lock, 0);
+		heap_unlock_fenced(entry);
 	else
 		atomic_store_explicit(&entry->lock, 0, memory_order_release);
 	atomic_signal_fence(memory_order_seq_cst); /* the waiters' barrier orders the rest */

@@ -157,6 +157,11 @@ int heap_lock(hp_heap *heap, struct participant *me, int timeout_ms, bool *undo)
 	return wait_for_it(heap, me, timeout_ms, undo);
 }
 
+void heap_unlock_fenced(struct heap_entry *entry)
+{
+	atomic_exchange(&entry->lock, 0);
+}
+
 void heap_wake(struct heap_entry *entry)
 {
 	atomic_store_explicit(&entry->waiters, 0, memory_order_relaxed);

@@ -13,6 +13,12 @@
 
 #define DEPTH_MASK UINT64_C(0xffff)
 
+/* Where the collector has no barrier that makes all processors pass one. */
+static __attribute__((noinline)) void fence(void)
+{
+	atomic_thread_fence(memory_order_seq_cst);
+}
+
 /* The thread's slot for this pool, always the same one: not that of a handler that met its thread inside an operation. */
 static __attribute__((noinline)) struct pool_slot *slot_slow(hp_pool *pool, int *error)
 {
@@ -37,7 +43,7 @@ static __attribute__((noinline)) int enter_slow(hp_pool *pool)
 	if ((section & DEPTH_MASK) == DEPTH_MASK) return -EOVERFLOW;
 	if (!section) section = atomic_load_explicit(&pool->header->epoch, memory_order_acquire) << 16;
 	atomic_store_explicit(&slot->section, section + 1, memory_order_relaxed);
-	if (pool->fenced) atomic_thread_fence(memory_order_seq_cst);
+	if (unlikely(pool->fenced)) fence();
 	return 0;
 }
 
@@ -48,7 +54,7 @@ int hp_heap_read_enter(hp_pool *pool)
 	struct pool_slot *slot = me->slot;
 	uint64_t section = atomic_load_explicit(&slot->section, memory_order_relaxed);
 	if (unlikely(section)) return enter_slow(pool);
-	uint64_t epoch = atomic_load_explicit(&pool->header->epoch, memory_order_acquire);
+	uint64_t epoch = atomic_load_explicit(me->epoch, memory_order_acquire);
 	atomic_store_explicit(&slot->section, epoch << 16 | 1, memory_order_relaxed);
 	/* what is read in the section is read after this store: for the processor the collector's barrier sees to it */
 	atomic_signal_fence(memory_order_seq_cst);
@@ -181,7 +187,7 @@ static int guard_one(hp_heap *heap, struct pool_slot *slot, uint64_t word, uint8
 	}
 	/* commit: guarded. The section that we are in keeps the value until this is seen. */
 	atomic_store_explicit(&cells[i], word, memory_order_release);
-	if (pool->fenced) atomic_thread_fence(memory_order_seq_cst);
+	if (unlikely(pool->fenced)) fence();
 	*which = (uint8_t)i;
 	return 0;
 }

@@ -361,6 +361,7 @@ static int participant_register(hp_pool *pool, bool nested, struct participant *
 		}
 		if (error == 0) {
 			me->seen = atomic_load_explicit(&me->slot->taker, memory_order_acquire);
+			me->epoch = &pool->header->epoch;
 			me->fenced = pool->fenced;
 			me->nested = nested;
 			me->node = (uint8_t)atomic_load_explicit(&me->slot->node, memory_order_relaxed);

@@ -19,9 +19,10 @@
 struct participant {
 	_Atomic(hp_pool *) fast; /* the pool, when neither traced nor fenced: what the fast paths compare with */
 	struct pool_slot *slot;
-	hp_pool *pool; /* NULL: not in use, or wiped by fork */
-	uint64_t seen; /* the taker word that brings no news */
-	uint32_t who;  /* {slot + 1, generation} */
+	hp_pool *pool;                 /* NULL: not in use, or wiped by fork */
+	uint64_t seen;                 /* the taker word that brings no news */
+	const _Atomic uint64_t *epoch; /* the pool's, for sections of heaps */
+	uint32_t who;                  /* {slot + 1, generation} */
 	uint32_t rereads;
 	bool fenced;
 	bool nested; /* taken by a signal handler that met its thread inside an operation */
@@ -36,7 +37,7 @@ struct participant {
 };
 
 /* What programs that were compiled with hugepool/inline.h see of it is called by the version of that. */
-extern HP_API_DATA _Thread_local struct participant *hp_thread_current __asm__("hp_inline_2")
+extern HP_API_DATA _Thread_local struct participant *hp_thread_current __asm__("hp_inline_3")
 	__attribute__((tls_model("initial-exec")));
 
 /* Not 0: the thread is at work on shared memory outside of an operation, in a way that a child forked in the middle by a

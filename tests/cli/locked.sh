@@ -22,4 +22,14 @@ done
 grep -q "<free_remote>:" "$scratch/code" || skip "free_remote was inlined by this compiler"
 count=$(locked free_remote)
 [ "$count" = 1 ] || fail "free_remote has $count locked instructions, not 1"
-echo "locked instructions: 0 in a local pair, 1 in a remote free"
+
+# A heap's readers and stores have none, a transaction one, for the lock.
+for function in hp_heap_read_enter hp_heap_read_exit hp_heap_deref_checked hp_heap_guard hp_heap_unguard hp_heap_set \
+	hp_heap_new hp_heap_commit; do
+	grep -q "<$function>:" "$scratch/code" || fail "there is no $function"
+	count=$(locked $function)
+	[ "$count" = 0 ] || fail "$function has $count locked instructions"
+done
+count=$(locked hp_heap_begin)
+[ "$count" = 1 ] || fail "hp_heap_begin has $count locked instructions, not 1"
+echo "locked instructions: 0 in a local pair, 1 in a remote free; 0 in a heap's sections, guards and stores, 1 in a transaction"
