@@ -391,7 +391,7 @@ static void run(struct supervisor *sup)
 		supervise(sup);
 		plant_clear(demo, &sup->result);
 	}
-	hp_pool_detach(demo->pool);
+	plant_leave(demo);
 }
 
 static int read_frames(struct supervisor *sup)

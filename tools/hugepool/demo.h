@@ -82,9 +82,13 @@ struct demo_shared {
 struct demo {
 	hp_pool *pool;
 	hp_cache *buffers;
-	/* forked children use these handles */
-	hp_heap *heap[DEMO_MAX_WORKERS]; /* of each worker's flows */
-	hp_heap *reader_heap, *sender_heap;
+	union { /* forked children use these handles */
+		hp_heap *heaps[DEMO_MAX_WORKERS + 2];
+		struct {
+			hp_heap *heap[DEMO_MAX_WORKERS]; /* of each worker's flows */
+			hp_heap *reader_heap, *sender_heap;
+		};
+	};
 	uint64_t known[2 * DEMO_MAX_WORKERS + 8]; /* offsets of runs of pages that are no frames */
 	size_t known_count;
 	struct demo_shared *shared;
@@ -162,6 +166,7 @@ bool plant_mail(struct demo *demo);                          /* true: a worker w
 uint64_t plant_in_hands(struct demo *demo, unsigned worker); /* frames it was given and has not shown to the sender */
 void plant_ring_all(struct demo *demo);
 void plant_clear(struct demo *demo, struct demo_result *result);
+void plant_leave(struct demo *demo); /* closes everything, whatever is left */
 
 /* Puts back what the dead held; reader and sender stand still or are dead. Returns how many, or -errno. Before the first frame:
  * notes down what is none. */

@@ -272,12 +272,11 @@ static void free_everything(struct demo *demo, struct demo_result *result)
 			int freed = hp_page_free_at(demo->pool, blocks[b]);
 			error = error ? error : freed;
 		}
-		int ended = hp_heap_destroy(demo->heap[i], 0, END_MS);
-		error = error ? error : ended;
 	}
-	hp_heap *const ledgers[] = {demo->reader_heap, demo->sender_heap};
-	for (size_t i = 0; i < 2; i++) {
-		int ended = hp_heap_destroy(ledgers[i], 0, END_MS);
+	for (size_t i = 0; i < sizeof(demo->heaps) / sizeof(demo->heaps[0]); i++) {
+		if (!demo->heaps[i]) continue;
+		int ended = hp_heap_destroy(demo->heaps[i], 0, END_MS);
+		if (ended == 0 || ended == -ESTALE) demo->heaps[i] = NULL; /* the handle is closed */
 		error = error ? error : ended;
 	}
 	demo->shared = NULL;
@@ -287,6 +286,12 @@ static void free_everything(struct demo *demo, struct demo_result *result)
 	freed = hp_page_free(demo->pool, shared);
 	error = error ? error : freed;
 	if (error) fail(result, "a block of the pipeline could not be freed: %s", strerror(-error));
+}
+
+void plant_leave(struct demo *demo)
+{
+	for (size_t i = 0; i < sizeof(demo->heaps) / sizeof(demo->heaps[0]); i++) hp_heap_close(demo->heaps[i]);
+	hp_pool_detach(demo->pool);
 }
 
 static void first_finding(void *arg, const char *message)
