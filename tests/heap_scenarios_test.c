@@ -248,7 +248,7 @@ static void produce(struct pipeline *line)
 
 static void consume(struct pipeline *line)
 {
-	for (;;) {
+	for (unsigned taken = 0;;) {
 		hp_ref block;
 		hp_guard guard;
 		while (sem_wait(&line->filled) != 0) {}
@@ -260,8 +260,10 @@ static void consume(struct pipeline *line)
 		if (error == -ENOENT) return;
 		must_be(error, 0);
 		sem_post(&line->room);
-		const struct hp_bytes *bytes = hp_heap_deref(heap, block);
-		must_be(bytes->len, BLOCK);
+		if (++taken % 64 == 0)
+			must_be(hp_heap_gc(heap, HP_GC_WAIT, 10000), 0); /* nobody refers to it any more: it stays */
+		const struct hp_bytes *bytes = hp_heap_deref_checked(heap, block, &hp_bytes_type, NULL);
+		must(bytes && bytes->len == BLOCK);
 		uint64_t sum = 0, word;
 		for (unsigned i = 0; i < BLOCK; i += 8) {
 			memcpy(&word, bytes->data + i, 8);
