@@ -6,7 +6,11 @@
 #include <hugepool/inline.h>
 
 #include <algorithm>
+#include <chrono>
+#include <csignal>
+#include <sys/wait.h>
 #include <thread>
+#include <unistd.h>
 #include <vector>
 
 namespace
@@ -210,6 +214,45 @@ const bool registered = [] {
 	for (std::string shape : heap_shape::names)
 		Register("gc_mark/hugepool/shape:" + shape, [=](benchmark::State &state) { gc_mark(state, shape); });
 	return true;
+}();
+
+// A writer is killed in a transaction of 1,000 stores; timed is the next one's begin, from the kill on.
+void takeover(benchmark::State &state)
+{
+	Heap &h = Heap::get();
+	if (h.why) return state.SkipWithError(h.why);
+	std::vector<hp_ref> nodes = ring(h);
+	if (nodes.empty()) return state.SkipWithError("no room");
+	for (auto _ : state) {
+		int ready[2];
+		char said = 0;
+		if (pipe(ready) != 0) return state.SkipWithError("no pipe");
+		pid_t pid = fork();
+		if (pid == 0) {
+			hp_tx *tx;
+			if (hp_heap_begin(h.heap, -1, &tx) < 0) _exit(1);
+			for (unsigned i = 0; i < 1000; i++) hp_heap_set(tx, &h.at(nodes[i % 256])->second.ref, nodes[i % 255]);
+			if (write(ready[1], "x", 1) != 1) _exit(1);
+			for (;;) pause();
+		}
+		close(ready[1]);
+		bool ok = pid > 0 && read(ready[0], &said, 1) == 1;
+		close(ready[0]);
+		hp_tx *tx;
+		auto start = std::chrono::steady_clock::now();
+		if (pid > 0) kill(pid, SIGKILL);
+		ok = hp_heap_begin(h.heap, 10000, &tx) == 0 && ok;
+		std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+		if (ok) hp_heap_commit(tx);
+		if (pid > 0) waitpid(pid, nullptr, 0);
+		if (!ok) return state.SkipWithError("the child or the next writer failed");
+		state.SetIterationTime(took.count());
+	}
+}
+const Register killed = [] {
+	Register r("heap_takeover/hugepool/stores:1000", takeover, benchmark::kMillisecond);
+	r->UseManualTime();
+	return r;
 }();
 
 // A reader that looks at the whole ring in each section, alone and beside a writer that collects in a loop.
