@@ -163,9 +163,9 @@ static void kill_for_real(struct step_world *w, const struct watch *watch, uint6
 	const struct step_case *entry = watch->entry;
 	uint64_t count = instructions * 3 / 100;
 	if (count < 2) count = 2;
-	uint64_t most = entry->flags & STEP_FEWER ? 3
-	                : instructions < 30000    ? 10
-	                                          : 2; /* each is a walk of its own to the point */
+	uint64_t most = entry->flags & STEP_FEWER || (entry->pool->heaps && instructions > 3000) ? 3
+	                : instructions < 30000                                                   ? 10
+	                                       : 2; /* each is a walk of its own to the point */
 	if (count > most && !step_full()) count = most;
 	for (uint64_t i = 0; i < count && !w->failures; i++) {
 		/* every second one right after a change of shared memory */
@@ -186,7 +186,7 @@ static void kill_for_real(struct step_world *w, const struct watch *watch, uint6
 /* The victim, which recovers another, is killed; actor 1 recovers both and is stepped too. */
 static void deeper(struct step_world *w, const struct watch *first)
 {
-	unsigned step = step_full() ? 1 : first->count / 12 + 1;
+	unsigned step = step_full() ? 1 : first->count / (first->entry->pool->heaps ? 3 : 12) + 1;
 	for (unsigned i = 0; i < first->count && !w->failures; i += step) {
 		struct step_world *second = killed_at(first->entry, first->changes[i]);
 		struct watch watch = {.world = second, .entry = first->entry, .victim = 1};
@@ -206,10 +206,13 @@ static int run_case(const void *table, unsigned index)
 {
 	const struct step_case *entry = (const struct step_case *)table + index;
 	if (!run_wanted(entry->name)) return 0;
+	if (entry->pool->heaps) step_heap_goals(entry);
 	struct step_world *w = world_of(entry);
 	struct watch watch = {.world = w, .entry = entry};
 	expect_of(w, entry, &watch.expect);
+	if (entry->flags & STEP_WITHIN) watch.expect.alive &= ~1u;
 	alive(&watch, 0);
+	if (entry->flags & STEP_WITHIN) watch.expect.alive |= 1u;
 	int64_t result = w->failures ? 0 : watch_run(&watch);
 	uint64_t instructions = w->instructions;
 	if (!w->failures) judge(&watch, result);

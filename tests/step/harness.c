@@ -5,6 +5,7 @@
  * pointer. A function that is to be stepped is enclosed by two breakpoint instructions. */
 #include "harness.h"
 #include "pool/participant.h"
+#include "heap/layout.h"
 #include "slab/slab.h"
 #include <hugepool/malloc.h>
 #include <elf.h>
@@ -326,7 +327,9 @@ static void quiet(void *arg, const char *message)
  * are where they are mapped here. */
 char *step_map_control(struct step_world *w, int fd)
 {
-	uint64_t rest = w->shape.caches ? w->geometry.places_at + HP_PAGE_SIZE : w->geometry.caches_at;
+	uint64_t rest = w->shape.caches  ? w->geometry.places_at + HP_PAGE_SIZE
+	                : w->shape.heaps ? w->geometry.places_at
+	                                 : w->geometry.caches_at;
 	uint64_t slabs = w->control_size - rest;
 	if (!w->control_size) {
 		slabs = w->shape.slabs ? w->geometry.control_size - w->geometry.slabs_at : 0;
@@ -377,6 +380,7 @@ struct step_world *step_open(const char *name, const struct step_pool *shape)
 	madvise(w->data, w->data_size, MADV_DONTFORK);
 	w->last = harness_memory(w, w->control_size);
 	w->first = harness_memory(w, w->control_size);
+	if (shape->heaps) w->last_data = harness_memory(w, w->data_size);
 	return w;
 }
 
@@ -391,6 +395,7 @@ void step_close(struct step_world *w)
 	step_seen_free(w);
 	munmap(w->last, w->control_size);
 	munmap(w->first, w->control_size);
+	if (w->last_data) munmap(w->last_data, w->data_size);
 	munmap(w->control, w->control_size);
 	munmap(w->data, w->data_size);
 	for (int i = 0; i < 3; i++) close(w->fds[i]);
@@ -569,18 +574,47 @@ static uint64_t mark_at(const struct step_world *w, unsigned page)
 	return *(const uint64_t *)(const void *)(w->data + (uint64_t)page * HP_PAGE_SIZE);
 }
 
+/* Parts of control that are watched; the rest of what is mapped does not change. */
+static unsigned parts(const struct step_world *w, struct iovec part[4])
+{
+	const struct pool_geometry *g = &w->geometry;
+	uint64_t to = watched(w), from = w->shape.caches ? g->waits_at : to;
+	part[0] = (struct iovec){w->control, to};
+	part[1] = (struct iovec){w->control + from, w->control_size - from};
+	if (!w->shape.heaps) return 2;
+	part[1] = (struct iovec){w->control + g->heaps_at, STEP_WATCHED_HEAPS * sizeof(struct heap_entry)};
+	part[2] = (struct iovec){w->control + g->guards_at, g->places_at - g->guards_at};
+	part[3] = (struct iovec){w->control + g->slabs_at, w->control_size - g->slabs_at};
+	return 4;
+}
+
+/* Up to the last page that is in use. */
+static uint64_t data_in_use(const struct step_world *w)
+{
+	const struct parity_unit *units = (const struct parity_unit *)(const void *)(w->control + w->geometry.units_at);
+	const pool_map *map = (const pool_map *)(const void *)(w->control + w->geometry.map_at);
+	uint64_t i = w->geometry.capacity / HP_PAGE_SIZE, each = w->geometry.chunk_pages;
+	while (i > 0 && !atomic_load(&map[i - 1]) && !parity_live(&units[(i - 1) / each], (unsigned)((i - 1) % each))) i--;
+	return i * HP_PAGE_SIZE;
+}
+
 bool step_changed(const struct step_world *w)
 {
+	struct iovec part[4];
 	for (unsigned i = 0; i < marks(w); i++)
 		if (mark_at(w, i) != w->last_mark[i]) return true;
-	uint64_t to = watched(w), from = w->shape.caches ? w->geometry.waits_at : to;
-	return memcmp(w->control, w->last, to) || memcmp(w->control + from, w->last + from, w->control_size - from) ||
-	       step_word_value(w) != w->last_word;
+	for (unsigned i = 0, n = parts(w, part); i < n; i++)
+		if (memcmp(part[i].iov_base, w->last + ((char *)part[i].iov_base - w->control), part[i].iov_len)) return true;
+	if (w->shape.heaps && memcmp(w->data, w->last_data, w->last_bytes)) return true;
+	return step_word_value(w) != w->last_word;
 }
 
 void step_remember(struct step_world *w)
 {
-	memcpy(w->last, w->control, w->control_size);
+	struct iovec part[4];
+	for (unsigned i = 0, n = parts(w, part); i < n; i++)
+		memcpy(w->last + ((char *)part[i].iov_base - w->control), part[i].iov_base, part[i].iov_len);
+	if (w->shape.heaps) memcpy(w->last_data, w->data, w->last_bytes = data_in_use(w));
 	w->last_word = step_word_value(w);
 	for (unsigned i = 0; i < marks(w); i++) w->last_mark[i] = mark_at(w, i);
 }
@@ -589,7 +623,12 @@ void step_remember(struct step_world *w)
 uint64_t step_state(const struct step_world *w)
 {
 	uint64_t hash = step_hash(w->last_mark, marks(w) * sizeof *w->last_mark, 0);
-	return step_hash(&w->last_word, sizeof w->last_word, step_hash(w->last, w->control_size, hash));
+	hash = step_hash(&w->last_word, sizeof w->last_word, hash);
+	if (w->shape.heaps) hash = step_hash(w->last_data, w->last_bytes, hash);
+	struct iovec part[4];
+	for (unsigned i = 0, n = parts(w, part); i < n; i++)
+		hash = step_hash(w->last + ((char *)part[i].iov_base - w->control), part[i].iov_len, hash);
+	return hash;
 }
 
 /* ---- stepping ---- */

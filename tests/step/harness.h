@@ -17,6 +17,7 @@
 #define HUGEPOOL_STEP_HARNESS_H
 
 #include <hugepool/cache.h>
+#include <hugepool/heap.h>
 #include <hugepool/hugepool.h>
 #include "pool/pool.h"
 #include <stdbool.h>
@@ -34,6 +35,10 @@ struct step_env {
 	const int *fds;  /* of the world's pool */
 	uint64_t *list;  /* STEP_LIST words, shared with the harness, an own list for every actor */
 	hp_cache *cache; /* the actor's handle of the world's cache */
+	hp_heap *heap;   /* the same of its heap; and what the actor has begun there */
+	hp_tx *tx;
+	hp_guard guard;
+	hp_ref kept;
 };
 typedef int64_t step_fn(struct step_env *env, uint64_t x, uint64_t y);
 
@@ -97,11 +102,13 @@ struct step_pool {
 	unsigned flags;
 	bool slabs;  /* operations use slabs: their descriptors are compared too, and every actor has magazines */
 	bool caches; /* with slabs; and caches, or the cells of slots: entries, cells, the first directory, and all data */
+	bool heaps;  /* with slabs; and heaps: the first entries, guard cells, and all data that is in use */
 };
 
 #define STEP_SKIP \
 	16 /* of objects of caches, and of blocks that hold a published word: the mark; the word is the second */
 #define STEP_WATCHED_CACHES 4
+#define STEP_WATCHED_HEAPS 4
 #define STEP_MARKS 128 /* pages at most where objects are constructed, which have a page each */
 
 /* The world's cache, as it should be. */
@@ -129,7 +136,9 @@ struct step_world {
 	hp_off word;   /* a word that blocks are published in; 0: none */
 	uint64_t last_word;
 	uint64_t last_mark[STEP_MARKS]; /* the first word of each page, where objects are constructed */
-	hp_off may_go[STEP_BLOCKS];     /* STEP_PUTS: what the operation puts back */
+	char *last_data;                /* of heaps: data as last seen, so many bytes of it */
+	uint64_t last_bytes;
+	hp_off may_go[STEP_BLOCKS]; /* STEP_PUTS: what the operation puts back */
 	unsigned going;
 	uint64_t x, y; /* arguments of the operation: set by the table, or by the set-up */
 	/* where the victim is */
@@ -220,7 +229,8 @@ enum step_effect {
 	STEP_RENEWS,    /* what was constructed in the world's cache is nothing to be given out any more, or is */
 	STEP_LIMITS,    /* its limit is what it was, or `bytes` */
 	STEP_PUBLISHES, /* a block of `bytes` is there and the world's word names it, or neither */
-	STEP_EMPTIES    /* the block at world->y is there and the word names it, or neither */
+	STEP_CHANGES, /* the heaps' graphs are as before, as after, or as some of the states in between: `count` of them in all */
+	STEP_EMPTIES /* the block at world->y is there and the word names it, or neither */
 };
 
 struct step_expect {
@@ -250,6 +260,9 @@ void step_copy_free(struct step_world *world);
 int step_verify_cache(struct step_world *world, const struct step_expect *expect, hp_pool *pool, hp_cache **cache,
                       const hp_off *object, unsigned objects);
 void step_cache_over(struct step_world *world, const struct step_expect *expect, hp_pool *pool, hp_cache *cache);
+/* heap.c: what the graphs of all heaps are, as seen by who attaches, who then writes, collects, and ends them: how much of
+ * the effect is there. step_heap_goals finds out, in a world of its own, what they are before and after. */
+int step_verify_heaps(struct step_world *world, const struct step_expect *expect, hp_pool *pool);
 bool step_changed(const struct step_world *world); /* control, and the word, since `last` */
 uint64_t step_state(const struct step_world *world);
 void step_remember(struct step_world *world);
@@ -280,9 +293,10 @@ struct step_case {
 	enum step_effect effect;
 	uint64_t pages; /* of the effect; 0: x */
 	unsigned flags;
-	uint64_t bytes; /* of STEP_MALLOCS; 0: as hp_malloc gives for x. Of STEP_MOVES and STEP_RESIZES; 0: for y */
-	unsigned count; /* of STEP_GETS, STEP_PUTS, STEP_MALLOCS: how many; 0: one, which is the result */
-	int error;      /* the operation must fail with this, and do nothing */
+	uint64_t bytes;  /* of STEP_MALLOCS; 0: as hp_malloc gives for x. Of STEP_MOVES and STEP_RESIZES; 0: for y */
+	unsigned count;  /* of STEP_GETS, STEP_PUTS, STEP_MALLOCS: how many; 0: one, which is the result */
+	int error;       /* the operation must fail with this, and do nothing */
+	step_fn *middle; /* of STEP_CHANGES: leaves what is there half way; may be NULL */
 };
 #define STEP_FILES 1u   /* verify which pages the data file holds */
 #define STEP_TAKES 2u   /* may take from living owners */
@@ -294,7 +308,22 @@ struct step_case {
 #define STEP_WHOLE 512u   /* all or none */
 #define STEP_UNDOES 2048u /* it fails, and takes back what it had done */
 #define STEP_FEWER 1024u  /* fewer real kills */
+#define STEP_WITHIN 4096u /* the victim is in the middle of a transaction when it begins */
 #define STEP_BUSY 256u    /* actor 1 is stopped inside an operation: what it owns stays; in copies it is dead */
+
+void step_heap_goals(const struct step_case *entry);
+
+/* A value of heaps. `seal` tells whether it is whole. */
+#define STEP_SEAL UINT64_C(0x5ea1ed0b1ec70f57)
+struct step_part {
+	HP_REF(struct step_part) a;
+	HP_REF(struct step_part) b;
+	HP_REF(void) more;
+	uint64_t id, seal, fill[59];
+};
+HP_TYPE_DECLARE(step_part_type);
+hp_ref step_part(hp_tx *tx, uint64_t id, hp_ref a, hp_ref b);
+bool step_part_whole(const hp_heap *heap, hp_ref ref);
 
 /* ---- pairs ---- */
 

@@ -536,7 +536,8 @@ static void slabs_alone(struct step_world *w, int victim)
 {
 	const struct slab *was = (const struct slab *)(const void *)(w->first + w->geometry.slabs_at) + SLAB_GUARD;
 	const struct slab *is = step_slabs(w);
-	for (uint64_t i = 0; w->shape.slabs && i < (uint64_t)w->geometry.chunks * w->geometry.chunk_pages; i++) {
+	bool slabs = w->shape.slabs && !w->shape.heaps; /* whose descriptors lie there, too */
+	for (uint64_t i = 0; slabs && i < (uint64_t)w->geometry.chunks * w->geometry.chunk_pages; i++) {
 		uint64_t ctl = atomic_load(&was[i].ctl);
 		if (!memcmp((const void *)was[i].a, (const void *)is[i].a, sizeof is[i].a)) continue;
 		int owner = owner_of(w, w->first, ctl);
@@ -599,11 +600,12 @@ static int verify(struct step_world *w, const struct step_expect *expect, const 
 	look.block = malloc(all * sizeof *look.block);
 	STEP_NEED(w, look.used && look.block);
 	hp_pool_check(look.pool, finding, &look);
-	if (before && !expect->takes) survivors_unharmed(&look, before);
+	if (before && !expect->takes && !w->shape.heaps) survivors_unharmed(&look, before);
 	if ((error = hp_pool_recover(look.pool)) != 0)
 		step_fail(w, "recovering again after attaching gives %d instead of 0", error);
+	int heaps = w->shape.heaps ? step_verify_heaps(w, expect, look.pool) : 0;
 	survey(&look);
-	effect = compare(&look);
+	effect = compare(&look) + heaps;
 	struct hp_pool_stats stats = {.struct_size = sizeof stats};
 	if (hp_pool_stats(look.pool, &stats) < 0 || stats.quarantined)
 		step_fail(w, "no statistics, or something was quarantined");
@@ -669,8 +671,9 @@ int step_verify_copy(struct step_world *w, const struct step_expect *expect)
 	if (expect->files) no_holes(w);
 	memcpy(copy->control_map, w->control, w->control_size);
 	if (expect->files) copy_holes(w, copy);
-	if (w->shape.caches) memcpy(copy->data_map, w->data, w->data_size);
-	for (unsigned b = 0; b < w->blocks && !w->shape.caches; b++)
+	bool whole = w->shape.caches || w->shape.heaps;
+	if (whole) memcpy(copy->data_map, w->data, w->data_size);
+	for (unsigned b = 0; b < w->blocks && !whole; b++)
 		for (uint64_t p = 0; p < w->block[b].bytes; p += HP_PAGE_SIZE) {
 			hp_off at = w->block[b].off + p;
 			uint64_t left = w->block[b].bytes - p;
