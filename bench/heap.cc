@@ -199,6 +199,7 @@ void gc_mark(benchmark::State &state, const std::string &shape)
 	MarkHeap &h = MarkHeap::get();
 	if (h.why) return state.SkipWithError(h.why);
 	if (!link(h, shape)) return state.SkipWithError("no room");
+	state.SetLabel(h.pool.pages());
 	hp_heap_gc(h.heap, HP_GC_WAIT, 1000);
 	struct hp_heap_stat stat;
 	uint64_t pause = 0;
