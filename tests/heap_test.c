@@ -6,12 +6,16 @@
 #include "hp_heap.h"
 #include "hp_process.h"
 
+#include <sys/mman.h>
+
 static hp_pool *pool;
+
+static unsigned pool_flags;
 
 static int set_up(void **state)
 {
 	(void)state;
-	pool = hp_plain_pool(16 * MIB, 0);
+	pool = hp_plain_pool(16 * MIB, pool_flags);
 	return 0;
 }
 
@@ -580,6 +584,49 @@ static void private_pools_have_heaps_too(void **state)
 	must_be(hp_pool_detach(mine), 0);
 }
 
+/* Sections and guards are in the control file, so that the values themselves need not be writable to who reads them. */
+static void read_only(const struct child *me, void *arg)
+{
+	hp_heap *heap = arg;
+	hp_guard guard;
+	must_be(hp_heap_read_enter(pool), 0); /* the slot is taken with the data writable */
+	hp_heap_read_exit(pool);
+	must_be(mprotect(hp_pool_base(pool), hp_pool_capacity(pool), PROT_READ), 0);
+	must_be(hp_heap_read_enter(pool), 0);
+	hp_ref root = hp_heap_root(heap);
+	must_be(list_length(heap, root), 10);
+	must_be(hp_heap_guard(heap, &root, 1, &guard), 0);
+	hp_heap_read_exit(pool);
+	child_here(me);
+	must_be(list_length(heap, root), 10);
+	void *copy;
+	must_be(hp_value_export(heap, root, &copy, NULL), 0);
+	free(copy);
+	must_be(hp_heap_unguard(&guard), 0);
+	child_here(me);
+	_exit(0);
+}
+
+static void readers_need_no_writable_data(void **state)
+{
+	(void)state;
+	hp_heap *heap = hp_heap_make(pool, 0);
+	list_make(heap, 1, 10);
+	struct child child = child_start(read_only, heap);
+	must(child_hear(&child));
+	hp_tx *tx = hp_heap_start(heap);
+	must_be(hp_heap_set_root(tx, HP_NONE), 0);
+	must_be(hp_heap_commit(tx), 0);
+	hp_heap_clean(heap);
+	must_be(hp_heap_numbers(heap).values, 10);
+	child_say(&child);
+	must(child_hear(&child));
+	hp_heap_clean(heap);
+	must_be(hp_heap_numbers(heap).values, 0);
+	child_kill(&child);
+	must_be(hp_heap_destroy(heap, 0, 1000), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -601,6 +648,9 @@ int main(void)
 		cmocka_unit_test(who_only_reads_undoes_the_dead),
 		cmocka_unit_test(each_value),
 		cmocka_unit_test(private_pools_have_heaps_too),
+		cmocka_unit_test(readers_need_no_writable_data),
 	};
-	return cmocka_run_group_tests(tests, set_up, tear_down);
+	int failed = cmocka_run_group_tests_name("heaps", tests, set_up, tear_down);
+	pool_flags = HP_POOL_FENCED; /* the same where there is no membarrier */
+	return failed + cmocka_run_group_tests_name("fenced", tests, set_up, tear_down);
 }
