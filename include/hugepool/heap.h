@@ -159,7 +159,8 @@ HP_API int hp_heap_reserve(hp_tx *tx, size_t stores, const struct hp_type *type,
 
 /* A new value, zeros, with `elements` in its tail (0 for types without). It is seen by others once something refers to it;
  * until then its members may be stored to freely, references included. None on failure: -ENOMEM at the limit, with the
- * process that keeps garbage from being reused in hp_heap_stat; -EINVAL, -EPROTO (types) kept in the transaction. */
+ * process that keeps garbage from being reused in hp_heap_stat; -EINVAL (also a value of more than 4 GiB), -EPROTO (types).
+ * They are kept in the transaction. */
 HP_API hp_ref hp_heap_new(hp_tx *tx, const struct hp_type *type, uint32_t elements);
 HP_API hp_ref hp_heap_new_string(hp_tx *tx, const char *s, size_t len); /* s NULL: zeros */
 /* A vector of n references: to `uniform`, or to what fn gives for each index (a reference of 0 is fine; fn < 0: error). */
@@ -334,8 +335,8 @@ HP_API int hp_heap_foreach(hp_heap *heap, const struct hp_type *type, int (*fn)(
 	const struct hp_type id = {#id, HP_FIXED_PART_(T), HP_TAIL_PART_(T, count, tail), 0, 1, NULL, id##_tail_members}
 #define HP_TYPE_LEAF_TAIL(id, T, count, tail, ...) \
 	static const struct hp_member id##_members[] = {HP_EACH_(HP_FIXED_, T, , __VA_ARGS__)}; \
-	const struct hp_type id = {#id,         HP_FIXED_PART_(T), HP_TAIL_PART_(T, count, tail), HP_MEMBERS_(id), 0, \
-	                           id##_members, NULL}
+	const struct hp_type id = { \
+		#id, HP_FIXED_PART_(T), HP_TAIL_PART_(T, count, tail), HP_MEMBERS_(id), 0, id##_members, NULL}
 #define HP_TYPE_FULL(id, T, count, tail, fixed, elements) \
 	static const struct hp_member id##_members[] = {HP_APPLY_(HP_EACH_, (HP_FIXED_, T, , HP_STRIP_ fixed))}; \
 	static const struct hp_member id##_tail_members[] = { \

@@ -144,8 +144,9 @@ struct heap_slab {
 
 _Static_assert(sizeof(struct heap_slab) == 64, "what every look at a slab reads is one line");
 
-#define HEAP_SLAB_PAGES 16u /* of a slab of several values */
-#define HEAP_SIZE_MAX 32768u
+#define HEAP_SLAB_PAGES 16u                /* of a slab of several values */
+#define HEAP_SIZE_MAX 32768u               /* of values that share a slab */
+#define HEAP_VALUE_MAX (UINT64_C(1) << 32) /* of any; see heap_place */
 #define HEAP_CLASSES 48u /* sizes of types with a tail: four to a doubling, and the last: single values */
 #define HEAP_ALONE (HEAP_CLASSES - 1)
 

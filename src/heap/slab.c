@@ -431,6 +431,10 @@ hp_ref heap_new(hp_tx *tx, struct heap_type *type, uint32_t elements)
 	hp_heap *heap = tx->heap;
 	uint64_t size;
 	int error;
+	if (unlikely(heap_bytes(type, elements) > HEAP_VALUE_MAX)) {
+		heap_fail(tx, -EINVAL);
+		return HP_NONE;
+	}
 	unsigned class = heap_class(type, heap_bytes(type, elements), &size);
 	struct heap_alloc *alloc = &type->alloc[class];
 	if (alloc->mask && alloc->number != tx->number) { /* left over from the transaction before */
