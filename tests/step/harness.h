@@ -352,6 +352,7 @@ struct step_pair {
 #define STEP_RARE 64u    /* hardly more than those that change something */
 #define STEP_FRESH 8u    /* what A does in the kernel cannot be put back: a sample of points, each from a fresh start */
 
+void step_heap_pair_goals(const struct step_pair *entry);
 struct pool_header *step_header(struct step_world *world);
 struct pool_chunk *step_chunks(struct step_world *world);
 struct pool_slot *step_slots(struct step_world *world);

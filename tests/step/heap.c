@@ -1,7 +1,6 @@
 /* Heaps in worlds: what is verified of them. See harness.h.
  *
- * What a heap is, is a hash of its graph: values in the order in which they are met from the root, and from guards of those who
- * live, with types, plain data, and numbers of values where references are. So it is the same wherever the values lie, and in
+ * What a heap is, is a hash of its graph: values in the order in which they are met from the root, with types, plain data, and numbers of values where references are. So it is the same wherever the values lie, and in
  * whichever process. */
 #include "harness.h"
 #include "heap/heap.h"
@@ -94,23 +93,20 @@ static void scan(struct step_world *w, struct graph *graph, uint64_t word)
 		step_fail(w, "the part at 0x%llx is not whole", (unsigned long long)word);
 }
 
-/* From the root, and guards: of all, or of all but the victim, whose come and go. */
-static uint64_t graph_of(struct step_world *w, hp_heap *heap, bool all, unsigned *count)
+/* From the root, or also from all guards. */
+static uint64_t graph_of(struct step_world *w, hp_heap *heap, bool guards, unsigned *count)
 {
 	static struct graph graph; /* large */
 	const hp_pool *pool = heap->pool;
-	int victim = all ? -1 : step_record(w, w->control, 0);
 	memset(&graph, 0, sizeof graph);
 	graph.heap = heap;
 	meet(w, &graph, hp_heap_root(heap).word);
-	for (uint32_t s = 0; s < pool_slots_top(pool); s++) {
-		if ((int)slot_record(atomic_load(&pool->slots[s].word)) == victim) continue;
+	for (uint32_t s = 0; guards && s < pool_slots_top(pool); s++)
 		for (uint32_t c = 0; c < atomic_load(&pool->slots[s].guards) && c < HEAP_GUARDS; c++) {
 			uint64_t word = atomic_load(&pool->guards[s * HEAP_GUARDS + c]);
 			if (word >> HEAP_OFFSET_BITS == heap->tag >> HEAP_OFFSET_BITS && !(word & HEAP_RELEASED))
 				meet(w, &graph, word);
 		}
-	}
 	for (unsigned k = 0; k < graph.count; k++) scan(w, &graph, graph.word[k]);
 	*count = graph.count;
 	return graph.hash ? graph.hash : 1;
@@ -178,17 +174,17 @@ static void at_rest(struct step_world *w, hp_heap *heap)
 }
 
 /* What is garbage goes, and nothing else: also what a cycle before has let live, and what was released. */
-static void collects(struct step_world *w, hp_heap *heap, uint64_t hash)
+static void collects(struct step_world *w, hp_heap *heap)
 {
 	unsigned count;
 	struct hp_heap_stat stat;
+	uint64_t hash = graph_of(w, heap, true, &count);
 	for (int i = 0; i < 2; i++) {
 		int error = hp_heap_gc(heap, HP_GC_WAIT, 5000);
 		if (error < 0) step_fail(w, "collecting fails with %d", error);
 	}
 	check(w, heap);
-	if (graph_of(w, heap, false, &count) != hash) step_fail(w, "collecting changes the graph");
-	graph_of(w, heap, true, &count);
+	if (graph_of(w, heap, true, &count) != hash) step_fail(w, "collecting changes the graph");
 	int error = hp_heap_stat(heap, &stat);
 	if (error < 0 || stat.values != count || stat.pending)
 		step_fail(w, "%llu values are left, and %u are reached", (unsigned long long)stat.values, count);
@@ -226,8 +222,11 @@ int step_verify_heaps(struct step_world *w, const struct step_expect *expect, hp
 {
 	struct seen seen = {.count = 0};
 	hp_heap *heap[STEP_WATCHED_HEAPS];
-	uint64_t hash[STEP_WATCHED_HEAPS], all = 1;
+	uint64_t hash, all = 1;
 	unsigned heaps = 0, count, goal = 0;
+	for (uint32_t i = 1; i < STEP_WATCHED_HEAPS; i++)
+		if (atomic_load(&pool->heaps[i].log_n) && !(atomic_load(&pool->heaps[i].version) & 1))
+			step_fail(w, "readers are told that nothing is under way, and it may still be undone");
 	hp_pool_heaps(pool, note, &seen);
 	for (unsigned i = 0; i < seen.count; i++) {
 		int error = hp_heap_open(pool, seen.id[i], &heap[heaps]);
@@ -235,8 +234,8 @@ int step_verify_heaps(struct step_world *w, const struct step_expect *expect, hp
 		if (error < 0) continue;
 		at_rest(w, heap[heaps]);
 		check(w, heap[heaps]);
-		hash[heaps] = graph_of(w, heap[heaps], false, &count);
-		all = step_hash(&hash[heaps++], 8, all);
+		hash = graph_of(w, heap[heaps++], false, &count);
+		all = step_hash(&hash, 8, all);
 	}
 	if (known.learning) {
 		STEP_NEED(w, known.goals < GOALS);
@@ -251,7 +250,7 @@ int step_verify_heaps(struct step_world *w, const struct step_expect *expect, hp
 	}
 	(void)expect;
 	for (unsigned i = 0; i < heaps && !w->failures; i++) {
-		collects(w, heap[i], hash[i]);
+		collects(w, heap[i]);
 		writes(w, heap[i]);
 	}
 	for (unsigned i = 0; i < heaps; i++) {
@@ -262,36 +261,50 @@ int step_verify_heaps(struct step_world *w, const struct step_expect *expect, hp
 	return (int)goal;
 }
 
-static void learn(struct step_world *w, const struct step_case *entry)
+static void learn(struct step_world *w)
 {
 	struct step_expect expect = {.effect = STEP_NONE};
-	for (int a = 1; a < STEP_ACTORS; a++)
-		if (w->actor[a].alive && !(a == 1 && entry->flags & STEP_BUSY)) expect.alive |= 1u << a;
 	known.learning = true;
 	step_verify_copy(w, &expect);
+	if (w->failures) step_broken(w, __FILE__, __LINE__, "nobody has died, and it is wrong");
+}
+
+static struct step_world *world_of(const char *name, const struct step_pool *pool, step_setup_fn *setup, uint64_t x,
+                                   uint64_t y)
+{
+	struct step_world *w = step_open(name, pool);
+	w->x = x;
+	w->y = y;
+	setup(w);
+	return w;
 }
 
 void step_heap_goals(const struct step_case *entry)
 {
-	struct step_world *w = step_open(entry->name, entry->pool);
-	w->x = entry->x;
-	w->y = entry->y;
+	step_fn *run[] = {NULL, entry->middle, entry->effect == STEP_CHANGES ? entry->run : NULL};
 	known.goals = 0;
-	entry->setup(w);
-	learn(w, entry);
-	if (entry->middle) {
-		step_call(w, 0, entry->middle, w->x, w->y);
-		learn(w, entry);
+	for (unsigned i = 0; i < 3; i++) {
+		if (i && !run[i]) continue;
+		struct step_world *w = world_of(entry->name, entry->pool, entry->setup, entry->x, entry->y);
+		if (run[i]) step_call(w, 0, run[i], w->x, w->y);
+		learn(w);
 		step_close(w);
-		w = step_open(entry->name, entry->pool);
-		w->x = entry->x;
-		w->y = entry->y;
-		entry->setup(w);
 	}
-	if (entry->effect == STEP_CHANGES) {
-		step_call(w, 0, entry->run, w->x, w->y);
-		learn(w, entry);
+}
+
+/* One after the other, either way round, or one alone, or none. */
+void step_heap_pair_goals(const struct step_pair *entry)
+{
+	static const char order[][2] = {{-1, -1}, {0, -1}, {1, -1}, {0, 1}, {1, 0}};
+	known.goals = 0;
+	for (unsigned i = 0; i < sizeof order / sizeof *order; i++) {
+		struct step_world *w = world_of(entry->name, entry->pool, entry->setup, 0, 0);
+		uint64_t x[2] = {entry->a.x ? entry->a.x : w->x, entry->b.x ? entry->b.x : w->y};
+		for (unsigned k = 0; k < 2 && order[i][k] >= 0; k++) {
+			const struct step_side *side = order[i][k] ? &entry->b : &entry->a;
+			step_call(w, order[i][k], side->run, x[(int)order[i][k]], side->y);
+		}
+		learn(w);
+		step_close(w);
 	}
-	if (w->failures) step_broken(w, __FILE__, __LINE__, "nobody has died, and it is wrong");
-	step_close(w);
 }

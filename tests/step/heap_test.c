@@ -16,6 +16,13 @@ static const struct step_pool one = {
 
 /* ---- what actors do ---- */
 
+/* Of a pair B does not wait for A, which stands still. */
+#define HASTE 2
+static int patience(const struct step_env *env)
+{
+	return env->list[HASTE] ? 0 : 1000;
+}
+
 /* x: 1: with a root of some parts. */
 static int64_t make(struct step_env *env, uint64_t x, uint64_t y)
 {
@@ -49,7 +56,7 @@ static int64_t closes(struct step_env *env, uint64_t x, uint64_t y)
 static int64_t destroys(struct step_env *env, uint64_t x, uint64_t y)
 {
 	(void)y;
-	int error = hp_heap_destroy(env->heap, (unsigned)x, 1000);
+	int error = hp_heap_destroy(env->heap, (unsigned)x, patience(env));
 	if (error == 0) env->heap = NULL;
 	return error;
 }
@@ -69,7 +76,7 @@ static void more_parts(hp_tx *tx, uint64_t x, uint64_t y)
 
 static int64_t fills(struct step_env *env, uint64_t x, uint64_t y)
 {
-	int error = hp_heap_begin(env->heap, 1000, &env->tx);
+	int error = hp_heap_begin(env->heap, patience(env), &env->tx);
 	if (error < 0) return error;
 	more_parts(env->tx, x, y);
 	return hp_heap_commit(env->tx);
@@ -79,7 +86,7 @@ static int64_t fills(struct step_env *env, uint64_t x, uint64_t y)
 static int64_t cuts(struct step_env *env, uint64_t x, uint64_t y)
 {
 	(void)y;
-	int error = hp_heap_begin(env->heap, 1000, &env->tx);
+	int error = hp_heap_begin(env->heap, patience(env), &env->tx);
 	if (error < 0) return error;
 	hp_ref at = hp_heap_root(env->heap);
 	for (uint64_t i = 1; i < x; i++) at = part_at(env->heap, at)->a.ref;
@@ -96,20 +103,19 @@ enum { COMMITS, ABORTS, FAILS };
 static void change(hp_tx *tx, uint64_t id)
 {
 	hp_heap *heap = hp_heap_of(tx);
-	struct step_part data = {.id = id, .seal = id ^ STEP_SEAL};
+	uint64_t data[2] = {id, ~id};
 	hp_ref root = hp_heap_root(heap), next = part_at(heap, root)->a.ref, new = step_part(tx, id + 1, next, root);
 	if (!new.word) return;
 	hp_heap_set(tx, &part_at(heap, root)->b.ref, new);
 	hp_heap_set(tx, &part_at(heap, root)->a.ref, HP_NONE);
-	hp_heap_write(tx, &part_at(heap, root)->id, &data.id, 16);
-	hp_heap_write(tx, &part_at(heap, root)->fill[58], &data.id, 8);
+	hp_heap_write(tx, (char *)part_at(heap, root)->fill + 4, data, sizeof data);
 	hp_heap_set(tx, &part_at(heap, new)->more.ref, new);
 	hp_heap_set_root(tx, new);
 }
 
 static int64_t changes(struct step_env *env, uint64_t x, uint64_t y)
 {
-	int error = hp_heap_begin(env->heap, 1000, &env->tx);
+	int error = hp_heap_begin(env->heap, patience(env), &env->tx);
 	if (error < 0) return error;
 	if (y) hp_heap_set_root(env->tx, HP_NONE);
 	if (y) hp_heap_set_root(env->tx, hp_heap_new_string(env->tx, "gone again", 10));
@@ -125,7 +131,7 @@ static int64_t changes(struct step_env *env, uint64_t x, uint64_t y)
 static int64_t changes_twice(struct step_env *env, uint64_t x, uint64_t y)
 {
 	(void)x, (void)y;
-	int error = hp_heap_begin(env->heap, 1000, &env->tx);
+	int error = hp_heap_begin(env->heap, patience(env), &env->tx);
 	if (error < 0) return error;
 	change(env->tx, 100);
 	if ((error = hp_heap_checkpoint(env->tx)) < 0) return error;
@@ -137,7 +143,7 @@ static int64_t changes_twice(struct step_env *env, uint64_t x, uint64_t y)
 static int64_t begins(struct step_env *env, uint64_t x, uint64_t y)
 {
 	(void)y;
-	int error = hp_heap_begin(env->heap, 1000, &env->tx);
+	int error = hp_heap_begin(env->heap, patience(env), &env->tx);
 	if (error < 0) return error;
 	struct step_part *part = part_at(env->heap, hp_heap_root(env->heap));
 	for (uint64_t i = 0; i < x; i++) hp_heap_set(env->tx, &part->b.ref, i & 1 ? hp_heap_root(env->heap) : HP_NONE);
@@ -156,7 +162,7 @@ static int64_t goes_on(struct step_env *env, uint64_t x, uint64_t y)
 /* Room for x stores and y parts, and one of it used. */
 static int64_t reserves(struct step_env *env, uint64_t x, uint64_t y)
 {
-	int error = hp_heap_begin(env->heap, 1000, &env->tx);
+	int error = hp_heap_begin(env->heap, patience(env), &env->tx);
 	if (error < 0) return error;
 	error = hp_heap_reserve(env->tx, x, &step_part_type, y, 0);
 	more_parts(env->tx, 1, 50);
@@ -168,7 +174,7 @@ static int64_t reserves(struct step_env *env, uint64_t x, uint64_t y)
 static int64_t new_bytes(struct step_env *env, uint64_t x, uint64_t y)
 {
 	(void)y;
-	int error = hp_heap_begin(env->heap, 1000, &env->tx);
+	int error = hp_heap_begin(env->heap, patience(env), &env->tx);
 	if (error < 0) return error;
 	hp_ref bytes = hp_heap_new(env->tx, &hp_bytes_type, (uint32_t)x);
 	hp_heap_set(env->tx, &part_at(env->heap, hp_heap_root(env->heap))->more.ref, bytes);
@@ -178,7 +184,7 @@ static int64_t new_bytes(struct step_env *env, uint64_t x, uint64_t y)
 static int64_t less_bytes(struct step_env *env, uint64_t x, uint64_t y)
 {
 	(void)x, (void)y;
-	int error = hp_heap_begin(env->heap, 1000, &env->tx);
+	int error = hp_heap_begin(env->heap, patience(env), &env->tx);
 	if (error < 0) return error;
 	hp_heap_set(env->tx, &part_at(env->heap, hp_heap_root(env->heap))->more.ref, HP_NONE);
 	return hp_heap_commit(env->tx);
@@ -187,14 +193,14 @@ static int64_t less_bytes(struct step_env *env, uint64_t x, uint64_t y)
 static int64_t collects(struct step_env *env, uint64_t x, uint64_t y)
 {
 	(void)y;
-	return hp_heap_gc(env->heap, (unsigned)x, 0);
+	return hp_heap_gc(env->heap, (unsigned)x, env->list[HASTE] ? 0 : 10);
 }
 
 /* Collects while everything hangs on the log, and what is new on nothing but its being new; and stores over what was free. */
 static int64_t collects_inside(struct step_env *env, uint64_t x, uint64_t y)
 {
 	(void)y;
-	int error = hp_heap_begin(env->heap, 1000, &env->tx);
+	int error = hp_heap_begin(env->heap, patience(env), &env->tx);
 	if (error < 0) return error;
 	hp_ref new = step_part(env->tx, 300, HP_NONE, HP_NONE);
 	hp_heap_set_root(env->tx, HP_NONE);
@@ -220,12 +226,13 @@ static int64_t exits(struct step_env *env, uint64_t x, uint64_t y)
 	return 0;
 }
 
-/* Everything that the root reaches along `a` is whole: how many. */
+/* Everything that it reaches along `a` is whole, and nothing that has come to be in its place: how many. */
+#define JUNK 1000000
 static int64_t walk(struct step_env *env, hp_ref at)
 {
 	int64_t count = 0;
 	for (; at.word && count < 1000; count++) {
-		if (!step_part_whole(env->heap, at)) return -EILSEQ;
+		if (!step_part_whole(env->heap, at) || part_at(env->heap, at)->id >= JUNK) return -EILSEQ;
 		at = hp_heap_load(&part_at(env->heap, at)->a.ref);
 	}
 	return count;
@@ -248,7 +255,8 @@ static int64_t guards(struct step_env *env, uint64_t x, uint64_t y)
 	int error = hp_heap_read_enter(env->pool);
 	if (error < 0) return error;
 	env->kept = hp_heap_root(env->heap);
-	for (uint64_t i = 0; i < x; i++) env->kept = hp_heap_load(&part_at(env->heap, env->kept)->a.ref);
+	hp_ref next = env->kept;
+	for (uint64_t i = 0; i < x && (next = hp_heap_load(&part_at(env->heap, next)->a.ref)).word; i++) env->kept = next;
 	error = hp_heap_guard(env->heap, &env->kept, 1, &env->guard);
 	hp_heap_read_exit(env->pool);
 	return error;
@@ -272,7 +280,7 @@ static int64_t guards_and_not(struct step_env *env, uint64_t x, uint64_t y)
 static int64_t links_back(struct step_env *env, uint64_t x, uint64_t y)
 {
 	(void)y;
-	int error = hp_heap_begin(env->heap, 1000, &env->tx);
+	int error = hp_heap_begin(env->heap, patience(env), &env->tx);
 	if (error < 0) return error;
 	if (x) {
 		hp_ref new = step_part(env->tx, 500, env->kept, HP_NONE); /* by a plain store into what is new */
@@ -311,7 +319,7 @@ static int64_t begins_and_aborts(struct step_env *env, uint64_t x, uint64_t y)
 {
 	(void)x, (void)y;
 	int error = env->heap ? 0 : hp_heap_open(env->pool, env->list[1], &env->heap);
-	if (error == 0) error = hp_heap_begin(env->heap, 1000, &env->tx);
+	if (error == 0) error = hp_heap_begin(env->heap, patience(env), &env->tx);
 	if (error == -ESTALE) return 0; /* it was being ended */
 	if (error < 0) return error;
 	hp_heap_abort(env->tx);
@@ -377,6 +385,13 @@ static void full_slab(struct step_world *w)
 	company(w, 2);
 	open_all(w);
 	MUST(w, 0, fills, EACH, 10);
+}
+
+/* It becomes garbage when there is another. */
+static void one_alone(struct step_world *w)
+{
+	at_hand(w);
+	MUST(w, 1, new_bytes, 40000, 0);
 }
 
 static void alone(struct step_world *w)
@@ -519,6 +534,15 @@ static bool has_taken_a_run(struct step_world *w, int a)
 	return has_a_run(w, a) && parity_live(unit, (unsigned)page);
 }
 
+/* What it has given back is free, and still in its hand. */
+static bool has_given(struct step_world *w, int a)
+{
+	static bool lived;
+	bool lives = has_taken_a_run(w, a);
+	lived = has_a_run(w, a) && (lived || lives);
+	return lived && !lives;
+}
+
 static bool is_making(struct step_world *w, int a)
 {
 	return heap_state(atomic_load(&entry(w)->word)) == HEAP_MAKING && has_taken_a_run(w, a);
@@ -577,6 +601,17 @@ static void died_giving(struct step_world *w)
 	died_collecting(w, collects, HP_GC_TRIM, has_a_run);
 }
 
+/* And is another heap's by now. */
+static void died_having_given(struct step_world *w)
+{
+	died_collecting(w, collects, HP_GC_TRIM, has_given);
+	uint64_t page = atomic_load(&entry(w)->run) - 1;
+	MUST(w, 1, make, 1, 0);
+	MUST(w, 1, fills, 2 * EACH, 60);
+	const pool_map *map = (const pool_map *)(const void *)(w->control + w->geometry.map_at);
+	STEP_NEED(w, atomic_load(&map[page]) != 0);
+}
+
 static void died_sweeping_inside(struct step_world *w)
 {
 	died_collecting(w, collects_inside, ABORTS, has_swept);
@@ -614,6 +649,7 @@ static const struct step_case writing[] = {
 	CASE("new string of a new type", at_hand, changes, .x = COMMITS, .y = 1, CHANGES, .count = 1),
 	CASE("new value of a size of its own", at_hand, new_bytes, .x = 200, CHANGES),
 	CASE("new value alone", at_hand, new_bytes, .x = 40000, CHANGES),
+	CASE("another value alone", one_alone, new_bytes, .x = 50000, CHANGES),
 	CASE("log longer", log_full, goes_on, CHANGES, .flags = STEP_WITHIN),
 	CASE("log longer, and abort", log_full, goes_on, .x = ABORTS, .flags = STEP_WITHIN),
 	CASE("reserve", full_slab, reserves, .x = 100, .y = 10, CHANGES),
@@ -664,12 +700,152 @@ static const struct step_case next[] = {
 	NEXT("after one that was sweeping", died_sweeping),
 	NEXT("after one that had swept", died_having_swept),
 	NEXT("after one that was giving a slab back", died_giving),
+	NEXT("after one whose run is another heap's", died_having_given),
 	NEXT("after one that was sweeping in a transaction", died_sweeping_inside),
 	NEXT("after one that was ending", died_ending),
 	NEXT("after one that had ended", died_gone),
 	CASE("make after one that was making", died_making, make, CHANGES, .flags = STEP_FEWER),
 	CASE("make after one that was making, late", died_making_late, make, .x = 1, CHANGES, .flags = STEP_FEWER),
 };
+
+/* ---- pairs ---- */
+
+/* In the second of the thread's cells; the first is free again. */
+static int64_t guards_later(struct step_env *env, uint64_t x, uint64_t y)
+{
+	int64_t error = guards(env, 0, y);
+	hp_guard first = env->guard;
+	if (error == 0) error = guards(env, x, y);
+	return error < 0 ? error : hp_heap_unguard(&first);
+}
+
+/* Another guard of the same value, and the first one goes. */
+static int64_t moves_guard(struct step_env *env, uint64_t x, uint64_t y)
+{
+	hp_guard first = env->guard;
+	(void)x, (void)y;
+	int error = hp_heap_guard(env->heap, &env->kept, 1, &env->guard);
+	if (error == 0) error = hp_heap_unguard(&first);
+	return error < 0 ? error : walk(env, env->kept);
+}
+
+/* Garbage from the x-th of the list on, found, and its places used for something else. */
+static int64_t cuts_and_reuses(struct step_env *env, uint64_t x, uint64_t y)
+{
+	int64_t error = cuts(env, x, y);
+	if (error == 0) error = collects(env, 0, 0);
+	int begun = hp_heap_begin(env->heap, 0, &env->tx);
+	if (begun < 0) return begun;
+	for (uint64_t i = 0; i < 3 * EACH; i++) step_part(env->tx, JUNK + i, HP_NONE, HP_NONE);
+	hp_heap_abort(env->tx);
+	return error;
+}
+
+static int64_t reads_twice(struct step_env *env, uint64_t x, uint64_t y)
+{
+	int64_t count = reads(env, x, y);
+	return count < 0 ? count : reads(env, x, y);
+}
+
+/* 0 and 1 have the heap open, and what they need at hand; actor 2 is there, too. */
+static void three(struct step_world *w)
+{
+	company(w, 3);
+	open_all(w);
+	MUST(w, 1, fills, 3, 10);
+	for (int a = 0; a < 2; a++) {
+		MUST(w, a, fills, EACH, 30);
+		MUST(w, a, changes, COMMITS, 0);
+		MUST(w, a, changes, COMMITS, 0);
+		MUST(w, a, fills, 2, 50);
+		MUST(w, a, collects, 0, 0);
+	}
+	w->actor[1].list[HASTE] = 1;
+}
+
+/* B guards, not in its first cell, what A has found to be garbage. */
+static void pair_guarded(struct step_world *w)
+{
+	three(w);
+	MUST(w, 1, guards_later, 2, 0);
+	MUST(w, 0, cuts, 1, 0);
+	MUST(w, 2, enters, 0, 0);
+	STEP_NEED(w, step_call(w, 0, collects, 0, 0) == -EAGAIN);
+	MUST(w, 2, exits, 0, 0);
+}
+
+static void pair_guarded_by_a(struct step_world *w)
+{
+	three(w);
+	MUST(w, 0, guards, 2, 0);
+}
+
+static void pair_garbage(struct step_world *w)
+{
+	three(w);
+	MUST(w, 0, cuts, 2, 0);
+}
+
+static void pair_dead_reader(struct step_world *w)
+{
+	three(w);
+	MUST(w, 2, guards, 2, 0);
+	MUST(w, 2, enters, 0, 0);
+	MUST(w, 0, cuts, 1, 0);
+	STEP_NEED(w, step_call(w, 0, collects, 0, 0) == -EAGAIN);
+	step_kill(w, 2);
+}
+
+/* B has it open alone, A will. */
+static void pair_to_open(struct step_world *w)
+{
+	nothing(w);
+	MUST(w, 1, make, 0, 0);
+	MUST(w, 1, fills, 3, 10);
+	w->x = w->actor[1].list[0];
+	w->actor[1].list[HASTE] = 1;
+}
+
+static void pair_to_destroy(struct step_world *w)
+{
+	alone(w);
+	w->y = w->actor[0].list[0];
+	w->actor[1].list[HASTE] = 1;
+}
+
+#define SIDE(fn, with) \
+	{ \
+		.run = fn, .x = with, .effect = STEP_NONE \
+	}
+#define PAIR(text, set_up, first, second, allowed) \
+	{ \
+		.name = text, .pool = &one, .setup = set_up, .a = first, .b = second, .flags = allowed \
+	}
+
+static const struct step_pair pairs[] = {
+	PAIR("sweep, move a guard", pair_guarded, SIDE(collects, 0), SIDE(moves_guard, 0), STEP_MAY_FAIL | STEP_SLOW),
+	PAIR("collect, read", pair_garbage, SIDE(collects, 0), SIDE(reads, 0), STEP_MAY_FAIL | STEP_SLOW),
+	PAIR("collect, guard", pair_garbage, SIDE(collects, 0), SIDE(guards, 1), STEP_MAY_FAIL | STEP_SLOW),
+	PAIR("collect, recover a reader", pair_dead_reader, SIDE(collects, 0), SIDE(step_recover, 0),
+         STEP_MAY_FAIL | STEP_SLOW),
+	PAIR("change, recover a reader", pair_dead_reader, SIDE(changes, 0), SIDE(step_recover, 0),
+         STEP_MAY_FAIL | STEP_SLOW),
+	PAIR("change, read", three, SIDE(changes, 0), SIDE(reads, 0), STEP_MAY_FAIL),
+	PAIR("change, change", three, SIDE(changes, 0), SIDE(changes, 0), STEP_MAY_FAIL),
+	PAIR("read, cut and use again", three, SIDE(reads_twice, 0), SIDE(cuts_and_reuses, 1), STEP_MAY_FAIL | STEP_SLOW),
+	PAIR("guard, cut and use again", three, SIDE(guards_and_not, 2), SIDE(cuts_and_reuses, 1),
+         STEP_MAY_FAIL | STEP_SLOW),
+	PAIR("link back, cut and use again", pair_guarded_by_a, SIDE(links_back, 1), SIDE(cuts_and_reuses, 1),
+         STEP_MAY_FAIL | STEP_SLOW),
+	PAIR("open, destroy", pair_to_open, SIDE(opens, 0), SIDE(destroys, 0), STEP_ONE | STEP_FRESH),
+	PAIR("destroy, open", pair_to_destroy, SIDE(destroys, 0), SIDE(opens, 0), STEP_ONE | STEP_FRESH),
+};
+
+static void pairs_on_one_heap(void **state)
+{
+	(void)state;
+	assert_int_equal(step_run_pairs(pairs, COUNT(pairs)), 0);
+}
 
 static void writers_die(void **state)
 {
@@ -700,6 +876,6 @@ int main(void)
 	step_need_ptrace();
 	const struct CMUnitTest tests[] = {cmocka_unit_test(writers_die), cmocka_unit_test(collectors_die),
 	                                   cmocka_unit_test(openers_and_readers_die),
-	                                   cmocka_unit_test(the_next_writer_dies)};
+	                                   cmocka_unit_test(the_next_writer_dies), cmocka_unit_test(pairs_on_one_heap)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -87,6 +87,35 @@ free_from_without_intent | malloc/publish.c | s/intend\(cell, INTENT_FROM, [^;]*
 free_from_emptied_first | malloc/publish.c | s/(\t\tenum slab_gave gave = mine.*?)(\t\tatomic_store_explicit\(word, 0, memory_order_release\);\n)/$2$1/s | publish:from
 free_from_recovered_by_a_flip | malloc/publish.c | s/if \(slab_live\(slab, index\)\) slab_flip_remote/slab_flip_remote/ | publish:from
 announced_slabs_reused | slab/internal.h | s/if \(unlikely\(atomic_load_explicit\(&slab->announce, memory_order_acquire\)\)\) return 0;// | publish:malloc
+heap_commit_after_version | heap/tx.c | s/(\t\tatomic_store_explicit\(&entry->log_n, 0, memory_order_release\);\n)(\t\tversion_even\(entry\);\n)/$2$1/ | heap:change
+heap_value_before_entry | heap/tx.c | s/(\tlog_entry\(tx, cursor, off \| [^;]*)atomic_load_explicit\(word, memory_order_relaxed\)\);\n(.*?)\tatomic_store_explicit\(word, value\.word, memory_order_release\);\n/\tuint64_t old = atomic_load(word);\n\tatomic_store_explicit(word, value.word, memory_order_release);\n$2$1old);\n/s | heap:change
+heap_counted_before_entry | heap/tx.c | s/(\tatomic_store_explicit\(&cursor->what, what[^;]*;\n\tatomic_store_explicit\(&cursor->old, old[^;]*;\n)(\ttx->cursor = \+\+cursor;\n)(.*?\tatomic_store_explicit\(tx->log_n[^;]*;\n)/$2$3\tcursor--;\n$1/s | heap:change
+heap_undone_without_version | heap/tx.c | s/(log_n, 0, memory_order_release\);\n)\tversion_even\(entry\);\n\}/$1}/ | heap:change
+heap_extent_after_run | heap/tx.c | s/(\tatomic_store_explicit\(&heap->entry->log\[k\], page \+ 1, memory_order_release\);\n)(\theap_run_named\(heap\);\n)/$2$1/ | heap:change
+heap_slab_after_run | heap/slab.c | s/(\t\t\tatomic_store_explicit\(last, \(uint32_t\)page \+ 1, memory_order_release\);\n)(\t\t\theap_run_named\(heap\);\n)/$2$1/ | heap:slab
+heap_next_after_cell | heap/slab.c | s/(\t\t\tatomic_store_explicit\(&slab->next, atomic_load_explicit\(last[^;]*;\n)(.*?)(\t\t\tatomic_store_explicit\(last, \(uint32_t\)page \+ 1, memory_order_release\);\n)/\t\t\tuint32_t old = atomic_load(last);\n$2$3\t\t\tatomic_store_explicit(&slab->next, old, memory_order_relaxed);\n/s | heap:alone
+heap_run_not_noted | heap/run.c | s/(\t\/\* last: before the run becomes live[^\n]*\n)\tatomic_store_explicit\(&entry->run, page \+ 1, memory_order_release\);\n/\t(void)entry;\n/ | heap:slab
+heap_given_without_a_note | heap/run.c | s/(uint64_t value\)\n\{\n)\tatomic_store_explicit\(&heap->entry->run, page \+ 1, memory_order_release\);\n/$1/ | heap:trim heap:shorten
+heap_given_before_cell | heap/run.c | s/(\t\/\* commit: nothing names it any more \*\/\n.*?)(\tgive\(heap, page\);\n)/$2$1/s | heap:trim heap:shorten
+heap_settles_others_runs | heap/run.c | s/ &&\n\t       atomic_load_explicit\(&slab->tag, memory_order_acquire\) == heap->tag >> HEAP_OFFSET_BITS// | heap:another
+heap_settles_nothing | heap/tx.c | s/\theap_run_settle\(heap\);\n// | heap:after
+heap_log_is_no_root | heap/mark.c | s/uint64_t n = atomic_load_explicit\(&entry->log_n, memory_order_relaxed\);\n\tfor \(uint64_t k/uint64_t n = 0;\n\tfor (uint64_t k/ | heap:inside
+heap_born_are_no_roots | heap/mark.c | s/(tx->pin\[k\]\.word\);\n)\tmark_all_born\(tx, true\);\n/$1/ | heap:inside
+heap_old_value_not_marked | heap/mark.c | s/\t\tif \(code != HEAP_LOG_ROOT\) heap_mark[^;]*;\n// | heap:inside
+heap_guards_not_read | heap/collect.c | s/\theap_mark_guards\(heap\);\n// | heap:collect
+heap_released_is_empty | heap/reader.c | s/heap_is_pending\(phase_of\(pool, word\)\) \? word \| HEAP_RELEASED : 0/0/ | heap:move
+heap_released_is_used_again | heap/reader.c | s/ \|\| !heap_is_pending\(phase_of\(pool, cell\)\)\)/ || cell)/ | heap:move
+heap_grace_not_waited_for | heap/reader.c | s/if \(!section \|\| section >> 16 >= epoch\) continue;/continue;/ | heap:again
+heap_epoch_stays | heap/collect.c | s/atomic_fetch_add\(&pool->header->epoch, 1\) \+ 1/atomic_load(&pool->header->epoch)/ | heap:again
+heap_condemned_by_the_dead | heap/tx.c | s/\tif \(heap_is_pending\(phase\)\)\n\t\tatomic_store_explicit[^;]*;\n// | heap:collect heap:waits
+heap_sweep_of_the_dead_stays | heap/tx.c | s/\tif \(heap_phase\(phase\) == HEAP_SWEEP\) heap_sweep\(heap\);\n// | heap:collect heap:sweeping
+heap_type_counted_first | heap/type.c | s/(\tmemcpy\(&new->shape, shape, sizeof \*shape\);\n)(.*?\tatomic_store_explicit\(&entry->types, id \+ 1, memory_order_release\);\n)/$2$1/s | heap:type
+heap_live_too_early | heap/heap.c | s/(\t\tif \(error == 0\) error = hp_heap_checkpoint\(tx\);\n)/\t\tatomic_store(&entry->word, heap_word(HEAP_LIVE, generation));\n$1/ | heap:create
+heap_making_not_said | heap/heap.c | s/\tatomic_store_explicit\(&entry->word, heap_word\(HEAP_MAKING, generation\), memory_order_release\);\n// | heap:create
+heap_gone_not_said | heap/heap.c | s/\t\tatomic_store_explicit\(&entry->word, heap_word\(HEAP_GONE, heap->generation\), memory_order_seq_cst\);\n// | heap:destroy
+heap_free_before_its_runs | heap/heap.c | s/(\theap_wipe\(heap\);\n)(.*?)(\tatomic_store_explicit\(&heap->entry->word, heap_word\(HEAP_FREE[^;]*;\n)/$3$1$2/s | heap:destroy
+heap_opened_after_the_look | heap/heap.c | s/(hp_heap_open\(.*?)if \(\(error = enlist\(heap\)\) == 0\) \{/$1error = 0;\n\t{/s; s/(\t\tif \(error == 0\) )\{\n(\t\t\t\*out = heap;\n\t\t\treturn 0;\n\t\t\}\n\t\tdelist)/$1error = enlist(heap);\n\t\tif (error == 0) {\n$2/s | heap:open
+heap_lock_of_the_dead_is_free | heap/layer.c | s/atomic_compare_exchange_strong\(&pool->heaps\[i\]\.lock, &holder, HEAP_ORPHAN\)/atomic_compare_exchange_strong(&pool->heaps[i].lock, \&holder, 0)/ | heap:change
 END
 )
 
@@ -95,7 +124,8 @@ cp -r "$source"/{CMakeLists.txt,cmake,include,src,tests} "$work/copy/"
 cp -r "$source/src" "$work/src" # as it was now, whatever is edited meanwhile
 build() {
 	cmake --build "$work/build" -j2 --target step_alloc_test step_life_test step_recover_test step_interleave_test \
-		step_slab_test step_slab_interleave_test step_cache_test step_cache_interleave_test step_publish_test step_wait_test
+		step_slab_test step_slab_interleave_test step_cache_test step_cache_interleave_test step_publish_test step_wait_test \
+		step_heap_test
 }
 cmake -S "$work/copy" -B "$work/build" -DHUGEPOOL_TOOLS=OFF -DHUGEPOOL_BENCH=OFF -DHUGEPOOL_INSTALL=OFF >"$work/log" 2>&1 &&
 	build >>"$work/log" 2>&1 || { tail -20 "$work/log"; exit 1; }
@@ -118,7 +148,7 @@ while IFS='|' read -r name file rest; do
 		verdict="not built"
 	else
 		while [ -n "$tests" ]; do # TEST:PART may hold blanks, so take one after the other
-			[[ $tests =~ ^\ *(alloc|life|recover|interleave|slab|slab_interleave|cache|cache_interleave|publish|wait)(:([^:]*))?(\ (alloc|life|recover|interleave|slab|slab_interleave|cache|cache_interleave|publish|wait)(:.*|\ .*)?)?$ ]] || break
+			[[ $tests =~ ^\ *(alloc|life|recover|interleave|slab|slab_interleave|cache|cache_interleave|publish|wait|heap)(:([^:]*))?(\ (alloc|life|recover|interleave|slab|slab_interleave|cache|cache_interleave|publish|wait|heap)(:.*|\ .*)?)?$ ]] || break
 			test=${BASH_REMATCH[1]} part=${BASH_REMATCH[3]} rest=${BASH_REMATCH[4]}
 			tests=$rest
 			if [ -n "$part" ]; then export HP_STEP_ONLY=$part; else unset HP_STEP_ONLY; fi

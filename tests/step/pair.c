@@ -461,7 +461,7 @@ static void pair_open(struct pair *pair, const struct step_pair *entry)
 		STEP_NEED(w, step_model_remove(w, step_word_value(w) & ~UINT64_C(15)));
 		pair->named = pair->names = 1;
 	}
-	if (w->shape.caches) STEP_NEED(w, pair->data = malloc(w->data_size));
+	if (w->shape.caches || w->shape.heaps) STEP_NEED(w, pair->data = malloc(w->data_size));
 	pair->pages = w->shape.pages;
 	pair->blocks = w->blocks;
 	memcpy(pair->block, w->block, sizeof pair->block);
@@ -531,6 +531,7 @@ static int run_pair(const void *table, unsigned index)
 	const struct step_pair *entry = (const struct step_pair *)table + index;
 	if (!run_wanted(entry->name)) return 0;
 	struct pair pair, all = {0};
+	if (entry->pool->heaps) step_heap_pair_goals(entry);
 	walk(&all, entry);
 	uint64_t length = all.length, next = 0;
 	uint64_t stride = step_full() ? 1
@@ -543,7 +544,7 @@ static int run_pair(const void *table, unsigned index)
 	struct step_world *w = pair.world;
 	if (entry->flags & STEP_FRESH) {
 		uint64_t most = length > 30000 ? 3 : 40;
-		stride = step_full() ? 1 : length / most + 1;
+		stride = step_full() ? 1 : length / (w->shape.heaps ? 8 : most) + 1;
 		for (uint64_t point = 0; point < length && !w->failures; point += stride) fresh(&pair, point);
 		uint64_t skip = step_full() ? 1 : all.count / most + 1;
 		for (unsigned i = 0; i < all.count && !w->failures; i += skip) fresh(&pair, all.changes[i]);
