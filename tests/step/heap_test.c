@@ -605,11 +605,9 @@ static void died_giving(struct step_world *w)
 static void died_having_given(struct step_world *w)
 {
 	died_collecting(w, collects, HP_GC_TRIM, has_given);
-	uint64_t page = atomic_load(&entry(w)->run) - 1;
+	unsigned page = (unsigned)atomic_load(&entry(w)->run) - 1;
 	MUST(w, 1, make, 1, 0);
-	MUST(w, 1, fills, 2 * EACH, 60);
-	const pool_map *map = (const pool_map *)(const void *)(w->control + w->geometry.map_at);
-	STEP_NEED(w, atomic_load(&map[page]) != 0);
+	STEP_NEED(w, parity_live((const struct parity_unit *)(const void *)(w->control + w->geometry.units_at), page));
 }
 
 static void died_sweeping_inside(struct step_world *w)
