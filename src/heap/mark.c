@@ -98,39 +98,45 @@ struct marker {
 	unsigned first, waiting;
 };
 
-/* The reference that was found longest ago: is the value it names marked yet? */
-static inline void visit_oldest(struct marker *m)
+/* The reference that was found longest ago: is the value it names marked yet? What there is to scan of it, or 0. */
+static inline uint64_t visit_oldest(struct marker *m, struct heap_slab **in)
 {
 	struct offered *o = &m->offered[m->first];
-	struct heap_slab *slab = o->slab;
+	struct heap_slab *slab = *in = o->slab;
 	struct heap_bits *bits = &slab->bits[o->i >> 6];
 	uint64_t bit = UINT64_C(1) << (o->i & 63);
 	m->first = (m->first + 1) % OFFERED;
 	m->waiting--;
 	if (unlikely(!(heap_load_a(bits) & bit))) {
 		m->heap->bad++;
-		return;
+		return 0;
 	}
 	if (unlikely(atomic_load_explicit(&slab->mark_stamp, memory_order_relaxed) != m->cycle)) stamp(slab, m->cycle);
 	uint64_t old = atomic_load_explicit(&bits->m, memory_order_relaxed);
-	if (old & bit) return;
+	if (old & bit) return 0;
 	atomic_store_explicit(&bits->m, old | bit, memory_order_relaxed);
 	uint32_t id = atomic_load_explicit(&slab->type, memory_order_relaxed);
-	const struct heap_type *type = likely(id < HEAP_TYPES)
-	                                   ? atomic_load_explicit(&m->heap->type[id], memory_order_acquire)
-	                                   : NULL;
+	const struct heap_type *type =
+		likely(id < HEAP_TYPES) ? atomic_load_explicit(&m->heap->type[id], memory_order_acquire) : NULL;
 	if (unlikely(!type) && !(type = heap_type(m->heap, id))) {
 		m->heap->bad++;
-		return;
+		return 0;
 	}
-	if (type->members | type->tail_members) push(m->heap, slab, entry_make(o->off, id));
+	return type->members | type->tail_members ? entry_make(o->off, id) : 0;
+}
+
+static inline void push_oldest(struct marker *m)
+{
+	struct heap_slab *slab;
+	uint64_t entry = visit_oldest(m, &slab);
+	if (entry) push(m->heap, slab, entry);
 }
 
 static inline void visit(struct marker *m, uint64_t word)
 {
 	uint64_t page;
 	if (word == 0) return;
-	if (unlikely(m->waiting == OFFERED)) visit_oldest(m);
+	if (unlikely(m->waiting == OFFERED)) push_oldest(m);
 	struct offered *o = &m->offered[(m->first + m->waiting) % OFFERED];
 	if (unlikely(!heap_locate(&m->view, word, &page, &o->slab, &o->i))) {
 		m->heap->bad++;
@@ -206,7 +212,10 @@ static void drain(struct marker *m)
 		}
 		if (!waiting) {
 			if (!m->waiting) return;
-			visit_oldest(m);
+			/* a list: there is nothing else to do meanwhile */
+			struct heap_slab *slab;
+			uint64_t only = visit_oldest(m, &slab);
+			if (only) scan(m, only);
 			continue;
 		}
 		uint64_t entry = queue[first];
