@@ -211,7 +211,21 @@ void gc_mark(benchmark::State &state, const std::string &shape)
 	if (stat.values != heap_shape::objects) state.SkipWithError("it keeps what is dead, or not what lives");
 	state.counters["longest_pause_ms"] = (double)pause / 1e6;
 }
+// What the machine's memory takes for the same lists, without any marking: nobody can be faster.
+void walk(benchmark::State &state, const std::string &shape)
+{
+	MarkHeap &h = MarkHeap::get();
+	if (h.why) return state.SkipWithError(h.why);
+	if (!link(h, shape)) return state.SkipWithError("no room");
+	hp_heap_read_enter(h.pool);
+	while (state.KeepRunningBatch(heap_shape::objects))
+		for (hp_ref at = hp_heap_root(h.heap); at.word;) at = hp_heap_load(&h.at(at)->first.ref);
+	hp_heap_read_exit(h.pool);
+}
+
 const bool registered = [] {
+	for (std::string shape : {"list", "shuffled"})
+		Register("gc_mark/walk/shape:" + shape, [=](benchmark::State &state) { walk(state, shape); });
 	for (std::string shape : heap_shape::names)
 		Register("gc_mark/hugepool/shape:" + shape, [=](benchmark::State &state) { gc_mark(state, shape); });
 	return true;
@@ -256,18 +270,27 @@ const Register killed = [] {
 	return r;
 }();
 
-// A reader that looks at the whole ring in each section, alone and beside a writer that collects in a loop.
+// A reader that looks at a whole ring in each section, beside a thread that goes through a graph of a million values again and
+// again: a reader, too, or the writer, who collects it.
 void reader(benchmark::State &state, bool collecting)
 {
 	Heap &h = Heap::get();
-	if (h.why) return state.SkipWithError(h.why);
-	if (ring(h).empty()) return state.SkipWithError("no room");
+	MarkHeap &large = MarkHeap::get();
+	if (h.why || large.why) return state.SkipWithError(h.why ? h.why : large.why);
+	if (ring(h).empty() || !link(large, "shuffled")) return state.SkipWithError("no room");
 	std::atomic<bool> over{false};
-	std::thread writer;
-	if (collecting)
-		writer = std::thread([&] {
-			while (!over) hp_heap_gc(h.heap, 0, 1000);
-		});
+	std::thread other([&] {
+		while (!over) {
+			if (collecting) {
+				hp_heap_gc(large.heap, 0, 1000);
+				continue;
+			}
+			hp_heap_read_enter(large.pool);
+			hp_ref at = hp_heap_root(large.heap);
+			while (at.word && !over) at = hp_heap_load(&large.at(at)->first.ref);
+			hp_heap_read_exit(large.pool);
+		}
+	});
 	for (auto _ : state) {
 		hp_heap_read_enter(h.pool);
 		hp_ref first = hp_heap_root(h.heap), at = first;
@@ -276,7 +299,7 @@ void reader(benchmark::State &state, bool collecting)
 		hp_heap_read_exit(h.pool);
 	}
 	over = true;
-	if (writer.joinable()) writer.join();
+	other.join();
 }
 const Register alone("heap_reader/hugepool/collecting:0", [](benchmark::State &state) { reader(state, false); });
 const Register beside("heap_reader/hugepool/collecting:1", [](benchmark::State &state) { reader(state, true); });
