@@ -207,7 +207,7 @@ static int64_t collects_inside(struct step_env *env, uint64_t x, uint64_t y)
 	if (heap_collect(env->heap, 1000000000) != 0) return -EBADMSG;
 	for (uint64_t i = 0; i < 2 * EACH; i++) step_part(env->tx, 400 + i, HP_NONE, HP_NONE);
 	hp_heap_set_root(env->tx, new);
-	if (!step_part_whole(env->heap, new)) return -EILSEQ;
+	if (!step_part_whole(env->heap, new) || part_at(env->heap, new)->id != 300) return -EILSEQ;
 	if (x == COMMITS) return hp_heap_commit(env->tx);
 	hp_heap_abort(env->tx);
 	return 0;
@@ -708,22 +708,31 @@ static const struct step_case next[] = {
 
 /* ---- pairs ---- */
 
-/* In the second of the thread's cells; the first is free again. */
-static int64_t guards_later(struct step_env *env, uint64_t x, uint64_t y)
+/* The x-th of the list, in the last of many cells in use, of which only the first is free. */
+static int64_t guards_late(struct step_env *env, uint64_t x, uint64_t y)
 {
-	int64_t error = guards(env, 0, y);
-	hp_guard first = env->guard;
-	if (error == 0) error = guards(env, x, y);
+	hp_guard first = {0};
+	for (int i = 0; i < 100; i++) {
+		int64_t error = guards(env, 0, y);
+		if (error < 0) return error;
+		if (i == 0) first = env->guard;
+	}
+	int64_t error = guards(env, x, y);
 	return error < 0 ? error : hp_heap_unguard(&first);
 }
 
-/* Another guard of the same value, and the first one goes. */
+/* To that first cell; and what is free by then is used for something else. */
 static int64_t moves_guard(struct step_env *env, uint64_t x, uint64_t y)
 {
-	hp_guard first = env->guard;
+	hp_guard last = env->guard, other;
 	(void)x, (void)y;
 	int error = hp_heap_guard(env->heap, &env->kept, 1, &env->guard);
-	if (error == 0) error = hp_heap_unguard(&first);
+	if (error == 0) error = hp_heap_unguard(&last);
+	if (error == 0) error = hp_heap_read_enter(env->pool);
+	if (error < 0) return error;
+	hp_ref root = hp_heap_root(env->heap);
+	error = hp_heap_guard(env->heap, &root, 1, &other);
+	hp_heap_read_exit(env->pool);
 	return error < 0 ? error : walk(env, env->kept);
 }
 
@@ -761,11 +770,11 @@ static void three(struct step_world *w)
 	w->actor[1].list[HASTE] = 1;
 }
 
-/* B guards, not in its first cell, what A has found to be garbage. */
+/* B guards, in its last cell, what A has found to be garbage. */
 static void pair_guarded(struct step_world *w)
 {
 	three(w);
-	MUST(w, 1, guards_later, 2, 0);
+	MUST(w, 1, guards_late, 2, 0);
 	MUST(w, 0, cuts, 1, 0);
 	MUST(w, 2, enters, 0, 0);
 	STEP_NEED(w, step_call(w, 0, collects, 0, 0) == -EAGAIN);

@@ -91,7 +91,7 @@ heap_commit_after_version | heap/tx.c | s/(\t\tatomic_store_explicit\(&entry->lo
 heap_value_before_entry | heap/tx.c | s/(\tlog_entry\(tx, cursor, off \| [^;]*)atomic_load_explicit\(word, memory_order_relaxed\)\);\n(.*?)\tatomic_store_explicit\(word, value\.word, memory_order_release\);\n/\tuint64_t old = atomic_load(word);\n\tatomic_store_explicit(word, value.word, memory_order_release);\n$2$1old);\n/s | heap:change
 heap_counted_before_entry | heap/tx.c | s/(\tatomic_store_explicit\(&cursor->what, what[^;]*;\n\tatomic_store_explicit\(&cursor->old, old[^;]*;\n)(\ttx->cursor = \+\+cursor;\n)(.*?\tatomic_store_explicit\(tx->log_n[^;]*;\n)/$2$3\tcursor--;\n$1/s | heap:change
 heap_undone_without_version | heap/tx.c | s/(log_n, 0, memory_order_release\);\n)\tversion_even\(entry\);\n\}/$1}/ | heap:change
-heap_extent_after_run | heap/tx.c | s/(\tatomic_store_explicit\(&heap->entry->log\[k\], page \+ 1, memory_order_release\);\n)(\theap_run_named\(heap\);\n)/$2$1/ | heap:change
+heap_extent_after_run | heap/tx.c | s/(\tatomic_store_explicit\(&heap->entry->log\[k\], page \+ 1, memory_order_release\);\n)(\theap_run_named\(heap\);\n)/$2$1/ | heap:log
 heap_slab_after_run | heap/slab.c | s/(\t\t\tatomic_store_explicit\(last, \(uint32_t\)page \+ 1, memory_order_release\);\n)(\t\t\theap_run_named\(heap\);\n)/$2$1/ | heap:slab
 heap_next_after_cell | heap/slab.c | s/(\t\t\tatomic_store_explicit\(&slab->next, atomic_load_explicit\(last[^;]*;\n)(.*?)(\t\t\tatomic_store_explicit\(last, \(uint32_t\)page \+ 1, memory_order_release\);\n)/\t\t\tuint32_t old = atomic_load(last);\n$2$3\t\t\tatomic_store_explicit(&slab->next, old, memory_order_relaxed);\n/s | heap:alone
 heap_run_not_noted | heap/run.c | s/(\t\/\* last: before the run becomes live[^\n]*\n)\tatomic_store_explicit\(&entry->run, page \+ 1, memory_order_release\);\n/\t(void)entry;\n/ | heap:slab
@@ -101,7 +101,6 @@ heap_settles_others_runs | heap/run.c | s/ &&\n\t       atomic_load_explicit\(&s
 heap_settles_nothing | heap/tx.c | s/\theap_run_settle\(heap\);\n// | heap:after
 heap_log_is_no_root | heap/mark.c | s/uint64_t n = atomic_load_explicit\(&entry->log_n, memory_order_relaxed\);\n\tfor \(uint64_t k/uint64_t n = 0;\n\tfor (uint64_t k/ | heap:inside
 heap_born_are_no_roots | heap/mark.c | s/(tx->pin\[k\]\.word\);\n)\tmark_all_born\(tx, true\);\n/$1/ | heap:inside
-heap_old_value_not_marked | heap/mark.c | s/\t\tif \(code != HEAP_LOG_ROOT\) heap_mark[^;]*;\n// | heap:inside
 heap_guards_not_read | heap/collect.c | s/\theap_mark_guards\(heap\);\n// | heap:collect
 heap_released_is_empty | heap/reader.c | s/heap_is_pending\(phase_of\(pool, word\)\) \? word \| HEAP_RELEASED : 0/0/ | heap:move
 heap_released_is_used_again | heap/reader.c | s/ \|\| !heap_is_pending\(phase_of\(pool, cell\)\)\)/ || cell)/ | heap:move
