@@ -162,11 +162,24 @@ static uint64_t phase_of(const hp_pool *pool, uint64_t cell)
 	return atomic_load_explicit(&pool->heaps[heap_tag_index(cell >> HEAP_OFFSET_BITS)].phase, memory_order_acquire);
 }
 
+/* The collector has reached it, so it is not condemned: the next sweep need not find it in a cell. */
+static bool is_marked(const hp_heap *heap, uint64_t word)
+{
+	uint64_t page, cycle = atomic_load_explicit(&heap->entry->cycle, memory_order_acquire);
+	uint32_t i;
+	const struct heap_slab *slab = heap_find(heap, word, &page, &i);
+	/* acquire: what stood in M before has gone */
+	return slab && atomic_load_explicit(&slab->mark_stamp, memory_order_acquire) == cycle &&
+	       atomic_load_explicit(&slab->bits[i >> 6].m, memory_order_relaxed) >> (i & 63) & 1;
+}
+
 /* May the cell be used for that reference? Called inside a section. */
-static bool cell_is_free(const hp_pool *pool, uint64_t cell, uint64_t word)
+static bool cell_is_free(const hp_heap *heap, uint64_t cell, uint64_t word)
 {
 	if (cell == 0) return true;
-	return cell & HEAP_RELEASED && ((cell & ~HEAP_RELEASED) == word || !heap_is_pending(phase_of(pool, cell)));
+	if (!(cell & HEAP_RELEASED)) return false;
+	cell &= ~HEAP_RELEASED;
+	return cell == word || !heap_is_pending(phase_of(heap->pool, cell)) || is_marked(heap, cell);
 }
 
 static int guard_one(hp_heap *heap, struct pool_slot *slot, uint64_t word, uint8_t *which)
@@ -176,7 +189,7 @@ static int guard_one(hp_heap *heap, struct pool_slot *slot, uint64_t word, uint8
 	uint32_t top = atomic_load_explicit(&slot->guards, memory_order_relaxed);
 	unsigned i = 0;
 	while (i < top && i < HEAP_GUARDS &&
-	       !cell_is_free(pool, atomic_load_explicit(&cells[i], memory_order_relaxed), word))
+	       !cell_is_free(heap, atomic_load_explicit(&cells[i], memory_order_relaxed), word))
 		i++;
 	if (i == HEAP_GUARDS) return -ENOSPC;
 	if (i >= top) {
@@ -192,11 +205,13 @@ static int guard_one(hp_heap *heap, struct pool_slot *slot, uint64_t word, uint8
 	return 0;
 }
 
-static void unguard_one(const hp_pool *pool, _Atomic uint64_t *cell)
+/* Only what is condemned stays, or a reader that does not leave its section would soon leave the others without cells. */
+static void unguard_one(const hp_heap *heap, _Atomic uint64_t *cell)
 {
 	uint64_t word = atomic_load_explicit(cell, memory_order_relaxed);
 	if (!word || word & HEAP_RELEASED) return;
-	atomic_store_explicit(cell, heap_is_pending(phase_of(pool, word)) ? word | HEAP_RELEASED : 0, memory_order_release);
+	bool stays = heap_is_pending(phase_of(heap->pool, word)) && !is_marked(heap, word);
+	atomic_store_explicit(cell, stays ? word | HEAP_RELEASED : 0, memory_order_release);
 }
 
 static int check_guarded(const hp_heap *heap, hp_ref value)
@@ -239,7 +254,7 @@ int hp_heap_unguard(hp_guard *guard)
 	}
 	_Atomic uint64_t *cells = cells_of(pool, slot);
 	for (unsigned k = 0; k < guard->count && k < HP_GUARDS; k++)
-		if (guard->cell[k] < HEAP_GUARDS) unguard_one(pool, &cells[guard->cell[k]]);
+		if (guard->cell[k] < HEAP_GUARDS) unguard_one(guard->heap, &cells[guard->cell[k]]);
 	guard->count = 0;
 	guard->heap = NULL;
 	hp_heap_read_exit(pool);

@@ -30,8 +30,8 @@ NOT_LOGGED = 99
 
 
 def readers(start, qn=0, cells='a', second=None, ops=(), dies=False, w_dies=False, guards=True, gap=False, enter='any',
-            barrier=True, reuse='same or not pending', release='always', recovery='released', born='all',
-            marks=('old', 'new'), rescan='all slots', recovers=True, phase='before the barrier', depth=2,
+            barrier=True, reuse='same, marked, or not pending', release='what is condemned', recovery='released',
+            born='all', marks=('old', 'new'), rescan='all slots', recovers=True, phase='before the barrier', depth=2,
             held_by_r1=()):
     everything = tuple(cells) + (('c',) if second == 'guard' else ())
 
@@ -114,7 +114,7 @@ def readers(start, qn=0, cells='a', second=None, ops=(), dies=False, w_dies=Fals
         if call == 'guard' and stage == 2 and len(buf) + len(small) <= depth:
             now = dict((w, x) for w, x in ((c, getattr(s, c)),) + buf)[c]
             more = {} if i == 1 else dict(lend=0)
-            if not now or (now & REL and (reuse == 'always' or s.phase not in PENDING or now == v | REL)):
+            if not now or (now & REL and (reuse == 'always' or s.phase not in PENDING or s.M & now or now == v | REL)):
                 lent = i == 1 or s.lend == v    # else its giver has died: a guard that nobody may rely on
                 mine[c] = v if lent else v << 5
                 go('stores the guard ' + c, back, own=tuple(sorted(mine.items())), buf=buf + ((c, v),) + small, **more)
