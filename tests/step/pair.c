@@ -547,7 +547,10 @@ static int run_pair(const void *table, unsigned index)
 		stride = step_full() ? 1 : length / (w->shape.heaps ? 8 : most) + 1;
 		for (uint64_t point = 0; point < length && !w->failures; point += stride) fresh(&pair, point);
 		uint64_t skip = step_full() ? 1 : all.count / most + 1;
-		for (unsigned i = 0; i < all.count && !w->failures; i += skip) fresh(&pair, all.changes[i]);
+		for (unsigned i = 0; i < all.count && !w->failures; i += skip) {
+			fresh(&pair, all.changes[i]);
+			if (w->shape.heaps) fresh(&pair, all.changes[i] - 1);
+		}
 	} else {
 		memcpy(w->first, w->control, w->control_size);
 		step_begin(w, A, pair.a.run, pair.a.x, pair.a.y);
