@@ -98,8 +98,9 @@ struct marker {
 	unsigned first, waiting;
 };
 
-/* The reference that was found longest ago: is the value it names marked yet? What there is to scan of it, or 0. */
-static inline uint64_t visit_oldest(struct marker *m, struct heap_slab **in)
+/* The reference that was found longest ago: is the value it names marked yet? True: it was not, and there
+ * is something to scan. */
+static inline bool visit_oldest(struct marker *m, struct heap_slab **in, uint64_t *entry)
 {
 	struct offered *o = &m->offered[m->first];
 	struct heap_slab *slab = *in = o->slab;
@@ -109,27 +110,29 @@ static inline uint64_t visit_oldest(struct marker *m, struct heap_slab **in)
 	m->waiting--;
 	if (unlikely(!(heap_load_a(bits) & bit))) {
 		m->heap->bad++;
-		return 0;
+		return false;
 	}
 	if (unlikely(atomic_load_explicit(&slab->mark_stamp, memory_order_relaxed) != m->cycle)) stamp(slab, m->cycle);
 	uint64_t old = atomic_load_explicit(&bits->m, memory_order_relaxed);
-	if (old & bit) return 0;
+	if (old & bit) return false;
 	atomic_store_explicit(&bits->m, old | bit, memory_order_relaxed);
 	uint32_t id = atomic_load_explicit(&slab->type, memory_order_relaxed);
-	const struct heap_type *type =
-		likely(id < HEAP_TYPES) ? atomic_load_explicit(&m->heap->type[id], memory_order_acquire) : NULL;
+	const struct heap_type *type = likely(id < HEAP_TYPES)
+	                                   ? atomic_load_explicit(&m->heap->type[id], memory_order_acquire)
+	                                   : NULL;
 	if (unlikely(!type) && !(type = heap_type(m->heap, id))) {
 		m->heap->bad++;
-		return 0;
+		return false;
 	}
-	return type->members | type->tail_members ? entry_make(o->off, id) : 0;
+	*entry = entry_make(o->off, id);
+	return type->members | type->tail_members;
 }
 
 static inline void push_oldest(struct marker *m)
 {
 	struct heap_slab *slab;
-	uint64_t entry = visit_oldest(m, &slab);
-	if (entry) push(m->heap, slab, entry);
+	uint64_t entry;
+	if (visit_oldest(m, &slab, &entry)) push(m->heap, slab, entry);
 }
 
 static inline void visit(struct marker *m, uint64_t word)
@@ -214,8 +217,8 @@ static void drain(struct marker *m)
 			if (!m->waiting) return;
 			/* a list: there is nothing else to do meanwhile */
 			struct heap_slab *slab;
-			uint64_t only = visit_oldest(m, &slab);
-			if (only) scan(m, only);
+			uint64_t only;
+			if (visit_oldest(m, &slab, &only)) scan(m, only);
 			continue;
 		}
 		uint64_t entry = queue[first];
