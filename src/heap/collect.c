@@ -97,7 +97,7 @@ void heap_sweep(hp_heap *heap)
 
 void heap_trim(hp_heap *heap)
 {
-	struct sweep sweep = {.trim = true};
+	struct sweep sweep = {.trim = true, .number = heap->tx->heap ? heap->tx->number : 0};
 	if (heap_phase(atomic_load_explicit(&heap->entry->phase, memory_order_relaxed)) != HEAP_IDLE) return;
 	heap_slabs(heap, give_empty, &sweep);
 	start_over(heap);

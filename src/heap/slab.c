@@ -112,7 +112,8 @@ void heap_drop_masks(hp_heap *heap)
 	for (uint32_t id = 0; id < heap->types; id++) {
 		struct heap_type *type = atomic_load_explicit(&heap->type[id], memory_order_relaxed);
 		for (unsigned class = 0; class < (type->element ? HEAP_CLASSES : 1); class ++)
-			type->alloc[class] = (struct heap_alloc){0};
+			type->alloc[class] = (struct heap_alloc){.reserved = type->alloc[class].reserved,
+			                                         .reserved_for = type->alloc[class].reserved_for};
 	}
 }
 
@@ -270,13 +271,39 @@ static int extend(hp_tx *tx, struct heap_type *type, unsigned class, uint64_t si
 	}
 }
 
+/* Short of memory: garbage that was found waits for readers as long as the heap says; then there may be more, found since; then
+ * slabs of other kinds may be empty. False: all of that has been tried. */
+struct shortage {
+	bool waited, collected, trimmed;
+};
+
+static bool get_more(hp_tx *tx, struct shortage *tried)
+{
+	hp_heap *heap = tx->heap;
+	uint64_t patience = heap->entry->grace_ms * UINT64_C(1000000);
+	if (tx->pending) {
+		if (tried->waited) return false;
+		tried->waited = true;
+		heap_finish(heap, patience);
+	} else if (!tried->collected) {
+		tried->collected = tried->waited = true;
+		heap_collect(heap, patience);
+	} else {
+		if (tried->trimmed) return false;
+		tried->trimmed = true;
+		heap_trim(heap);
+	}
+	return true;
+}
+
 /* A free place in alloc, by every means. What is tried: places in slabs that there are; garbage that waited; collecting, when
  * enough has been allocated since; another slab; and, short of memory, all of that with patience. */
 static int refill(hp_tx *tx, struct heap_type *type, unsigned class, uint64_t size, struct heap_alloc *alloc)
 {
 	hp_heap *heap = tx->heap;
 	struct heap_entry *entry = heap->entry;
-	bool tried_finish = false, collected = false, patient = false;
+	struct shortage tried = {.waited = false};
+	bool tried_finish = false;
 	for (;;) {
 		_Atomic uint32_t *last = NULL;
 		if (take_listed(tx, type, class, alloc, size, &last)) return 0;
@@ -287,23 +314,16 @@ static int refill(hp_tx *tx, struct heap_type *type, unsigned class, uint64_t si
 			if (heap_finish(heap, GRACE_NS)) continue;
 		}
 		uint64_t live = atomic_load_explicit(&entry->live, memory_order_relaxed), due = live / 100 * entry->gc_percent;
-		if (!tx->pending && !collected &&
+		if (!tx->pending && !tried.collected &&
 		    atomic_load_explicit(&entry->allocated, memory_order_relaxed) >=
 		        (due > COLLECT_LEAST ? due : COLLECT_LEAST)) {
-			collected = tried_finish = true;
+			tried.collected = tried_finish = true;
 			heap_collect(heap, GRACE_NS);
 			continue;
 		}
 		int error = extend(tx, type, class, size, growth(heap, type, class), alloc, last);
 		if (error != -ENOMEM) return error;
-		if (patient) return -ENOMEM;
-		patient = true;
-		if (tx->pending)
-			heap_finish(heap, entry->grace_ms * UINT64_C(1000000));
-		else if (!collected)
-			heap_collect(heap, entry->grace_ms * UINT64_C(1000000));
-		else
-			return -ENOMEM;
+		if (!get_more(tx, &tried)) return -ENOMEM;
 	}
 }
 
@@ -337,7 +357,7 @@ int heap_slab_reserve(hp_tx *tx, struct heap_type *type, uint64_t n, uint32_t el
 	hp_heap *heap = tx->heap;
 	struct places places = {.tx = tx, .type = type->id};
 	struct heap_type_entry *entry = heap_type_entry(heap, type->id);
-	bool collected = false;
+	struct shortage tried = {.waited = false};
 	places.class = heap_class(type, heap_bytes(type, elements), &places.size);
 	struct heap_alloc *alloc = &type->alloc[places.class];
 	uint64_t promised = alloc->reserved_for == tx->number ? alloc->reserved : 0;
@@ -360,14 +380,8 @@ int heap_slab_reserve(hp_tx *tx, struct heap_type *type, uint64_t n, uint32_t el
 			struct heap_slab *slab = heap_slab_at(heap->pool, atomic_load_explicit(last, memory_order_relaxed) - 1);
 			places.free += atomic_load_explicit(&slab->objects, memory_order_relaxed);
 			if (places.class != HEAP_ALONE) last = &slab->next;
-		} else if (error == -ENOMEM && !collected) {
-			collected = true;
+		} else if (error == -ENOMEM && get_more(tx, &tried)) {
 			last = NULL;
-			uint64_t patience = heap->entry->grace_ms * UINT64_C(1000000);
-			if (tx->pending)
-				heap_finish(heap, patience);
-			else
-				heap_collect(heap, patience);
 		} else {
 			return heap_fail(tx, error);
 		}
