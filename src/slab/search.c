@@ -219,6 +219,17 @@ static int from_new(struct wanted *want)
 	return error == 0 && want->run && !from_own(want) ? -EAGAIN : error;
 }
 
+/* Owners in the middle of an operation go on, or come to. A refusal at a limit while one of them was merely not running would be
+ * wrong, so it comes after some 20 ms of that; and they need the processor, which yielding alone does not always give them. */
+static void let_run(unsigned round)
+{
+	static _Atomic uint32_t nothing;
+	if (round < 32)
+		os_yield();
+	else
+		os_futex_wait(&nothing, 0, 50000);
+}
+
 static int search(struct wanted *want)
 {
 	struct participant *me = want->me;
@@ -243,7 +254,7 @@ static int search(struct wanted *want)
 		/* what was moved without an object in it has ended, so that there is room for another */
 		if (!want->skipped && !want->moved && !moving && round >= (error == -EAGAIN ? 2 : 1)) break;
 		if (error == -ENOMEM && round >= SHORT_ROUNDS) break;
-		if (!want->moved && (want->skipped || moving)) os_yield(); /* owners in the middle of an operation */
+		if (!want->moved && (want->skipped || moving)) let_run(round);
 	}
 	return error;
 }
