@@ -23,18 +23,18 @@ static int patience(const struct step_env *env)
 	return env->list[HASTE] ? 0 : 1000;
 }
 
-/* x: 1: with a root of some parts. */
+/* x: 1: with a root of some parts. y: pages at most, or 0. */
 static int64_t make(struct step_env *env, uint64_t x, uint64_t y)
 {
 	struct step_part part[3] = {{.id = 0}};
-	(void)y;
+	struct hp_heap_options options = {.limit = y * HP_PAGE_SIZE};
 	for (uint64_t i = 0; i < 3; i++) {
 		part[i].id = part[i].fill[58] = 7 + i;
 		part[i].seal = part[i].id ^ STEP_SEAL;
 		part[i].a.priv = &part[(i + 1) % 3];
 		part[i].b.priv = i ? &part[0] : NULL;
 	}
-	int error = hp_heap_create(env->pool, NULL, x ? &step_part_type : NULL, x ? part : NULL, &env->heap);
+	int error = hp_heap_create(env->pool, &options, x ? &step_part_type : NULL, x ? part : NULL, &env->heap);
 	if (error == 0) env->list[0] = hp_heap_id(env->heap);
 	return error;
 }
@@ -451,6 +451,18 @@ static void waited_guarded(struct step_world *w)
 	MUST(w, 1, exits, 0, 0);
 }
 
+/* All that it may have is garbage, but three parts. */
+static void no_memory(struct step_world *w)
+{
+	for (int a = 0; a < 2; a++) step_join(w, a);
+	MUST(w, 1, make, 0, 7);
+	open_all(w);
+	MUST(w, 0, fills, 7 * EACH, 10);
+	MUST(w, 0, cuts, 3, 0);
+	MUST(w, 0, begins, 0, 0);
+	MUST(w, 0, goes_on, COMMITS, 0);
+}
+
 static void empty_slabs(struct step_world *w)
 {
 	garbage(w);
@@ -648,6 +660,9 @@ static const struct step_case writing[] = {
 	CASE("new value of a size of its own", at_hand, new_bytes, .x = 200, CHANGES),
 	CASE("new value alone", at_hand, new_bytes, .x = 40000, CHANGES),
 	CASE("another value alone", one_alone, new_bytes, .x = 50000, CHANGES),
+	CASE("new value, short of memory", no_memory, new_bytes, .x = 2000, CHANGES),
+	CASE("change, checkpoint, change, while garbage waits", waiting, changes_twice, CHANGES, .count = 2,
+         .middle = changes, .flags = STEP_BUSY | STEP_ALONE),
 	CASE("log longer", log_full, goes_on, CHANGES, .flags = STEP_WITHIN),
 	CASE("log longer, and abort", log_full, goes_on, .x = ABORTS, .flags = STEP_WITHIN),
 	CASE("reserve", full_slab, reserves, .x = 100, .y = 10, CHANGES),
@@ -837,8 +852,8 @@ static const struct step_pair pairs[] = {
          STEP_MAY_FAIL | STEP_SLOW),
 	PAIR("change, recover a reader", pair_dead_reader, SIDE(changes, 0), SIDE(step_recover, 0),
          STEP_MAY_FAIL | STEP_SLOW),
-	PAIR("change, read", three, SIDE(changes, 0), SIDE(reads, 0), STEP_MAY_FAIL),
-	PAIR("change, change", three, SIDE(changes, 0), SIDE(changes, 0), STEP_MAY_FAIL),
+	PAIR("change, read", three, SIDE(changes, 0), SIDE(reads, 0), STEP_MAY_FAIL | STEP_SLOW),
+	PAIR("change, change", three, SIDE(changes, 0), SIDE(changes, 0), STEP_MAY_FAIL | STEP_SLOW),
 	PAIR("read, cut and use again", three, SIDE(reads_twice, 0), SIDE(cuts_and_reuses, 1), STEP_MAY_FAIL | STEP_SLOW),
 	PAIR("guard, cut and use again", three, SIDE(guards_and_not, 2), SIDE(cuts_and_reuses, 1),
          STEP_MAY_FAIL | STEP_SLOW),
