@@ -113,6 +113,7 @@ static void promises_outlive_collections(void **state)
 	must_be(hp_heap_reserve(tx, 0, &node_type, 200, 0), 0);
 	for (int i = 0; i < 20; i++) must(hp_heap_new(tx, &hp_bytes_type, 4000).word);
 	must_be(heap_collect(heap, 1000000000), 0);
+	heap_trim(heap);
 	while (hp_heap_numbers(heap).held + PAGE <= LIMIT && hp_heap_new(tx, &hp_bytes_type, 3000).word) {
 	} /* nothing left */
 	must(hp_heap_new(tx, &hp_bytes_type, 40000).word);

@@ -219,7 +219,7 @@ typedef struct hp_guard {
 } hp_guard;
 
 /* In a section, or a transaction, or for what is guarded already; no lock, no waiting. -ENOSPC: a thread may have HP_GUARDS
- * cells in all. -EXDEV, -EINVAL. */
+ * cells in all; what was garbage when it was unguarded keeps its cell until it is reclaimed. -EXDEV, -EINVAL. */
 HP_API int hp_heap_guard(hp_heap *heap, const hp_ref *value, unsigned count, hp_guard *guard);
 /* -EPERM: another thread's, or from before a fork. */
 HP_API int hp_heap_unguard(hp_guard *guard);

@@ -718,7 +718,7 @@ static const struct step_case next[] = {
 	NEXT("after one that was ending", died_ending),
 	NEXT("after one that had ended", died_gone),
 	CASE("make after one that was making", died_making, make, CHANGES, .flags = STEP_FEWER),
-	CASE("make after one that was making, late", died_making_late, make, .x = 1, CHANGES, .flags = STEP_FEWER),
+	CASE("make after one that was making, late", died_making_late, make, CHANGES, .flags = STEP_FEWER),
 };
 
 /* ---- pairs ---- */

@@ -105,7 +105,6 @@ heap_guards_not_read | heap/collect.c | s/\theap_mark_guards\(heap\);\n// | heap
 heap_released_is_empty | heap/reader.c | s/stays \? word \| HEAP_RELEASED : 0/stays \&\& !word ? word : 0/ | heap:move
 heap_released_is_used_again | heap/reader.c | s/return cell == word \|\| !heap_is_pending[^;]*;/return heap || word;/ | heap:move
 heap_marks_of_before_are_believed | heap/reader.c | s/atomic_load_explicit\(&slab->mark_stamp, memory_order_acquire\) == cycle/(cycle != UINT64_MAX)/ | heap:move
-heap_trim_takes_what_is_promised | heap/collect.c | s/\.trim = true, \.number = heap->tx->heap \? heap->tx->number : 0/.trim = true/ | heap:short
 heap_grace_not_waited_for | heap/reader.c | s/if \(!section \|\| section >> 16 >= epoch\) continue;/continue;/ | heap:again
 heap_epoch_stays | heap/collect.c | s/atomic_fetch_add\(&pool->header->epoch, 1\) \+ 1/atomic_load(&pool->header->epoch)/ | heap:again
 heap_condemned_by_the_dead | heap/tx.c | s/\tif \(heap_is_pending\(phase\)\)\n\t\tatomic_store_explicit[^;]*;\n// | heap:collect heap:waits
