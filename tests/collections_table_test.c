@@ -301,7 +301,7 @@ static void stays_small(void **state)
 	}
 	must_be(hp_heap_commit(tx), 0);
 	must_be(live_values(s.heap), 4);
-	must(held_bytes(s.heap) <= 24 * PAGE);
+	must(held_bytes(s.heap) <= 64 * PAGE);
 	storm_end(&s);
 }
 
