@@ -133,7 +133,7 @@ static void work(uint64_t seed)
 static void rubbish_does_no_harm(void **state)
 {
 	(void)state;
-	for (uint64_t seed = 1; seed <= (HP_TEST_SANITIZER ? 40 : 200); seed++) {
+	for (uint64_t seed = 1; seed <= (HP_TEST_SANITIZER ? 25 : 80); seed++) {
 		fflush(NULL);
 		pid_t pid = fork();
 		must(pid >= 0);
