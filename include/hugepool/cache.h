@@ -102,9 +102,9 @@ HP_API int hp_cache_prime(hp_cache *cache, size_t n);
 
 /* At most `n` objects are out at any time, in all processes together; 0: no limit. Never exceeded, and nobody is refused
  * while fewer are out, wherever free ones are cached, but for those of a thread that is stopped inside a call. -EINVAL: more than
- * n are out already. -EBUSY: not more than n are out, but they lie spread over slabs that hold more than n together; nothing has
- * changed, and it succeeds when some are put back. Raising is possible at any time. -ENOSPC: more than the directory of
- * 8,000 slabs can hold. A death leaves the old limit or the new one. `warning` goes to the pool's log when somebody fails
+ * n are out already. -EBUSY: not more than n are out, but they lie spread over slabs that hold more than n together, or
+ * another call is just destroying some; nothing has changed, and it succeeds when some are put back, or that call has ended.
+ * Raising is possible at any time. -ENOSPC: more than the directory of 8,000 slabs can hold. A death leaves the old limit or the new one. `warning` goes to the pool's log when somebody fails
  * or waits at the limit, at most once in `seconds`; NULL: no warning. */
 HP_API int hp_cache_set_hard_limit(hp_cache *cache, size_t n, const char *warning, unsigned seconds);
 
