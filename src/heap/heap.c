@@ -262,7 +262,7 @@ int hp_heap_create(hp_pool *pool, const struct hp_heap_options *options, const s
                    hp_heap **out)
 {
 	struct hp_heap_options o = {0};
-	uint32_t index;
+	uint32_t index = 0;
 	int error;
 	if (!pool || !out || (type && !root)) return -EINVAL;
 	*out = NULL;
