@@ -295,24 +295,32 @@ static void go_on(struct storm *storm)
 	syscall(SYS_futex, &storm->pause, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
 }
 
-/* A live block that is not in the books: the application's, if a dead thread (of a worker but `except`) had it in hand.
- * Frees it. */
-static void block_in_hand(struct storm *storm, hp_off off, bool object, const bool dead[STORM_WORKERS], unsigned except)
+static bool explains(struct storm *storm, uint64_t intent, const bool dead[STORM_WORKERS], unsigned except)
 {
-	unsigned gets = object ? STORM_MALLOC : STORM_ALLOC, frees = object ? STORM_MFREE : STORM_FREE;
 	for (unsigned i = 0; i < STORM_WORKERS; i++)
 		for (unsigned t = 0; dead[i] && i != except && t < storm->threads[i]; t++) {
-			uint64_t intent = atomic_load(&storm->thread[i][t].intent);
-			if (intent == gets || intent == (off << 4 | frees)) {
-				atomic_store(&storm->thread[i][t].intent, STORM_NONE); /* it explains one block, no more */
-				must_be(object ? hp_free(storm->pool, hp_pool_pointer(storm->pool, off))
-				               : hp_page_free_at(storm->pool, off),
-				        0);
-				storm->in_hand++;
-				return;
-			}
+			uint64_t expected = intent;
+			/* it explains one block, no more */
+			if (atomic_compare_exchange_strong(&storm->thread[i][t].intent, &expected, STORM_NONE)) return true;
 		}
+	return false;
+}
+
+/* A live block that is not in the books: the application's, if a dead thread (of a worker but `except`) had it in hand.
+ * Frees it. Who was freeing it is asked first: who was allocating may have had another one. */
+static void block_in_hand(struct storm *storm, hp_off off, bool object, const bool dead[STORM_WORKERS], unsigned except)
+{
+	if (explains(storm, off << 4 | (object ? STORM_MFREE : STORM_FREE), dead, except) ||
+	    explains(storm, object ? STORM_MALLOC : STORM_ALLOC, dead, except)) {
+		must_be(object ? hp_free(storm->pool, hp_pool_pointer(storm->pool, off)) : hp_page_free_at(storm->pool, off), 0);
+		storm->in_hand++;
+		return;
+	}
 	fprintf(stderr, "the %s at %llu is nobody's\n", object ? "object" : "block", (unsigned long long)off);
+	for (unsigned i = 0; i < STORM_WORKERS; i++)
+		for (unsigned t = 0; dead[i] && t < storm->threads[i]; t++)
+			fprintf(stderr, "  worker %u, thread %u died with intent %llx\n", i, t,
+			        (unsigned long long)atomic_load(&storm->thread[i][t].intent));
 	abort();
 }
 

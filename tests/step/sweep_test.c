@@ -6,21 +6,21 @@
  * frames in the rings have. Stages, rings, sweep, pool, cache and heaps are the real ones. First each stage is stepped through
  * without a death, to see how many instructions it has, and which of them changed a position or the ledger: right behind those
  * it is always killed. */
-#include "../tools/hugepool/frame.c"
-#include "../tools/hugepool/ledger.c"
-#include "../tools/hugepool/ring.c"
+#include "../../tools/hugepool/frame.c"
+#include "../../tools/hugepool/ledger.c"
+#include "../../tools/hugepool/ring.c"
 #define publish reader_publish
 #define stand reader_stand
 #define take_over reader_take_over
-#include "../tools/hugepool/reader.c"
+#include "../../tools/hugepool/reader.c"
 #undef BATCH
 #undef publish
 #undef stand
 #undef take_over
 #define publish sender_publish
-#include "../tools/hugepool/sender.c"
+#include "../../tools/hugepool/sender.c"
 #undef publish
-#include "../tools/hugepool/sweep.c"
+#include "../../tools/hugepool/sweep.c"
 
 #include <sys/ptrace.h>
 
@@ -30,7 +30,7 @@
 #define READ_BEFORE 30u /* by a reader that nobody looks at */
 #define LONG_FRAMES 3u
 #define CAPACITY 64u
-#define SAMPLES (HP_TEST_SANITIZER ? 2u : 4u) /* of each stage */
+#define SAMPLES 4u /* of each stage */
 
 static struct demo demo;
 static struct demo_options options = {.workers = 1};

@@ -5,10 +5,10 @@
  * must have been counted once and passed on once, in order, whole. The worker, the pool and the heap are the real ones. First
  * each burst is stepped through without a death, to see how many instructions it has, and which of them changed a position or
  * the totals: right behind those it is always killed. */
-#include "../tools/hugepool/flows.c"
-#include "../tools/hugepool/frame.c"
-#include "../tools/hugepool/ring.c"
-#include "../tools/hugepool/worker.c"
+#include "../../tools/hugepool/flows.c"
+#include "../../tools/hugepool/frame.c"
+#include "../../tools/hugepool/ring.c"
+#include "../../tools/hugepool/worker.c"
 
 #include <sys/ptrace.h>
 
@@ -20,7 +20,7 @@
 #define OTHER_FRAME 5u /* of no flow */
 #define BURST 5u       /* frames that the reader shows at a time */
 #define BURSTS ((FRAMES + BURST - 1) / BURST)
-#define SAMPLES (HP_TEST_SANITIZER ? 3u : 8u) /* of each burst */
+#define SAMPLES 8u /* of each burst */
 
 static struct demo demo;
 static struct ring *in, *out;
