@@ -1,0 +1,46 @@
+/* Pins: memory of the pool that the kernel may touch until an I/O ends.
+ *
+ * A ring (io_uring, or the rings of an AF_XDP socket) has an entry in the control file, a table of pins in pages of the pool,
+ * and a lock byte of the lives file. The byte is locked through a description of its own, which is handed to the kernel with the
+ * ring (registered with it) and closed by us: so it is free only when the kernel has torn the ring down, which for a process
+ * that was killed is later than its death. Until then what the table names stays as it is; then whoever recovers the dead
+ * lets go of it.
+ *
+ * A pinned block is lent: free by its bits, or of another type by its length, so that everybody who frees it leaves the fast
+ * path, and comes to lend_free, which notes that it is to be free when the last pin on it ends (src/slab/lend.h,
+ * src/page/lend.h). Blocks: objects of caches and of hp_malloc, arrays of them, and runs of pages. */
+#ifndef HUGEPOOL_PIN_H
+#define HUGEPOOL_PIN_H
+
+#include "pool/pool.h"
+
+struct pin_table; /* private to the process */
+
+/* Takes an entry and pages for `pins` pins. *life: a descriptor to register with the kernel's ring as a file, and then to close
+ * (whoever has no such ring keeps it open as long as the kernel may be at work). -ENOSPC: as many rings as a pool has room
+ * for; -ENOMEM; -EMFILE. A death at any point leaves nothing. */
+int pin_open(hp_pool *pool, uint32_t pins, struct pin_table **table, int *life);
+
+/* The kernel has let go of the ring and all its I/O: drops what is still pinned, gives everything back. */
+void pin_close(struct pin_table *table);
+
+/* The kernel has memory registered, by its pages: from here on nothing of it is trimmed while the ring lives. Before the
+ * registration. */
+void pin_registered(struct pin_table *table);
+
+/* Pin number `index` (0 to pins - 1, of the caller's choice, not in use): bytes [off, off + len) of one block, len > 0. Before the
+ * I/O is submitted. -EINVAL: not inside one live block, or memory of a heap; -EBUSY: 7 pins are on the block already. By one thread
+ * at a time per index. */
+int pin_add(struct pin_table *table, uint32_t index, hp_off off, uint64_t len);
+/* After the I/O has ended. A block that was freed meanwhile is free now. */
+void pin_drop(struct pin_table *table, uint32_t index);
+
+/* The same for an object of a cache that belongs to the ring itself (got by hp_cache_get, waiting to be filled by the kernel):
+ * it is not lent, and goes back to its cache when the ring's process dies. pin_release: it is the application's from here on. */
+int pin_own(struct pin_table *table, uint32_t index, hp_off off);
+void pin_release(struct pin_table *table, uint32_t index);
+
+/* Is there a ring, of the living or the dead, that the kernel has this pool's memory registered with? */
+bool pin_any_registered(hp_pool *pool);
+
+#endif
