@@ -13,6 +13,7 @@
 #define HUGEPOOL_PIN_H
 
 #include "pool/pool.h"
+#include <hugepool/cache.h>
 
 struct pin_table; /* private to the process */
 
@@ -35,10 +36,15 @@ int pin_add(struct pin_table *table, uint32_t index, hp_off off, uint64_t len);
 /* After the I/O has ended. A block that was freed meanwhile is free now. */
 void pin_drop(struct pin_table *table, uint32_t index);
 
-/* The same for an object of a cache that belongs to the ring itself (got by hp_cache_get, waiting to be filled by the kernel):
- * it is not lent, and goes back to its cache when the ring's process dies. pin_release: it is the application's from here on. */
-int pin_own(struct pin_table *table, uint32_t index, hp_off off);
+/* An object of the cache that belongs to the ring itself from the moment it is got, waiting to be filled by the kernel: it is
+ * not lent, and goes back to its cache when the ring is closed or its process dies, once the kernel has let go; got and noted
+ * in one step, so that no death loses it. -ENOMEM, -EAGAIN (its hard limit): none is to be had; -ENOTSUP: a cache with a
+ * constructor, or one that is not in this pool. It never waits. */
+int pin_get(struct pin_table *table, uint32_t index, hp_cache *cache, hp_off *off);
+/* It is the application's from here on: somebody else's death does not matter to it any more. Its address was *off. */
 void pin_release(struct pin_table *table, uint32_t index);
+/* It goes back to its cache; the kernel has not got it, or is done with it. */
+void pin_put(struct pin_table *table, uint32_t index);
 
 /* Is there a ring, of the living or the dead, that the kernel has this pool's memory registered with? */
 bool pin_any_registered(hp_pool *pool);
