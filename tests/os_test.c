@@ -88,6 +88,8 @@ static void every_call_asks_the_hook(void **state)
 	ASKS(OS_DUP, os_dup(0));
 	ASKS(OS_CLOEXEC, os_cloexec(-1, true));
 	ASKS(OS_PREAD, os_pread(-1, buf, 1, 0));
+	ASKS(OS_READ, os_read(-1, buf, 1));
+	ASKS(OS_WRITE, os_write(-1, buf, 1));
 	ASKS(OS_READ_FILE, os_read_file("/proc/version", buf, sizeof buf));
 	ASKS(OS_BYTE_LOCK, os_byte_lock(-1, 0));
 	ASKS(OS_BYTE_LOCK, os_byte_unlock(-1, 0));
@@ -111,6 +113,8 @@ static void every_call_asks_the_hook(void **state)
 	ASKS(OS_FUTEX_WAKE, os_futex_wake(&word, 1));
 	ASKS(OS_THREAD, os_thread(idle, NULL, &thread));
 	ASKS(OS_RANDOM, os_random(buf, sizeof buf));
+	ASKS(OS_SEND, os_send(-1, buf, 1, 0));
+	ASKS(OS_RECV, os_recv(-1, buf, 1, 0));
 	ASKS(OS_SEND, os_send_fds(-1, buf, 1, NULL, 0));
 	ASKS(OS_RECV, os_recv_fds(-1, buf, 1, fds, 4, &count));
 	ASKS(OS_READ_FILE, os_node_cpus(0, &set));

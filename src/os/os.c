@@ -41,6 +41,8 @@ static const char *const names[OS_CALLS] = {
 	[OS_CPU] = "cpu",
 	[OS_THREAD_EXISTS] = "thread_exists",
 	[OS_EVENT] = "event",
+	[OS_READ] = "read",
+	[OS_WRITE] = "write",
 };
 
 const char *os_call_name(enum os_call call)
