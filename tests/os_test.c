@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <os/host.h>
 #include <os/os.h>
+#include <os/socket.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -63,6 +64,7 @@ static void every_call_asks_the_hook(void **state)
 	cpu_set_t set;
 	unsigned long thread;
 	_Atomic uint32_t word = 0;
+	struct ucred peer;
 	int spare = dup(0);
 	os_hook = answering;
 	answer = -EIO;
@@ -117,6 +119,17 @@ static void every_call_asks_the_hook(void **state)
 	ASKS(OS_RECV, os_recv(-1, buf, 1, 0));
 	ASKS(OS_SEND, os_send_fds(-1, buf, 1, NULL, 0));
 	ASKS(OS_RECV, os_recv_fds(-1, buf, 1, fds, 4, &count));
+	ASKS(OS_SOCKET, os_unix_socket());
+	ASKS(OS_SOCKET, os_unix_listen(-1, "/"));
+	ASKS(OS_SOCKET, os_unix_connect(-1, "/", 1));
+	ASKS(OS_SOCKET, os_unix_accept(-1));
+	ASKS(OS_SOCKET, os_peer(-1, &peer));
+	ASKS(OS_SOCKET, os_peer_groups(-1, NULL, 0));
+	ASKS(OS_SOCKET, os_unread(-1));
+	ASKS(OS_POLL, os_poll(NULL, 0, 1));
+	ASKS(OS_FSTAT, os_lstat("/", &st));
+	ASKS(OS_UNLINK, os_unlink("/"));
+	ASKS(OS_CLOEXEC, os_access_mode(-1));
 	ASKS(OS_READ_FILE, os_node_cpus(0, &set));
 	/* These have no way to say that they failed, and err on the safe side. */
 	assert_int_equal(os_nodes_with_memory(), 1);

@@ -43,6 +43,9 @@ static const char *const names[OS_CALLS] = {
 	[OS_EVENT] = "event",
 	[OS_READ] = "read",
 	[OS_WRITE] = "write",
+	[OS_SOCKET] = "socket",
+	[OS_POLL] = "poll",
+	[OS_UNLINK] = "unlink",
 };
 
 const char *os_call_name(enum os_call call)

@@ -55,6 +55,9 @@ enum os_call {
 	OS_EVENT,
 	OS_READ,
 	OS_WRITE,
+	OS_SOCKET,
+	OS_POLL,
+	OS_UNLINK,
 	OS_CALLS
 };
 
