@@ -4,6 +4,7 @@
 
 #include <hugepool/backing.h>
 #include <hugepool/block.h>
+#include <hugepool/buf.h>
 #include <hugepool/cache.h>
 #include <hugepool/collections.h>
 #include <hugepool/debug.h>
