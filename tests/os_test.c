@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <os/host.h>
 #include <os/os.h>
+#include <os/packet.h>
 #include <os/socket.h>
 #include <pthread.h>
 #include <signal.h>
@@ -130,6 +131,14 @@ static void every_call_asks_the_hook(void **state)
 	ASKS(OS_FSTAT, os_lstat("/", &st));
 	ASKS(OS_UNLINK, os_unlink("/"));
 	ASKS(OS_CLOEXEC, os_access_mode(-1));
+	ASKS(OS_SOCKET, os_socket(-1, 0));
+	ASKS(OS_SOCKET, os_socket_pair(fds));
+	ASKS(OS_SOCKET_OPTION, os_socket_option(-1, 0, 0, NULL, 0));
+	ASKS(OS_SOCKET_OPTION, os_socket_ask(-1, 0, 0, NULL, &count));
+	ASKS(OS_BIND, os_bind(-1, NULL, 0));
+	ASKS(OS_INTERFACE, os_interface("x"));
+	ASKS(OS_BPF, os_bpf(0, NULL, 0));
+	ASKS(OS_MEMBARRIER, os_membarrier_all());
 	ASKS(OS_READ_FILE, os_node_cpus(0, &set));
 	/* These have no way to say that they failed, and err on the safe side. */
 	assert_int_equal(os_nodes_with_memory(), 1);

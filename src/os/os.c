@@ -46,6 +46,10 @@ static const char *const names[OS_CALLS] = {
 	[OS_SOCKET] = "socket",
 	[OS_POLL] = "poll",
 	[OS_UNLINK] = "unlink",
+	[OS_SOCKET_OPTION] = "socket_option",
+	[OS_BIND] = "bind",
+	[OS_INTERFACE] = "interface",
+	[OS_BPF] = "bpf",
 };
 
 const char *os_call_name(enum os_call call)

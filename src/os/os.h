@@ -58,6 +58,10 @@ enum os_call {
 	OS_SOCKET,
 	OS_POLL,
 	OS_UNLINK,
+	OS_SOCKET_OPTION,
+	OS_BIND,
+	OS_INTERFACE,
+	OS_BPF,
 	OS_CALLS
 };
 
