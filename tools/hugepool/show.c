@@ -39,6 +39,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 static const struct argp_option options_known[] = {
 	{"env", FIND_KEY_ENV, "VAR", OPTION_ARG_OPTIONAL, "The pool that VAR (HUGEPOOL_POOL) names", 0},
+	{"name", FIND_KEY_NAME, "NAME", 0, "The pool that the keeper has under NAME", 0},
 	{"json", 'j', NULL, 0, "Print one JSON object (with --watch, one a time)", 0},
 	{"dump", 'd', NULL, 0, "Everything allocated, and who takes part, too", 0},
 	{"heap", 'e', "ID", 0, "The types of that shared heap, too, and its values, in 1,000 lines at most", 0},
@@ -49,7 +50,7 @@ static const struct argp_option options_known[] = {
 static const struct argp argp = {
 	options_known,
 	parse,
-	"PID|FD\n--env[=VAR]",
+	"PID|FD\n--env[=VAR]\n--name NAME",
 	"Show the numbers of a live pool. It is opened read-only, and nobody who uses it notices.\v" FIND_DOC
 	"\n\nExit status: 0 shown, 2 wrong usage, 3 the pool could not be looked at.",
 	NULL,
