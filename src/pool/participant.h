@@ -191,5 +191,8 @@ void participant_fork_unlocked(void);
 /* The handles of this process, for the fork handlers. Called inside participant_lock. */
 void participant_add_pool(hp_pool *pool);
 void participant_remove_pool(hp_pool *pool);
+/* The first, linked by `next`; and a number that is another one when some came or went. */
+hp_pool *participant_pools(void);
+extern _Atomic uint32_t participant_pool_changes;
 
 #endif
