@@ -1,5 +1,6 @@
 /* Numbers, counted from the bitmaps: no counter is shared, and none can drift. */
 #include "inspect/look.h"
+#include "slab/slab.h"
 #include <errno.h>
 #include <string.h>
 
@@ -42,6 +43,7 @@ void inspect_slab(const hp_pool *pool, uint32_t chunk, unsigned page, unsigned l
 	for (unsigned w = 0; w < SLAB_WORDS; w++) {
 		uint64_t a = atomic_load_explicit(&slab->a[w], memory_order_acquire);
 		uint64_t live = a ^ atomic_load_explicit(&slab->r[w], memory_order_acquire);
+		live |= slab_lent_in(pool, slab, w);
 		unsigned in = out->objects <= w * 64 ? 0 : out->objects - w * 64;
 		uint64_t mask = in >= 64 ? ~UINT64_C(0) : (UINT64_C(1) << in) - 1;
 		out->beyond |= (live & ~mask) != 0;

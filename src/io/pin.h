@@ -48,5 +48,9 @@ void pin_put(struct pin_table *table, uint32_t index);
 
 /* Is there a ring, of the living or the dead, that the kernel has this pool's memory registered with? */
 bool pin_any_registered(hp_pool *pool);
+/* Has some ring its pins in the run that begins at the page? */
+bool pin_names(const hp_pool *pool, uint64_t page);
+/* Is there a ring at all? */
+bool pin_any(hp_pool *pool);
 
 #endif

@@ -8,6 +8,7 @@
  * whether the object has been freed, so nobody may reuse it meanwhile: where the slab is the dead one's nobody can, and
  * where it is another's the freer has announced itself in the slab, and nothing of an announced slab is reused (free_in) nor
  * does it end. */
+#include "malloc/publish.h"
 #include "debug/debug.h"
 #include "slab/slab.h"
 #include "pool/layers.h"
@@ -17,7 +18,7 @@
 #include <hugepool/malloc.h>
 #include <errno.h>
 
-#define PUBLISHED UINT64_C(8) /* blocks begin at multiples of 16 */
+#define PUBLISHED PUBLISH_VALUE
 #define PENDING UINT64_C(1)
 #define FREEING UINT64_C(2)
 #define PATIENCE 1000 /* tries for an announced slab */
@@ -66,15 +67,20 @@ static struct participant *participant_with_cell(hp_pool *pool, struct pool_wait
 
 int hp_alloc_into(hp_pool *pool, size_t size, uint64_t *dst)
 {
+	if (!pool && !(pool = hp_pool_default())) return -errno;
+	if (pool->observer) return -EROFS;
+	if (size > SLAB_MALLOC_MAX) return -EINVAL;
+	return publish_into(pool, slab_malloc_class(size), size, dst);
+}
+
+int publish_into(hp_pool *pool, unsigned class, size_t size, uint64_t *dst)
+{
 	int error;
 	struct pool_wait *cell;
-	if (!pool && !(pool = hp_pool_default())) return -errno;
 	uint64_t at = (uint64_t)((uintptr_t)dst - (uintptr_t)pool->base);
-	if (pool->observer) return -EROFS;
-	if (size > SLAB_MALLOC_MAX || !usable(pool, at)) return -EINVAL;
+	if (!usable(pool, at)) return -EINVAL;
 	struct participant *me = participant_with_cell(pool, &cell, &error);
 	if (!me) return error;
-	unsigned class = slab_malloc_class(size);
 	_Atomic uint64_t *word = word_at(pool, at);
 	bool tried = false;
 	participant_hold(me);
@@ -84,7 +90,7 @@ int hp_alloc_into(hp_pool *pool, size_t size, uint64_t *dst)
 			uint64_t object = (uint64_t)(slab_next_at_hand(slab_state(me), class) - pool->base),
 					 value = object | PUBLISHED, old = 0;
 			tried = true;
-			if (unlikely(debug_on(pool))) debug_blank(pool, slab_next_at_hand(slab_state(me), class), size);
+			if (unlikely(debug_on(pool)) && size) debug_blank(pool, slab_next_at_hand(slab_state(me), class), size);
 			intend(cell, INTENT_INTO, object, at);
 			if (atomic_compare_exchange_strong(word, &old, value | PENDING)) {
 				slab_at_hand(slab_state(me), class);

@@ -9,6 +9,7 @@
 #include "parity/layout.h"
 #include "cache/layout.h"
 #include "heap/layout.h"
+#include "io/layout.h"
 #include "slab/layout.h"
 #include <stddef.h>
 
@@ -34,7 +35,7 @@ struct pool_geometry {
 	uint64_t numa_nodes;
 	/* bytes from the start of control */
 	uint64_t records_at, slots_at, chunks_at, hints_at, nodes_at, units_at, map_at, summary_at, slabs_at;
-	uint64_t caches_at, waits_at, places_at, heaps_at, guards_at;
+	uint64_t caches_at, waits_at, places_at, heaps_at, guards_at, rings_at, lent_at;
 	uint64_t lives_file[2], data_file[2]; /* device and inode: the files of one pool belong together */
 	char name[POOL_NAME_MAX];
 	uint64_t checksum; /* of all before it */
@@ -64,6 +65,7 @@ struct pool_header {
 	/* sections of heaps (heap/reader.c): read by all that enter, moved by who collects */
 	_Alignas(64) _Atomic uint64_t epoch;
 	_Atomic uint32_t heaps_top; /* no heap at or above it was ever made */
+	_Atomic uint32_t rings_top; /* no ring at or above it was ever opened */
 
 	/* rare events, by anybody */
 	_Alignas(64) _Atomic uint64_t recovered;
@@ -200,6 +202,9 @@ static inline uint64_t pool_layout_hash(void)
 		offsetof(struct pool_slot, taker),
 		offsetof(struct pool_slot, allocs),
 		offsetof(struct pool_slot, section),
+		sizeof(struct pool_ring),
+		sizeof(struct pin_entry),
+		sizeof(struct pool_lent),
 		sizeof(struct heap_entry),
 		offsetof(struct heap_entry, lock),
 		offsetof(struct heap_entry, log),
@@ -212,6 +217,7 @@ static inline uint64_t pool_layout_hash(void)
 		sizeof(struct slab),
 		offsetof(struct slab, r),
 		offsetof(struct slab, next),
+		offsetof(struct slab, lends),
 		sizeof(struct pool_cache),
 		sizeof(struct pool_wait),
 		offsetof(struct pool_wait, run),

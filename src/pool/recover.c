@@ -128,6 +128,8 @@ int recover_dead(hp_pool *pool)
 	found += recover_own_threads(pool);
 	if (pool->private) private_settle(pool);
 	growth_recover(pool);
+	for (const struct pool_layer *const *layer = pool_layers; *layer; layer++)
+		if ((*layer)->recover_rest) (*layer)->recover_rest(pool);
 	participant_exit();
 	if (found && pool->trace & HP_TRACE_ALL) pool_log(pool, "hugepool: recovered %d dead participants", found);
 	return found;
