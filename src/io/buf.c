@@ -42,7 +42,8 @@ static uint64_t object_size(hp_pool *pool, hp_off off, bool *in_slab)
 	if (!*in_slab) return 0;
 	/* what the map says of object 0 is rounded down; the descriptor has the rest */
 	uint32_t skew = atomic_load_explicit(&slab->first, memory_order_relaxed) & 15;
-	if (slab_find_skewed(pool, off, skew, &slab, &index, &class) != SLAB_OBJECT || !slab_live(slab, index)) return 0;
+	if (slab_find_skewed(pool, off, skew, &slab, &index, &class) != SLAB_OBJECT || !slab_out(pool, slab, index))
+		return 0;
 	if (class < CACHE_FIRST_CLASS) return pool->classes[class].size;
 	const struct pool_cache *cache = &pool->caches[class - CACHE_FIRST_CLASS];
 	unsigned state = cache_state(atomic_load_explicit(&cache->word, memory_order_acquire));
