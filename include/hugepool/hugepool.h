@@ -8,6 +8,7 @@
 #include <hugepool/cache.h>
 #include <hugepool/collections.h>
 #include <hugepool/debug.h>
+#include <hugepool/fifo.h>
 #include <hugepool/heap.h>
 #include <hugepool/image.h>
 #include <hugepool/inspect.h>

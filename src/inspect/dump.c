@@ -71,6 +71,7 @@ static int put_run(void *arg, uint32_t chunk, unsigned page, unsigned len, uint6
 	if (inspect_is_heap(len)) return put_heap_run(dump, first, pages);
 	const char *what = (len & PARITY_TYPE_MASK) == PAGE_TYPE_PINS   ? ", pins of a ring"
 	                   : (len & PARITY_TYPE_MASK) == PAGE_TYPE_LENT ? ", under I/O"
+	                   : inspect_is_fifo(len)                       ? ", a fifo"
 	                                                                : "";
 	return put(dump, "  0x%llx: %llu bytes%s\n", (unsigned long long)at, (unsigned long long)(pages * HP_PAGE_SIZE),
 	           what);
