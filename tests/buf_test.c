@@ -10,6 +10,7 @@
 #include "hp_cache.h"
 #include "hp_heap.h"
 #include "hp_malloc.h"
+#include "io/pin.h"
 
 /* The exported functions: an address is always theirs. */
 static const struct {
@@ -487,6 +488,37 @@ static void values_of_heaps_and_pools_only_looked_at_have_no_blocks(void **state
 	must_be(hp_pool_detach(pool), 0);
 }
 
+/* While the kernel may write to a block it looks free (io/pin.h). */
+static void a_block_under_io_is_a_block_until_it_is_freed(void **state)
+{
+	(void)state;
+	hp_pool *pool = hp_plain_pool(16 * MIB, 0);
+	hp_cache *cache = hp_cache_make(pool, "buf", 1000, 0);
+	struct pin_table *table;
+	int life;
+	must_be(pin_open(pool, 4, &table, &life), 0);
+	void *block[3] = {hp_cache_get(cache, 0), hp_malloc(pool, 100)};
+	must_be(hp_page_alloc(pool, 3 * PAGE, 0, &block[2]), 0);
+	for (unsigned i = 0; i < 3; i++) must_be(pin_add(table, i, hp_pool_offset(pool, block[i]), 10), 0);
+	must_grab(pool, block[0], 1000);
+	must_grab(pool, block[1], hp_usable_size(pool, block[1]));
+	must_grab(pool, block[2], 3 * PAGE);
+	must_be(hp_cache_put(cache, block[0]), 0);
+	must_be(hp_free(pool, block[1]), 0);
+	must_be(hp_page_free(pool, block[2]), 0);
+	for (unsigned i = 0; i < 3; i++) {
+		if (i < 2) must_not_grab(pool, block[i]); /* of pages: when the pin is off */
+		pin_drop(table, i);
+		must_not_grab(pool, block[i]);
+	}
+	pin_close(table);
+	must_be(close(life), 0);
+	must_be(hp_cache_destroy(cache), 0);
+	hp_purge(pool);
+	hp_must_be_empty(pool);
+	must_be(hp_pool_detach(pool), 0);
+}
+
 /* With a tag behind it a block is exactly as long as was asked for. */
 static void lengths_in_debug_modes(void **state)
 {
@@ -536,6 +568,7 @@ int main(void)
 		cmocka_unit_test(ranges_of_addresses),
 		cmocka_unit_test(blocks_know_their_length),
 		cmocka_unit_test(values_of_heaps_and_pools_only_looked_at_have_no_blocks),
+		cmocka_unit_test(a_block_under_io_is_a_block_until_it_is_freed),
 		cmocka_unit_test(lengths_in_debug_modes),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
