@@ -49,8 +49,8 @@ static inline uint32_t ring_generation(uint64_t word)
 	return (uint32_t)(word >> 40);
 }
 
-/* A pin. ADDING and DROPPING are steps under way: of `count` objects `progress` are done for certain, and of the next one its
- * mark tells, with step number op + progress. */
+/* A pin. ADDING and DROPPING are under way: of `count` objects `progress` are done for certain, and of the next one its marks
+ * tell, with step numbers from op + 4 * progress on. */
 enum pin_state { PIN_NONE = 0, PIN_ADDING = 1, PIN_HELD = 2, PIN_DROPPING = 3 };
 
 struct pin_entry {
@@ -59,14 +59,13 @@ struct pin_entry {
 	_Atomic uint64_t owned; /* an object of the ring's own, as hp_alloc_into writes it */
 	_Atomic uint32_t op;
 	_Atomic uint16_t count, progress;
-	_Atomic uint64_t reserved;
+	_Atomic uint64_t natural; /* the bits of R, one an object, that they have while they are not lent (slab/lend.c) */
 };
 
 _Static_assert(sizeof(struct pin_entry) == 32, "128 pins a page");
 
 /* A word for every 8 objects of the slab that begins at the page; of a run of pages only the first object's place is used.
- * {ring + 1:10, step:22, 8 times {freed:1, pins:3}}: the mark of who changed a number of pins last, and for each object how
- * many pins are on it, and whether it has been freed since. */
+ * {ring + 1:10, step:22, 8 times state:4}: the mark of who changed a state last, and the states (pool/lent.h). */
 #define LENT_WORDS 64u
 
 struct pool_lent {
@@ -74,7 +73,8 @@ struct pool_lent {
 };
 
 #define LENT_EACH 8u
-#define LENT_PINS 7u
+#define LENT_PINS_MOST 6u
+#define LENT_RETURNING 7u
 #define LENT_FREED 8u
 #define LENT_STEPS 0x3fffffu
 

@@ -10,6 +10,7 @@
 #include "pool/layers.h"
 #include "pool/lent.h"
 #include "pool/record.h"
+#include "pool/recover.h"
 #include "slab/lend.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -17,7 +18,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define RUN 0xfffu          /* in the place of an object's number: a run of pages */
+#define RUN 0xfffu /* in the place of an object's number: a run of pages */
+#define BUSY_TRIES 3
 #define CLOSE_NS 1000000000 /* the kernel lets go of a ring within milliseconds; if not, others see to it later */
 
 struct pin_table {
@@ -127,35 +129,43 @@ static struct lent_place place_of(const hp_pool *pool, uint64_t block, unsigned 
 	return lent_place(pool, block_page(block), block_index(block) == RUN ? 0 : block_index(block) + i);
 }
 
-static int lend(struct pin_table *table, uint64_t block, unsigned i, uint32_t step)
+static struct lent_step step_of(const struct pin_table *table, const struct pin_entry *entry, unsigned i)
 {
-	hp_pool *pool = table->pool;
-	uint64_t page = block_page(block);
-	return block_index(block) == RUN ? page_lend(pool, page, table->number, step)
-	                                 : slab_lend(pool, &pool->slabs[page], block_index(block) + i, table->number, step);
+	return (struct lent_step){table->number,
+	                          atomic_load_explicit(&entry->op, memory_order_relaxed) + i * LENT_STEPS_EACH};
 }
 
-static void unlend(struct pin_table *table, uint64_t block, unsigned i, uint32_t step)
+static int lend(struct pin_table *table, struct pin_entry *entry, uint64_t block, unsigned i)
 {
 	hp_pool *pool = table->pool;
-	uint64_t page = block_page(block);
+	uint64_t page = block_page(block), natural = atomic_load_explicit(&entry->natural, memory_order_relaxed) >> i & 1;
+	struct lent_step step = step_of(table, entry, i);
+	return block_index(block) == RUN ? page_lend(pool, page, step)
+	                                 : slab_lend(pool, &pool->slabs[page], block_index(block) + i, natural, step);
+}
+
+static void unlend(struct pin_table *table, struct pin_entry *entry, uint64_t block, unsigned i)
+{
+	hp_pool *pool = table->pool;
+	uint64_t page = block_page(block), natural = atomic_load_explicit(&entry->natural, memory_order_relaxed) >> i & 1;
+	struct lent_step step = step_of(table, entry, i);
 	if (block_index(block) == RUN)
-		page_unlend(pool, page, table->number, step);
+		page_unlend(pool, page, step);
 	else
-		slab_unlend(pool, &pool->slabs[page], block_index(block) + i, table->number, step);
+		slab_unlend(pool, &pool->slabs[page], block_index(block) + i, natural, step);
 }
 
-/* Numbers for `count` steps on these objects that nothing in sight can be mistaken for. */
-static uint32_t fresh_steps(struct pin_table *table, uint64_t block, unsigned count)
+/* Numbers for the steps on these objects that nothing in sight can be mistaken for. */
+static void number(struct pin_table *table, struct pin_entry *entry, uint64_t block, unsigned count)
 {
-	uint32_t step = atomic_load_explicit(&table->ring->op, memory_order_relaxed) + 1;
-	for (unsigned i = 0; i < count; i++)
-		if (lent_done(table->pool, place_of(table->pool, block, i), table->number, step + i)) {
-			step += i + 1;
+	struct lent_step step = {table->number, atomic_load_explicit(&table->ring->op, memory_order_relaxed) + 1};
+	for (unsigned i = 0; i < count * LENT_STEPS_EACH; i++)
+		if (unlikely(lent_done(table->pool, place_of(table->pool, block, i / LENT_STEPS_EACH), step, i))) {
+			step.number += i + 1;
 			i = UINT_MAX; /* again from the first */
 		}
-	atomic_store_explicit(&table->ring->op, step + count - 1, memory_order_relaxed);
-	return step;
+	atomic_store_explicit(&table->ring->op, step.number + count * LENT_STEPS_EACH - 1, memory_order_relaxed);
+	atomic_store_explicit(&entry->op, step.number, memory_order_relaxed);
 }
 
 static void set_state(struct pin_entry *entry, uint64_t block, enum pin_state state)
@@ -176,26 +186,30 @@ static void clear(struct pin_entry *entry)
 /* The first that could not be lent decides; those before it stay to be dropped. */
 static int add(struct pin_table *table, struct pin_entry *entry, uint64_t block, unsigned count)
 {
-	uint32_t step = fresh_steps(table, block, count);
+	const hp_pool *pool = table->pool;
+	uint64_t natural = 0;
 	unsigned i = 0;
 	int error = 0;
-	atomic_store_explicit(&entry->op, step, memory_order_relaxed);
+	for (; i < count && block_index(block) != RUN; i++)
+		natural |= slab_natural(&pool->slabs[block_page(block)], block_index(block) + i) << i;
+	number(table, entry, block, count);
+	atomic_store_explicit(&entry->natural, natural, memory_order_relaxed);
 	atomic_store_explicit(&entry->count, (uint16_t)count, memory_order_relaxed);
 	set_progress(entry, 0);
 	set_state(entry, block, PIN_ADDING);
-	for (; i < count && (error = lend(table, block, i, step + i)) == 0; i++) set_progress(entry, i + 1);
+	for (i = 0; i < count && (error = lend(table, entry, block, i)) == 0; i++) set_progress(entry, i + 1);
 	if (i < count) atomic_store_explicit(&entry->count, (uint16_t)i, memory_order_release);
 	set_state(entry, block, PIN_HELD);
 	return error;
 }
 
+/* Those from the i-th on; each may have been begun by one who has died. */
 static void drop_from(struct pin_table *table, struct pin_entry *entry, unsigned i)
 {
 	uint64_t block = atomic_load_explicit(&entry->block, memory_order_relaxed);
 	unsigned count = atomic_load_explicit(&entry->count, memory_order_relaxed);
-	uint32_t step = atomic_load_explicit(&entry->op, memory_order_relaxed);
 	for (; i < count; i++) {
-		unlend(table, block, i, step + i);
+		unlend(table, entry, block, i);
 		set_progress(entry, i + 1);
 	}
 	clear(entry);
@@ -204,9 +218,8 @@ static void drop_from(struct pin_table *table, struct pin_entry *entry, unsigned
 static void drop(struct pin_table *table, struct pin_entry *entry)
 {
 	uint64_t block = atomic_load_explicit(&entry->block, memory_order_relaxed);
-	unsigned count = atomic_load_explicit(&entry->count, memory_order_relaxed);
 	set_progress(entry, 0);
-	atomic_store_explicit(&entry->op, fresh_steps(table, block, count), memory_order_relaxed);
+	number(table, entry, block, atomic_load_explicit(&entry->count, memory_order_relaxed));
 	set_state(entry, block, PIN_DROPPING);
 	drop_from(table, entry, 0);
 }
@@ -244,7 +257,12 @@ int pin_add(struct pin_table *table, uint32_t index, hp_off off, uint64_t len)
 	if (table->pool->private) return 0;
 	struct pin_entry *entry = &table->entry[index];
 	int error = locate(table->pool, off, len, &block, &count);
-	if (error == 0 && (error = add(table, entry, block, count)) < 0) drop(table, entry);
+	if (error == 0) error = pool_control_populate_lent(table->pool, block_page(block));
+	for (unsigned tries = 0; error == 0 || (error == -EBUSY && tries < BUSY_TRIES); tries++) {
+		if ((error = add(table, entry, block, count)) == 0) return 0;
+		drop(table, entry);
+		if (error == -EBUSY && tries == 0) recover_dead(table->pool); /* one who was taking the last pin off, perhaps */
+	}
 	return error;
 }
 
@@ -279,7 +297,8 @@ static void put_owned(struct pin_table *table, struct pin_entry *entry)
 	unsigned count;
 	if (!off) return;
 	if (block_state(atomic_load_explicit(&entry->block, memory_order_relaxed)) == PIN_NONE &&
-	    locate(table->pool, off & ~PUBLISH_VALUE, 1, &block, &count) == 0)
+	    locate(table->pool, off & ~PUBLISH_VALUE, 1, &block, &count) == 0 &&
+	    pool_control_populate_lent(table->pool, block_page(block)) == 0)
 		add(table, entry, block, count);
 	block = atomic_load_explicit(&entry->block, memory_order_relaxed);
 	if (block_state(block) == PIN_HELD) lent_free(place_of(table->pool, block, 0));
@@ -314,21 +333,16 @@ static void empty(struct pin_table *table)
 		uint64_t block = atomic_load_explicit(&entry->block, memory_order_acquire);
 		unsigned i = atomic_load_explicit(&entry->progress, memory_order_relaxed),
 				 count = atomic_load_explicit(&entry->count, memory_order_relaxed);
-		uint32_t step = atomic_load_explicit(&entry->op, memory_order_relaxed);
 		bool sensible = block_page(block) < pool->capacity / HP_PAGE_SIZE && count <= 64 && i <= count &&
 		                (block_index(block) == RUN || block_index(block) + count <= SLAB_OBJECTS);
 		if (!sensible) clear(entry);
 		if (pool->private || !sensible) continue;
-		bool done = i < count && block_state(block) != PIN_HELD &&
-		            lent_done(pool, place_of(pool, block, i), table->number, step + i);
 		if (block_state(block) == PIN_ADDING) {
+			bool done = i < count && lent_done(pool, place_of(pool, block, i), step_of(table, entry, i), LENT_FIRST);
 			atomic_store_explicit(&entry->count, (uint16_t)(i + done), memory_order_release);
 			set_state(entry, block, PIN_HELD);
 		} else if (block_state(block) == PIN_DROPPING) {
-			if (done && block_index(block) == RUN) page_unlend_settle(pool, block_page(block));
-			if (done && block_index(block) != RUN)
-				slab_unlend_settle(pool, &pool->slabs[block_page(block)], block_index(block) + i);
-			drop_from(table, entry, i + done);
+			drop_from(table, entry, i);
 		}
 		put_owned(table, entry);
 		pin_drop(table, k);

@@ -30,7 +30,7 @@ void pin_close(struct pin_table *table);
 void pin_registered(struct pin_table *table);
 
 /* Pin number `index` (0 to pins - 1, of the caller's choice, not in use): bytes [off, off + len) of one block, len > 0. Before the
- * I/O is submitted. -EINVAL: not inside one live block, or memory of a heap; -EBUSY: 7 pins are on the block already. By one thread
+ * I/O is submitted. -EINVAL: not inside one live block, or memory of a heap; -EBUSY: 6 pins are on the block already. By one thread
  * at a time per index. */
 int pin_add(struct pin_table *table, uint32_t index, hp_off off, uint64_t len);
 /* After the I/O has ended. A block that was freed meanwhile is free now. */

@@ -1,9 +1,9 @@
 /* Lending a run of pages to the kernel: while it may write there, the run's length says LENT, which every fast path that frees
  * takes for no block of the application's. The pins on it are counted in the lent words of its first page (pool/lent.h).
  *
- * Order: the pin counts, the type changes; and back: the type changes, the pin counts no more. For a run that was freed
- * meanwhile: the pin counts no more, the run is freed; whoever recovers the ring of one who died between the two finds the type
- * without a pin. */
+ * A pin put on: the state counts up, then the type is LENT. Taken off: the state counts down; the last one says RETURNING, so that
+ * nobody else pins it, the type changes back, the state becomes 0. Where it has been freed the type is LENT (again); the
+ * step GOES, after which only a run that is live and LENT is still to be freed; it is freed; the state becomes 0. */
 #include "page/page.h"
 #include "debug/debug.h"
 #include "pool/lent.h"
@@ -41,39 +41,44 @@ uint64_t page_block(const hp_pool *pool, uint64_t page, uint64_t *head)
 	return page - *head < pages ? pages : 0;
 }
 
-int page_lend(hp_pool *pool, uint64_t head, uint32_t ring, uint32_t step)
+int page_lend(hp_pool *pool, uint64_t head, struct lent_step step)
 {
-	int error = pool_control_populate_lent(pool, head);
-	if (error < 0) return error;
-	if ((error = lent_add(pool, lent_place(pool, head, 0), ring, step)) < 0) return error == -ENOENT ? -EINVAL : error;
-	set_type(pool, head, true);
-	return 0;
+	int error = lent_add(pool, lent_place(pool, head, 0), step);
+	if (error == 0) set_type(pool, head, true);
+	return error;
 }
 
-void page_unlend(hp_pool *pool, uint64_t head, uint32_t ring, uint32_t step)
+static bool is_lent(const hp_pool *pool, uint64_t head)
+{
+	return parity_live(&pool->units[head >> pool->page_shift_chunk], (unsigned)head & (pool->chunk_pages - 1)) &&
+	       (atomic_load(len_of(pool, head)) & PARITY_TYPE_MASK) == PAGE_TYPE_LENT;
+}
+
+void page_unlend(hp_pool *pool, uint64_t head, struct lent_step step)
 {
 	struct lent_place at = lent_place(pool, head, 0);
+	if (lent_done(pool, at, step, LENT_FIRST) || lent_done(pool, at, step, LENT_ENDS)) return;
+	bool goes = lent_done(pool, at, step, LENT_GOES), returning = goes || lent_done(pool, at, step, LENT_RETURNS);
 	for (;;) {
-		uint64_t word = atomic_load_explicit(at.word, memory_order_acquire);
-		unsigned state = lent_state_in(word, at.shift), pins = state & LENT_PINS;
-		if (pins == 0) break;
-		if (pins == 1) set_type(pool, head, state & LENT_FREED);
-		bool dropped = lent_drop(pool, at, word, ring, step);
-		if (dropped && pins == 1 && !(state & LENT_FREED)) return;
-		if (dropped) break;
-		if (lent_state(at) & LENT_PINS) set_type(pool, head, true);
+		unsigned state = lent_state(at), pins = state & ~LENT_FREED;
+		if (pins == 0 || (pins == LENT_RETURNING && !returning)) return; /* not ours to repair */
+		if (pins > 1 && pins <= LENT_PINS_MOST) {
+			if (lent_change(pool, at, state, state - 1, step, LENT_FIRST)) return;
+		} else if (state == 1) {
+			returning = lent_change(pool, at, 1, LENT_RETURNING, step, LENT_RETURNS);
+		} else if (state == LENT_RETURNING) {
+			set_type(pool, head, false);
+			/* commit: its holder's */
+			if (lent_change(pool, at, state, 0, step, LENT_ENDS)) return;
+		} else if (!goes) {
+			set_type(pool, head, true);
+			returning = goes = lent_change(pool, at, state, LENT_RETURNING | LENT_FREED, step, LENT_GOES);
+		} else {
+			if (is_lent(pool, head)) page_free_typed(pool, head, PAGE_TYPE_LENT);
+			/* commit: nobody's */
+			if (lent_change(pool, at, state, 0, step, LENT_ENDS)) return;
+		}
 	}
-	page_unlend_settle(pool, head);
-}
-
-/* What follows a pin that has been taken off. A type without a pin says that the run was freed meanwhile. */
-void page_unlend_settle(hp_pool *pool, uint64_t head)
-{
-	struct lent_place at = lent_place(pool, head, 0);
-	if (lent_state(at) & LENT_PINS)
-		set_type(pool, head, true);
-	else if ((atomic_load(len_of(pool, head)) & PARITY_TYPE_MASK) == PAGE_TYPE_LENT)
-		page_free_typed(pool, head, PAGE_TYPE_LENT);
 }
 
 int page_free_lent(hp_pool *pool, uint64_t head)

@@ -55,9 +55,9 @@ int page_free_begun(struct participant *me, void *block);
 int page_free_typed(hp_pool *pool, uint64_t page, unsigned type);
 /* Runs under I/O (page/lend.c). The head of the live run that the page lies in, which is the application's: its pages, or 0. */
 uint64_t page_block(const hp_pool *pool, uint64_t page, uint64_t *head);
-int page_lend(hp_pool *pool, uint64_t head, uint32_t ring, uint32_t step);
-void page_unlend(hp_pool *pool, uint64_t head, uint32_t ring, uint32_t step);
-void page_unlend_settle(hp_pool *pool, uint64_t head);
+struct lent_step;
+int page_lend(hp_pool *pool, uint64_t head, struct lent_step step);
+void page_unlend(hp_pool *pool, uint64_t head, struct lent_step step);
 /* Whoever frees a run of type LENT: 0, and it goes back with its last pin; -EALREADY; -EBUSY in debug mode. */
 int page_free_lent(hp_pool *pool, uint64_t head);
 /* Is anything in the chunk under I/O? */

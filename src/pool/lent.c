@@ -2,9 +2,10 @@
 #include "pool/lent.h"
 #include <errno.h>
 
-static uint64_t marked(uint64_t word, uint32_t ring, uint32_t step)
+static uint64_t with(uint64_t word, unsigned shift, unsigned state, uint32_t ring, uint32_t step)
 {
-	return (uint64_t)(ring + 1) << 54 | (uint64_t)(step & LENT_STEPS) << 32 | (uint32_t)word;
+	uint32_t states = (uint32_t)((word & ~(UINT64_C(15) << shift)) | (uint64_t)state << shift);
+	return (uint64_t)(ring + 1) << 54 | (uint64_t)(step & LENT_STEPS) << 32 | states;
 }
 
 static uint32_t mark_ring1(uint64_t word)
@@ -30,38 +31,37 @@ static void note(hp_pool *pool, uint64_t word, uint32_t ring)
 			break;
 }
 
-int lent_add(hp_pool *pool, struct lent_place at, uint32_t ring, uint32_t step)
+int lent_add(hp_pool *pool, struct lent_place at, struct lent_step step)
 {
-	uint64_t word = atomic_load_explicit(at.word, memory_order_acquire);
 	for (;;) {
-		unsigned state = lent_state_in(word, at.shift);
-		if (state & LENT_FREED) return -ENOENT;
-		if (state == LENT_PINS) return -EBUSY;
-		note(pool, word, ring);
-		/* commit: the pin counts */
-		if (atomic_compare_exchange_weak_explicit(at.word, &word, marked(word + (UINT64_C(1) << at.shift), ring, step),
-		                                          memory_order_acq_rel, memory_order_acquire))
-			return 0;
+		unsigned state = lent_state(at);
+		if (state & LENT_FREED) return -EINVAL;
+		if (state >= LENT_PINS_MOST) return -EBUSY;
+		if (lent_change(pool, at, state, state + 1, step, LENT_FIRST)) return 0;
 	}
 }
 
-bool lent_drop(hp_pool *pool, struct lent_place at, uint64_t word, uint32_t ring, uint32_t step)
+bool lent_change(hp_pool *pool, struct lent_place at, unsigned from, unsigned to, struct lent_step step, unsigned which)
 {
-	unsigned state = lent_state_in(word, at.shift), pins = state & LENT_PINS;
-	uint64_t without = word & ~(UINT64_C(15) << at.shift);
-	if (pins > 1) without |= (uint64_t)(state - 1) << at.shift;
-	note(pool, word, ring);
-	/* commit: the pin counts no more */
-	return atomic_compare_exchange_strong_explicit(at.word, &word, marked(without, ring, step), memory_order_acq_rel,
-	                                               memory_order_acquire);
+	uint64_t word = atomic_load_explicit(at.word, memory_order_acquire);
+	while (lent_state_in(word, at.shift) == from) {
+		note(pool, word, step.ring);
+		/* commit of the step; the word tells that it was done */
+		if (atomic_compare_exchange_weak_explicit(at.word, &word,
+		                                          with(word, at.shift, to, step.ring, step.number + which),
+		                                          memory_order_acq_rel, memory_order_acquire))
+			return true;
+	}
+	return false;
 }
 
-bool lent_done(hp_pool *pool, struct lent_place at, uint32_t ring, uint32_t step)
+bool lent_done(const hp_pool *pool, struct lent_place at, struct lent_step step, unsigned which)
 {
+	uint32_t number = (step.number + which) & LENT_STEPS;
 	/* the word first: when the mark is gone from it, the note was there before */
 	uint64_t word = atomic_load_explicit(at.word, memory_order_acquire);
-	return (mark_ring1(word) == ring + 1 && mark_step(word) == (step & LENT_STEPS)) ||
-	       atomic_load_explicit(&pool->rings[ring].done, memory_order_acquire) == (step & LENT_STEPS);
+	return (mark_ring1(word) == step.ring + 1 && mark_step(word) == number) ||
+	       atomic_load_explicit(&pool->rings[step.ring].done, memory_order_acquire) == number;
 }
 
 int lent_free(struct lent_place at)
@@ -69,7 +69,7 @@ int lent_free(struct lent_place at)
 	uint64_t word = atomic_load_explicit(at.word, memory_order_acquire);
 	for (;;) {
 		unsigned state = lent_state_in(word, at.shift);
-		if (!(state & LENT_PINS)) return -ENOENT;
+		if (!state) return -ENOENT;
 		if (state & LENT_FREED) return -EALREADY;
 		/* commit: free when its last pin goes. The mark stays, and with it what it tells. */
 		if (atomic_compare_exchange_weak_explicit(at.word, &word, word | (uint64_t)LENT_FREED << at.shift,

@@ -43,6 +43,8 @@ static inline bool slab_has_free(const hp_pool *pool, const struct slab *slab)
 	return false;
 }
 
+/* Frees those of *bits that have pins, when these go: which. What has none stays in *bits. */
+uint64_t slab_free_remote_lent(hp_pool *pool, struct slab *slab, unsigned w, uint64_t *bits);
 /* All are free, and none is lent. */
 bool slab_none_lent(const hp_pool *pool, const struct slab *slab);
 

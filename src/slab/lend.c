@@ -1,10 +1,15 @@
 /* Lending an object to the kernel: while it may write there, the object is free by its bits, and counted in the lent words of
  * its slab (pool/lent.h). So whoever frees it finds it not live, which every fast path looks at anyhow, and comes to
- * slab_free_lent; and whoever looks for free objects, which is rare, leaves out what is lent.
+ * slab_free_lent; and whoever looks for free objects, which is rare, leaves out what has a state.
  *
- * Order: the pin counts, the bit of R flips; and back: the bit flips, the pin counts no more. Whoever finds a pin counted and the
- * object live flips the bit for him who has died between the two, or is about to, unless he is the one who takes the last pin
- * away. */
+ * The bit in R is the one that an object that is out has, its natural one, or the other, where it is lent; while it has a
+ * state only those who have pins on it change it (whoever frees remotely sees the state, and changes that). So it can be stored
+ * absolutely, and by whoever goes on for one who has died, although an object may be freed and got again by its owner as soon as it is
+ * live.
+ *
+ * A pin put on: the state counts up, then the bit is not the natural one. Taken off: the state counts down; the last one says
+ * RETURNING, so that nobody else pins it, the bit becomes the natural one, the state 0. Where it has been freed the
+ * bit stays, and the state becomes 0. */
 #include "slab/lend.h"
 #include "debug/debug.h"
 #include <errno.h>
@@ -58,58 +63,55 @@ bool slab_none_lent(const hp_pool *pool, const struct slab *slab)
 
 bool slab_lent(const hp_pool *pool, const struct slab *slab, unsigned i)
 {
-	unsigned state = pool->private ? 0 : lent_state(place_of(pool, slab, i));
-	return state && !(state & LENT_FREED);
+	return !pool->private && lent_is_held(lent_state(place_of(pool, slab, i)));
 }
 
-/* Makes the object live, or not: by the bit in R, which everybody but the owner may change, and the owner has no business with an
- * object that is somebody's. */
-static void make_live(struct slab *slab, unsigned index, bool live)
+uint64_t slab_natural(const struct slab *slab, unsigned index)
+{
+	return ~atomic_load_explicit(&slab->a[index >> 6], memory_order_acquire) >> (index & 63) & 1;
+}
+
+static void set_bit(struct slab *slab, unsigned index, uint64_t value)
 {
 	_Atomic uint64_t *word = &slab->r[index >> 6];
-	uint64_t bit = UINT64_C(1) << (index & 63), r = atomic_load_explicit(word, memory_order_acquire);
-	for (;;) {
-		uint64_t a = atomic_load_explicit(&slab->a[index >> 6], memory_order_acquire);
-		if (((a ^ r) & bit) == (live ? bit : 0)) return;
-		if (atomic_compare_exchange_weak_explicit(word, &r, r ^ bit, memory_order_acq_rel, memory_order_acquire))
-			return;
-	}
+	uint64_t r = atomic_load_explicit(word, memory_order_acquire);
+	while ((r >> (index & 63) & 1) != (value & 1))
+		if (atomic_compare_exchange_weak_explicit(word, &r, r ^ UINT64_C(1) << (index & 63), memory_order_acq_rel,
+		                                          memory_order_acquire))
+			break;
 }
 
-int slab_lend(hp_pool *pool, struct slab *slab, unsigned index, uint32_t ring, uint32_t step)
+int slab_lend(hp_pool *pool, struct slab *slab, unsigned index, uint64_t natural, struct lent_step step)
 {
-	struct lent_place at = place_of(pool, slab, index);
-	int error = pool_control_populate_lent(pool, (uint64_t)(slab - pool->slabs));
-	if (error < 0) return error;
 	if (!slab_out(pool, slab, index)) return -EINVAL;
-	/* before the bit flips: whoever sees that sees this, and looks at the lent words */
+	/* before the bit changes: whoever sees that sees this, and looks at the states */
 	if (!atomic_load_explicit(&slab->lends, memory_order_relaxed))
 		atomic_store_explicit(&slab->lends, 1, memory_order_release);
-	if ((error = lent_add(pool, at, ring, step)) < 0) return error == -ENOENT ? -EINVAL : error;
-	make_live(slab, index, false);
-	return 0;
+	int error = lent_add(pool, place_of(pool, slab, index), step);
+	if (error == 0) set_bit(slab, index, !natural);
+	return error;
 }
 
-void slab_unlend(hp_pool *pool, struct slab *slab, unsigned index, uint32_t ring, uint32_t step)
+void slab_unlend(hp_pool *pool, struct slab *slab, unsigned index, uint64_t natural, struct lent_step step)
 {
 	struct lent_place at = place_of(pool, slab, index);
+	if (lent_done(pool, at, step, LENT_FIRST) || lent_done(pool, at, step, LENT_ENDS)) return;
+	bool returning = lent_done(pool, at, step, LENT_RETURNS);
 	for (;;) {
-		uint64_t word = atomic_load_explicit(at.word, memory_order_acquire);
-		unsigned state = lent_state_in(word, at.shift), pins = state & LENT_PINS;
-		if (pins == 0) return; /* not ours to repair */
-		if (pins == 1) make_live(slab, index, !(state & LENT_FREED));
-		bool dropped = lent_drop(pool, at, word, ring, step);
-		if (dropped && state == (1 | LENT_FREED)) slab_freed_remote(pool, slab, true);
-		if (dropped && pins == 1) return;
-		slab_unlend_settle(pool, slab, index);
-		if (dropped) return;
+		unsigned state = lent_state(at), pins = state & ~LENT_FREED;
+		if (pins == 0 || (pins == LENT_RETURNING && !returning)) return; /* not ours to repair */
+		if (pins > 1 && pins <= LENT_PINS_MOST) {
+			if (lent_change(pool, at, state, state - 1, step, LENT_FIRST)) return;
+		} else if (state == 1) {
+			returning = lent_change(pool, at, 1, LENT_RETURNING, step, LENT_RETURNS);
+		} else {
+			set_bit(slab, index, state & LENT_FREED ? !natural : natural);
+			/* commit: its holder's, or free */
+			if (!lent_change(pool, at, state, 0, step, LENT_ENDS)) continue;
+			if (state & LENT_FREED) slab_freed_remote(pool, slab, true);
+			return;
+		}
 	}
-}
-
-/* Others' pins are on it, also one that was not there when its last holder looked first; or it has been freed since. */
-void slab_unlend_settle(const hp_pool *pool, struct slab *slab, unsigned index)
-{
-	if (lent_state(place_of(pool, slab, index)) & LENT_PINS) make_live(slab, index, false);
 }
 
 int slab_free_lent(hp_pool *pool, struct slab *slab, unsigned index)
@@ -127,5 +129,20 @@ int slab_free_lent(hp_pool *pool, struct slab *slab, unsigned index)
 		                         (uint64_t)index * pool->classes[slab->class].size));
 		return -EBUSY;
 	}
-	return lent_free(at);
+	int error = lent_free(at);
+	if (error != -ENOENT || !slab_live(slab, index)) return error;
+	/* its I/O has ended between the look at its bit and this */
+	return slab_free_remote(pool, slab, index >> 6, UINT64_C(1) << (index & 63)) ? 0 : -EALREADY;
+}
+
+uint64_t slab_free_remote_lent(hp_pool *pool, struct slab *slab, unsigned w, uint64_t *bits)
+{
+	uint64_t freed = 0;
+	for (uint64_t rest = *bits & slab_lent_in(pool, slab, w); rest; rest &= rest - 1) {
+		unsigned index = w * 64 + (unsigned)__builtin_ctzll(rest);
+		int error = unlikely(debug_on(pool)) ? -EBUSY : lent_free(place_of(pool, slab, index));
+		if (error != -ENOENT) *bits &= ~(rest & -rest);
+		if (error == 0) freed |= rest & -rest;
+	}
+	return freed;
 }

@@ -5,11 +5,11 @@
 #include "pool/lent.h"
 #include "slab/internal.h"
 
-/* One pin more on an object, by a ring's step (pool/lent.h). -EINVAL: it is nobody's; -EBUSY; -ENOMEM. */
-int slab_lend(hp_pool *pool, struct slab *slab, unsigned index, uint32_t ring, uint32_t step);
-/* One less, of those there are; with the last one it is its holder's again, or free. */
-/* What follows: where it was done, and who did it has died. */
-void slab_unlend_settle(const hp_pool *pool, struct slab *slab, unsigned index);
-void slab_unlend(hp_pool *pool, struct slab *slab, unsigned index, uint32_t ring, uint32_t step);
+/* The bit in R that an object that is out has while it is not lent. */
+uint64_t slab_natural(const struct slab *slab, unsigned index);
+/* One pin more on an object, by a ring's step. -EINVAL: it is nobody's; -EBUSY. */
+int slab_lend(hp_pool *pool, struct slab *slab, unsigned index, uint64_t natural, struct lent_step step);
+/* One less, of those there are; or the rest of that, for one who has died on the way. */
+void slab_unlend(hp_pool *pool, struct slab *slab, unsigned index, uint64_t natural, struct lent_step step);
 
 #endif

@@ -150,13 +150,15 @@ void slab_freed_remote(hp_pool *pool, struct slab *slab, bool last)
 uint64_t slab_free_remote(hp_pool *pool, struct slab *slab, unsigned w, uint64_t bits)
 {
 	_Atomic uint64_t *word = &slab->r[w];
-	uint64_t a = atomic_load_explicit(&slab->a[w], memory_order_acquire);
+	uint64_t a = atomic_load_explicit(&slab->a[w], memory_order_acquire), later = 0;
+	if (unlikely(atomic_load_explicit(&slab->lends, memory_order_acquire)))
+		later = slab_free_remote_lent(pool, slab, w, &bits);
 	uint64_t r = atomic_load_explicit(word, memory_order_relaxed);
 	do {
 		bits &= a ^ r;
-		if (unlikely(!bits)) return 0;
+		if (unlikely(!bits)) return later;
 		/* commit: as in parity_free_remote, for all of them at once */
 	} while (!atomic_compare_exchange_weak_explicit(word, &r, r ^ bits, memory_order_release, memory_order_relaxed));
 	slab_freed_remote(pool, slab, ((a ^ r) & ~bits) == 0);
-	return bits;
+	return bits | later;
 }
