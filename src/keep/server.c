@@ -123,7 +123,8 @@ static bool well_formed(const struct keep_request *request)
 	       memchr(request->name, 0, sizeof request->name);
 }
 
-static void answer(struct keep_server *s, struct connection *c, int64_t length, struct keep_request *request)
+/* False: it could not be answered. */
+static bool answer(struct keep_server *s, struct connection *c, int64_t length, struct keep_request *request)
 {
 	struct keep_answer *a = &s->page.answer;
 	struct asker asker = {.peer = c->peer, .socket = c->fd, .groups = s->groups};
@@ -161,11 +162,11 @@ static void answer(struct keep_server *s, struct connection *c, int64_t length, 
 	int64_t sent = os_send_fds(c->fd, a, bytes, fds, count > 0 ? (unsigned)count : 0);
 	if (sent == -ETOOMANYREFS) { /* of all that we have in flight: this one is told so without any */
 		a->status = -EBUSY;
-		os_send_fds(c->fd, a, sizeof *a, NULL, 0);
+		sent = os_send_fds(c->fd, a, sizeof *a, NULL, 0);
 	}
 	if (request->what == KEEP_OBSERVE)
 		for (int i = 0; i < count; i++) os_close(fds[i]);
-	c->answered = true;
+	return c->answered = sent > 0;
 }
 
 /* What has happened on a connection. `c` may be another one afterwards. */
@@ -173,11 +174,10 @@ static void serve(struct keep_server *s, struct connection *c, int events, uint6
 {
 	bool gone = events & (POLLHUP | POLLERR | POLLNVAL);
 	if (events & POLLIN && !gone && !c->answered) {
-		struct keep_request request;
+		struct keep_request request = {0};
 		int64_t length = os_recv(c->fd, &request, sizeof request, MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT);
 		if (length == -EAGAIN) return;
-		gone = length <= 0;
-		if (!gone) answer(s, c, length, &request);
+		gone = length <= 0 || !answer(s, c, length, &request);
 		c->until = now + s->idle_ns;
 	}
 	if (c->fd >= 0 && !gone && now < c->until) return;
@@ -243,7 +243,7 @@ int keep_server_run(struct keep_server *s, int stop)
 {
 	for (;;) {
 		int ready = os_poll(s->polled, FIRST + s->connections, prepare(s, stop, os_now_ns()));
-		if (ready == -EINTR) continue;
+		if (ready == -EINTR || ready == -ENOMEM) continue; /* the kernel has no room for the list: again */
 		if (ready < 0) return ready;
 		if (s->polled[STOP].revents) return 0;
 		uint64_t now = os_now_ns(), count;
