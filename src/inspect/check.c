@@ -60,7 +60,7 @@ static bool slot_stands(const hp_pool *pool, uint64_t ctl)
 {
 	uint32_t slot = ctl_owner(ctl) - 1;
 	uint64_t word = slot < pool->slot_count ? atomic_load_explicit(&pool->slots[slot].word, memory_order_acquire) : 0;
-	return slot_state(word) != SLOT_FREE && slot_generation(word) == ctl_generation(ctl);
+	return slot_state(word) != SLOT_FREE && (slot_generation(word) & 0xffff) == ctl_generation(ctl);
 }
 
 static bool record_stands(const hp_pool *pool, uint32_t record, uint32_t generation)
@@ -234,7 +234,7 @@ static void check_slot(struct check *check, uint32_t i)
 		uint32_t taker = (uint32_t)(mark >> 48) - 1;
 		uint64_t of = taker < pool->slot_count ? atomic_load_explicit(&pool->slots[taker].word, memory_order_acquire)
 		                                       : 0;
-		if (slot_state(of) == SLOT_FREE || slot_generation(of) != ((uint32_t)(mark >> 32) & 0xffff))
+		if (slot_state(of) == SLOT_FREE || (slot_generation(of) & 0xffff) != ((uint32_t)(mark >> 32) & 0xffff))
 			wrong(check, "slot %u: marked by a taker, slot %u, that is gone", i, taker);
 	}
 }

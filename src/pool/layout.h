@@ -72,6 +72,7 @@ struct pool_header {
 	_Atomic uint64_t taken;
 	_Atomic uint64_t quarantined;
 	_Atomic uint32_t slots_top; /* no slot at or above it was ever used */
+	_Atomic uint64_t container; /* the pool's default container, as a word of hp_published (sync/container.c) */
 };
 
 /* One a process (strictly: one a handle). word = {recoverer + 1:13, recoverer's generation:24, generation:24,
@@ -111,10 +112,12 @@ static inline uint32_t record_recoverer_generation(uint64_t word)
 	return (uint32_t)(word >> 27) & RECORD_GENERATIONS;
 }
 
-/* One a thread. word = {record's generation:24, record:13, generation:16, state:3}. */
+/* One a thread. word = {record's generation:24, record:13, generation:24, state:3}. Control words, marks and locks of heaps
+ * name a slot with the low 16 bits of its generation, since recovery finds them; mutexes, which it does not, with all of it. */
 enum slot_state { SLOT_FREE = 0, SLOT_LIVE = 1, SLOT_RECOVERING = 2 };
 
 #define SLOT_IN_OP UINT32_MAX
+#define SLOT_GENERATIONS 0xffffffu
 #define SLOT_NESTED 64u /* and so much below it, while signal handlers find that out */
 
 struct pool_slot {
@@ -138,8 +141,8 @@ _Static_assert(sizeof(struct pool_slot) == 128, "a slot is two cache lines");
 static inline uint64_t slot_make(enum slot_state state, uint32_t generation, uint32_t record,
                                  uint32_t record_generation)
 {
-	return (uint64_t)(record_generation & RECORD_GENERATIONS) << 32 | (uint64_t)(record & 0x1fffu) << 19 |
-	       (uint64_t)(generation & 0xffffu) << 3 | state;
+	return (uint64_t)(record_generation & RECORD_GENERATIONS) << 40 | (uint64_t)(record & 0x1fffu) << 27 |
+	       (uint64_t)(generation & SLOT_GENERATIONS) << 3 | state;
 }
 static inline enum slot_state slot_state(uint64_t word)
 {
@@ -147,15 +150,15 @@ static inline enum slot_state slot_state(uint64_t word)
 }
 static inline uint32_t slot_generation(uint64_t word)
 {
-	return (uint32_t)(word >> 3) & 0xffffu;
+	return (uint32_t)(word >> 3) & SLOT_GENERATIONS;
 }
 static inline uint32_t slot_record(uint64_t word)
 {
-	return (uint32_t)(word >> 19) & 0x1fffu;
+	return (uint32_t)(word >> 27) & 0x1fffu;
 }
 static inline uint32_t slot_record_generation(uint64_t word)
 {
-	return (uint32_t)(word >> 32) & RECORD_GENERATIONS;
+	return (uint32_t)(word >> 40);
 }
 
 /* {slot + 1, generation}, as in ctl words and takers' marks. */
@@ -197,6 +200,7 @@ static inline uint64_t pool_layout_hash(void)
 		offsetof(struct pool_header, recovered),
 		offsetof(struct pool_header, plan_progress),
 		offsetof(struct pool_header, slots_top),
+		offsetof(struct pool_header, container),
 		sizeof(struct pool_record),
 		sizeof(struct pool_slot),
 		offsetof(struct pool_slot, taker),
@@ -231,6 +235,7 @@ static inline uint64_t pool_layout_hash(void)
 		PARITY_LEN_SPANS,
 		PARITY_TYPE_SHIFT,
 		RECORD_GENERATIONS,
+		SLOT_GENERATIONS,
 	};
 	uint64_t hash = UINT64_C(0xcbf29ce484222325);
 	for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) hash = (hash ^ parts[i]) * UINT64_C(0x100000001b3);
