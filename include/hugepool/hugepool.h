@@ -15,5 +15,6 @@
 #include <hugepool/malloc.h>
 #include <hugepool/page.h>
 #include <hugepool/pool.h>
+#include <hugepool/sync.h>
 
 #endif
