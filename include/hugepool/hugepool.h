@@ -15,6 +15,7 @@
 #include <hugepool/malloc.h>
 #include <hugepool/page.h>
 #include <hugepool/pool.h>
+#include <hugepool/ring.h>
 #include <hugepool/sync.h>
 
 #endif
