@@ -92,6 +92,7 @@ static hp_fifo *handle_new(hp_pool *pool, hp_off id, const struct shape *shape)
 	                  .words = shape->words,
 	                  .flags = shape->flags,
 	                  .handles = shape->handles,
+	                  .plain = !shape->flags && shape->words == 1,
 	                  .fenced = pool->fenced,
 	                  .eventfd = -1,
 	                  .owner = owner_make(pool->record, pool->record_generation),

@@ -13,6 +13,7 @@ struct hp_fifo {
 	_Atomic uint64_t *entries;
 	uint64_t capacity, mask;
 	uint32_t words, flags, handles;
+	bool plain;  /* one producer, one consumer, one word */
 	bool fenced; /* of the pool: who pushes or pops passes a barrier, not who waits */
 	int eventfd;
 	uint32_t cell; /* ours */

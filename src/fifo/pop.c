@@ -25,10 +25,6 @@ void fifo_read(const hp_fifo *fifo, uint64_t position, void *elements, uint64_t 
 		return;
 	}
 	const char *entries = (const char *)(uintptr_t)fifo->entries;
-	if (n == 1 && words == 1) {
-		memcpy(to, entries + at * 8, 8);
-		return;
-	}
 	uint64_t first = fifo->capacity - at < n ? fifo->capacity - at : n;
 	memcpy(to, entries + at * words * 8, first * words * 8);
 	if (unlikely(n > first)) memcpy(to + first * words * 8, entries, (n - first) * words * 8);
@@ -78,6 +74,17 @@ uint64_t fifo_pop_some(hp_fifo *fifo, void *elements, uint64_t n, uint64_t least
 int hp_fifo_pop(hp_fifo *fifo, void *element)
 {
 	if (unlikely(fifo->taken)) return -EBUSY;
+	if (likely(fifo->plain)) { /* pop_alone, of one word */
+		_Atomic uint64_t *tail = &fifo->shared->tail.a;
+		uint64_t at = atomic_load_explicit(tail, memory_order_relaxed);
+		if (unlikely(fifo->head_seen - at - 1 > fifo->mask) && !fifo_ready(fifo, at, 1)) return -EAGAIN;
+		uint64_t word = atomic_load_explicit(&fifo->entries[at & fifo->mask], memory_order_relaxed);
+		memcpy(element, &word, 8);
+		/* commit: as there */
+		atomic_store_explicit(tail, at + 1, memory_order_release);
+		fifo_wake(fifo, false);
+		return 0;
+	}
 	return likely(fifo_pop_some(fifo, element, 1, 1)) ? 0 : -EAGAIN;
 }
 

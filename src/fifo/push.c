@@ -41,10 +41,6 @@ static inline void write_alone(const hp_fifo *fifo, uint64_t position, const voi
 		return;
 	}
 	char *entries = (char *)(uintptr_t)fifo->entries;
-	if (n == 1 && words == 1) {
-		memcpy(entries + at * 8, from, 8);
-		return;
-	}
 	uint64_t first = fifo->capacity - at < n ? fifo->capacity - at : n;
 	memcpy(entries + at * words * 8, from, first * words * 8);
 	if (unlikely(n > first)) memcpy(entries, from + first * words * 8, (n - first) * words * 8);
@@ -127,6 +123,17 @@ uint64_t fifo_push_some(hp_fifo *fifo, const void *elements, uint64_t n, uint64_
 
 int hp_fifo_push(hp_fifo *fifo, const void *element)
 {
+	if (likely(fifo->plain)) { /* push_alone, of one word */
+		_Atomic uint64_t *head = &fifo->shared->head.a;
+		uint64_t at = atomic_load_explicit(head, memory_order_relaxed), word;
+		if (unlikely(at - fifo->tail_seen > fifo->mask) && !fifo_room(fifo, at, 1)) return -EAGAIN;
+		memcpy(&word, element, 8);
+		atomic_store_explicit(&fifo->entries[at & fifo->mask], word, memory_order_relaxed);
+		/* commit: as there */
+		atomic_store_explicit(head, at + 1, memory_order_release);
+		fifo_wake(fifo, true);
+		return 0;
+	}
 	return likely(fifo_push_some(fifo, element, 1, 1)) ? 0 : -EAGAIN;
 }
 
