@@ -71,8 +71,12 @@ static struct participant *participant_with_cell(hp_pool *pool, struct pool_wait
 	struct participant *me = participant_get(pool, error);
 	if (!me) return NULL;
 	*cell = &pool->waits[me->slot - pool->slots];
-	*error = pool_control_populate_at(pool, *cell, sizeof **cell);
-	return *error < 0 ? NULL : me;
+	if (!me->cell) {
+		*error = pool_control_populate_at(pool, *cell, sizeof **cell);
+		if (*error < 0) return NULL;
+		me->cell = true;
+	}
+	return me;
 }
 
 static int into(hp_pool *pool, unsigned class, size_t size, uint64_t at, publish_fill_fn *fill)

@@ -29,6 +29,7 @@ struct participant {
 	bool used;   /* the entry belongs to a thread */
 	bool busy;   /* its thread is in a slow path, between operations: not for its signal handlers */
 	uint8_t node;
+	bool cell;                /* its waiting cell has memory */
 	uint32_t cursor;          /* where the page layer looked last */
 	uint32_t generation;      /* participant_fork_generation() that the entry is valid in */
 	struct participant *next; /* of the same thread */
