@@ -81,13 +81,12 @@ int hp_buf_map_file(int fd, uint64_t pos, uint64_t len, void *hint, unsigned fla
 		if (pos >= (uint64_t)st.st_size) return -ENODATA;
 		len = (uint64_t)st.st_size - pos;
 	}
-	/* files on huge pages are mapped by these, and have to be as long */
+	bool shared = flags & HP_BUF_SHARED;
+	error = make_room(fd, &st, pos, pos + len, shared && !(flags & HP_BUF_SPARSE));
+	if (error < 0) return error;
+	/* files on huge pages are mapped by these, and mmap makes them as long */
 	int64_t block = os_block_size(fd);
 	uint64_t unit = block > (int64_t)os_page_size() ? (uint64_t)block : os_page_size();
-	uint64_t end = unit > os_page_size() ? round_up(pos + len, unit) : pos + len;
-	bool shared = flags & HP_BUF_SHARED;
-	error = make_room(fd, &st, pos, end, shared && !(flags & HP_BUF_SPARSE));
-	if (error < 0) return error;
 	uint64_t from = pos & ~(unit - 1), bytes = round_up(pos + len, unit) - from;
 	void *start;
 	error = os_map(hint, bytes, PROT_READ | PROT_WRITE, shared ? 0 : OS_MAP_PRIVATE, fd, from, &start);
