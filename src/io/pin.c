@@ -324,27 +324,34 @@ void pin_put(struct pin_table *table, uint32_t index)
 
 /* ---- rings ---- */
 
-/* All that is in the table goes, also what was half done. */
+/* What was half done is done, or has not been. What makes no sense is forgotten. */
+static void settle(struct pin_table *table, struct pin_entry *entry)
+{
+	const hp_pool *pool = table->pool;
+	uint64_t block = atomic_load_explicit(&entry->block, memory_order_acquire);
+	unsigned i = atomic_load_explicit(&entry->progress, memory_order_relaxed),
+			 count = atomic_load_explicit(&entry->count, memory_order_relaxed);
+	bool sensible = block_page(block) < pool->capacity / HP_PAGE_SIZE && count <= 64 && i <= count &&
+	                (block_index(block) == RUN ? count <= 1 : block_index(block) + count <= SLAB_OBJECTS);
+	if (!sensible) clear(entry);
+	if (sensible && block_state(block) == PIN_ADDING) {
+		bool done = i < count && lent_done(pool, place_of(pool, block, i), step_of(table, entry, i), LENT_FIRST);
+		atomic_store_explicit(&entry->count, (uint16_t)(i + done), memory_order_release);
+		if (i + done)
+			set_state(entry, block, PIN_HELD);
+		else
+			clear(entry);
+	} else if (sensible && block_state(block) == PIN_DROPPING) {
+		drop_from(table, entry, i);
+	}
+}
+
+/* All that is in the table goes. First what was half done: the next step may hide what the last one's mark tells. */
 static void empty(struct pin_table *table)
 {
-	hp_pool *pool = table->pool;
+	for (uint32_t k = 0; k < table->pins && !table->pool->private; k++) settle(table, &table->entry[k]);
 	for (uint32_t k = 0; k < table->pins; k++) {
-		struct pin_entry *entry = &table->entry[k];
-		uint64_t block = atomic_load_explicit(&entry->block, memory_order_acquire);
-		unsigned i = atomic_load_explicit(&entry->progress, memory_order_relaxed),
-				 count = atomic_load_explicit(&entry->count, memory_order_relaxed);
-		bool sensible = block_page(block) < pool->capacity / HP_PAGE_SIZE && count <= 64 && i <= count &&
-		                (block_index(block) == RUN || block_index(block) + count <= SLAB_OBJECTS);
-		if (!sensible) clear(entry);
-		if (pool->private || !sensible) continue;
-		if (block_state(block) == PIN_ADDING) {
-			bool done = i < count && lent_done(pool, place_of(pool, block, i), step_of(table, entry, i), LENT_FIRST);
-			atomic_store_explicit(&entry->count, (uint16_t)(i + done), memory_order_release);
-			set_state(entry, block, PIN_HELD);
-		} else if (block_state(block) == PIN_DROPPING) {
-			drop_from(table, entry, i);
-		}
-		put_owned(table, entry);
+		pin_put(table, k);
 		pin_drop(table, k);
 	}
 }
