@@ -165,7 +165,7 @@ HP_API int hp_cond_open(const hp_container *container, const char *name, unsigne
  * 0, or -ETIMEDOUT: with the mutex. -EOWNERDEAD: with the mutex, as hp_mutex_lock. Without it: -EPERM: the caller does not have
  * it, and nothing has happened; -ENOTRECOVERABLE; -ESTALE: the mutex was unlinked, or the condition before the call (with the mutex
  * then). -ECANCELED: with the mutex; the condition was unlinked meanwhile. All who wait for a condition at a time use the same mutex. Killed in the call: as killed without the mutex, or with
- * it. */
+ * it. (Who gets the mutex with -EOWNERDEAD had better broadcast: the dead one may not have come to that.) */
 HP_API int hp_cond_wait(const hp_cond *cond, const hp_mutex *mutex);
 HP_API int hp_cond_wait_timed(const hp_cond *cond, const hp_mutex *mutex, uint64_t ns);
 
