@@ -633,7 +633,7 @@ static void one_user_floods(void **state)
 			hp_pool_detach(got);
 		}
 		assert_true(child_hear(&child));
-		must(files_of_keeper() <= idle_files + 3 + 64 + 2);
+		while (files_of_keeper() > idle_files + 3 + 64) sched_yield(); /* it notices who has gone, and has no more */
 		for (int i = 0; i < 100; i++) assert_int_equal(kept_now(), 1);
 		turn ? child_kill(&child) : child_finish(&child);
 		keeper_settles(3);
@@ -652,10 +652,10 @@ static void too_many_of_ones_own(void **state)
 	more = (struct rlimit){before.rlim_max, before.rlim_max};
 	setrlimit(RLIMIT_NOFILE, &more);
 	while (n < 600 && !refused) {
-		sockets[n] = connected();
-		struct pollfd answer = {.fd = sockets[n++], .events = POLLIN};
-		if (n >= 16) refused = hp_pool_list(NULL, count_kept, &(int){0}) == -EBUSY;
-		(void)answer;
+		sockets[n++] = connected();
+		int error = n < 16 ? 0 : hp_pool_list(NULL, count_kept, &(int){0});
+		assert_true(error == 0 || error == -EBUSY);
+		refused = error;
 	}
 	assert_true(refused);
 	close(sockets[--n]);
@@ -911,6 +911,15 @@ static void competing(const struct child *me, void *arg)
 	keep_server_close(server);
 }
 
+static bool another_takes_its_place(enum os_call call, int64_t *result)
+{
+	(void)result;
+	if (call != OS_BYTE_LOCK) return false;
+	os_hook = NULL;
+	keeper_again(NULL);
+	return false;
+}
+
 /* Many begin at once where a dead one has left its path: one has it. */
 static void one_keeper_a_path(void **state)
 {
@@ -922,8 +931,13 @@ static void one_keeper_a_path(void **state)
 	options.log_arg = &said;
 	assert_int_equal(keep_server_open(&options, &server), -EADDRINUSE);
 	assert_null(server);
-	assert_int_equal(said.lines, 1);
 	assert_int_equal(kept_now(), 0); /* the first one is as well as before */
+	/* one goes and the next comes, between this one's opening of the lock file and its locking it */
+	os_hook = another_takes_its_place;
+	assert_int_equal(keep_server_open(&options, &server), -EADDRINUSE);
+	os_hook = NULL;
+	assert_int_equal(kept_now(), 0);
+	assert_int_equal(said.lines, 2);
 	char other[160];
 	snprintf(other, sizeof other, "%s/other", folder);
 	must_be(setenv("HUGEPOOL_KEEPER", other, 1), 0);
