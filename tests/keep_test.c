@@ -642,6 +642,15 @@ static void one_user_floods(void **state)
 	keeper_settles(0);
 }
 
+static bool goes_on_when_asked(enum os_call call, int64_t *result)
+{
+	(void)result;
+	if (call != OS_POLL) return false;
+	os_hook = NULL;
+	must_be(kill(keeper.pid, SIGCONT), 0);
+	return false;
+}
+
 /* As many as one user may have; then it is said, and over when one goes. */
 static void too_many_of_ones_own(void **state)
 {
@@ -658,6 +667,11 @@ static void too_many_of_ones_own(void **state)
 		refused = error;
 	}
 	assert_true(refused);
+	/* the request is there before it is refused, unread */
+	must_be(kill(keeper.pid, SIGSTOP), 0);
+	child_await_stop(&keeper);
+	os_hook = goes_on_when_asked;
+	assert_int_equal(hp_pool_list(NULL, count_kept, &(int){0}), -EBUSY);
 	close(sockets[--n]);
 	while (hp_pool_list(NULL, count_kept, &(int){0}) == -EBUSY) sched_yield();
 	while (n) close(sockets[--n]);
