@@ -388,7 +388,7 @@ static void what_cannot_be_sent_is_refused(void **state)
 	UNSENT(-EINVAL, bad.object += 1);
 	UNSENT(-EINVAL, bad.object = HP_OFF_NONE);
 	UNSENT(-EINVAL, bad.object = POOL_BYTES);
-	UNSENT(-EINVAL, bad.object = POOL_BYTES - 2048); /* no live block */
+	UNSENT(-ENOENT, bad.object = POOL_BYTES - 2048); /* no live block */
 	hp_off none;
 	must_be(hp_xdp_completed(s.xdp, &none, 1), -EINVAL);
 	hp_cache *other = cache_of(s.pool, "other", 2048);

@@ -13,9 +13,9 @@
  * last process that uses it. In mode HP_XDP_ZERO_COPY the driver may go on writing for as long as the kernel takes to tear
  * down the queue behind the dead process' back, which is not waited for: use it where what may die is the whole application.
  *
- * A handle belongs to the process that opened it, not to forked children (one that keeps the descriptors keeps the socket,
- * and the pins, alive). hp_xdp_receive by one thread at a time, hp_xdp_send and hp_xdp_completed by one thread at a time;
- * both may be at work at once. Nothing waits but hp_xdp_open and hp_xdp_close, and nothing is for signal handlers.
+ * A handle belongs to the process that opened it, not to forked children (one that keeps the descriptors keeps the socket, and
+ * what lies in its rings), and is used by one thread at a time; several threads open several queues. Nothing waits but
+ * hp_xdp_open and hp_xdp_close, and nothing is for signal handlers.
  *
  * Needs CAP_NET_RAW; with a program of its own also CAP_NET_ADMIN and CAP_BPF, and CAP_SYS_ADMIN where a second process opens
  * another queue of the same interface; without CAP_IPC_LOCK an RLIMIT_MEMLOCK of the pool's size. Origin: none. */

@@ -283,6 +283,20 @@ int pin_get(struct pin_table *table, uint32_t index, hp_cache *cache, hp_off *of
 	return error;
 }
 
+int pin_own(struct pin_table *table, uint32_t index, hp_cache *cache, hp_off off)
+{
+	struct slab *slab;
+	unsigned at;
+	if (index >= table->pins || off >= table->pool->capacity) return -EINVAL;
+	if (cache->pool != table->pool || cache->ctor || cache->skew || cache->regions) return -ENOTSUP;
+	int error = cache_find(cache, cache->base + off, &slab, &at);
+	if (error < 0) return error;
+	if (!slab_out(table->pool, slab, at)) return -EALREADY;
+	/* commit: the ring's, which puts it back, whoever dies now */
+	atomic_store_explicit(&table->entry[index].owned, off | PUBLISH_VALUE, memory_order_release);
+	return 0;
+}
+
 void pin_release(struct pin_table *table, uint32_t index)
 {
 	/* commit: the application's, whoever dies now */

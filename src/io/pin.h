@@ -41,6 +41,9 @@ void pin_drop(struct pin_table *table, uint32_t index);
  * in one step, so that no death loses it. -ENOMEM, -EAGAIN (its hard limit): none is to be had; -ENOTSUP: a cache with a
  * constructor, or one that is not in this pool. It never waits. */
 int pin_get(struct pin_table *table, uint32_t index, hp_cache *cache, hp_off *off);
+/* The same with one that the application has, and gives away: whoever frees it from here on does so twice. Errors as
+ * hp_cache_put's: -EINVAL, -ENOENT, -EALREADY; and -ENOTSUP. */
+int pin_own(struct pin_table *table, uint32_t index, hp_cache *cache, hp_off off);
 /* It is the application's from here on: somebody else's death does not matter to it any more. Its address was *off. */
 void pin_release(struct pin_table *table, uint32_t index);
 /* It goes back to its cache; the kernel has not got it, or is done with it. */

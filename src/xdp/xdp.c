@@ -1,12 +1,11 @@
 /* AF_XDP on the pool: objects of a cache in the kernel's rings.
  *
  * The pool, from its start to the end of what is committed, is the UMEM, so an offset in the pool is an address there. Every
- * object in a ring has a pin (io/pin.h), whose number is found by the object's chunk: for receiving it is got with the pin
- * in one step, so that it is never in nobody's hands, and pin_release gives it to the application; for sending the pin is put
- * on it first, then it is put back into the cache, which frees it when the pin is dropped, whoever drops it. So the order in
- * the rings does not matter to anybody but the kernel, and recovery needs nothing of this layer.
- *
- * Receiving and sending share nothing that is written, so that each may have a thread of its own. */
+ * object in a ring has a pin (io/pin.h), whose number is found by the object's chunk, and belongs to the pin: it is got with
+ * it in one step, and given to the application, or taken from it, by one store, so that it is never in nobody's hands. The
+ * order in the rings matters to the kernel alone, and recovery needs nothing of this layer. What has been sent is given to the
+ * kernel to be filled, pin and all, if it wants for objects; that makes forwarding cheap. With HP_XDP_KEEP what is sent stays
+ * the application's, and is only pinned. */
 #include <hugepool/xdp.h>
 #include "cache/cache.h"
 #include "io/pin.h"
@@ -37,90 +36,42 @@ struct hp_xdp {
 	uint32_t shift; /* log2 of a chunk */
 	unsigned flags;
 	bool led, ended;
-	/* receiving: pins [0, setup.frames) */
-	_Alignas(64) uint32_t *empty; /* pins without an object */
-	uint32_t empties;
-	_Atomic uint64_t received, no_object, outside, wakeups_receive, held;
-	/* sending: pins [setup.frames, + setup.sends) */
-	_Alignas(64) uint32_t *unused;
-	uint32_t unuseds;
-	hp_off *given; /* by pin: the object as the application named it */
-	_Atomic uint64_t sent, done, wakeups_send;
+	uint32_t *unused;            /* pins without an object: a stack */
+	hp_off *object;              /* by pin; when it is sent: as the application named it */
+	uint32_t unuseds, receiving; /* objects that the kernel has for receiving, or that were received */
+	uint32_t sending;            /* and for sending */
+	struct hp_xdp_stats stats;
 };
-
-/* Counted by one thread, read by any. */
-static inline void count(_Atomic uint64_t *counter, uint64_t n)
-{
-	atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n, memory_order_relaxed);
-}
 
 static uint32_t power_of_two(uint32_t n)
 {
 	return n < 2 ? 1 : UINT32_C(1) << (32 - __builtin_clz(n - 1));
 }
 
-/* ---- receiving ---- */
+/* ---- what the kernel has ---- */
 
-/* Gives the kernel objects for all pins that have none: 0, or why it got fewer. */
-static int fill(hp_xdp *xdp)
+/* To be filled. The ring has room for all. */
+static void give(hp_xdp *xdp, uint32_t pin, hp_off off)
 {
 	struct xdp_ring *ring = &xdp->socket.fill;
-	uint32_t begun = ring->mine;
-	int error = 0;
-	while (xdp->empties) {
-		hp_off off;
-		uint32_t pin = xdp->empty[xdp->empties - 1];
-		if ((error = pin_get(xdp->pins, pin, xdp->cache, &off)) < 0) {
-			count(&xdp->no_object, 1);
-			break;
-		}
-		if (off >= xdp->setup.bytes) {
-			pin_put(xdp->pins, pin);
-			count(&xdp->outside, 1);
-			error = -ENOMEM;
-			break;
-		}
-		xdp->empties--;
-		xdp->pin_of[off >> xdp->shift] = pin + 1;
-		((uint64_t *)ring->entries)[ring->mine++ & ring->mask] = off; /* room: the ring has one for every pin */
-	}
-	if (ring->mine != begun) xdp_publish(ring->producer, ring->mine);
+	xdp->object[pin] = off;
+	xdp->pin_of[off >> xdp->shift] = pin + 1;
+	((uint64_t *)ring->entries)[ring->mine++ & ring->mask] = off;
+	xdp->receiving++;
+}
+
+static void give_done(hp_xdp *xdp)
+{
+	struct xdp_ring *ring = &xdp->socket.fill;
+	xdp_publish(ring->producer, ring->mine);
 	if (xdp_load(ring->flags) & XDP_RING_NEED_WAKEUP) {
 		os_recv(xdp->socket.fd, NULL, 0, MSG_DONTWAIT);
-		count(&xdp->wakeups_receive, 1);
+		xdp->stats.wakeups++;
 	}
-	return error;
 }
-
-int hp_xdp_receive(hp_xdp *xdp, struct hp_xdp_frame *frames, unsigned n)
-{
-	struct xdp_ring *ring = &xdp->socket.receive;
-	uint32_t there = xdp_load(ring->producer) - ring->mine, got = 0;
-	if (xdp->ended) return -EBADF;
-	if (there > n) there = n;
-	for (uint32_t i = 0; i < there; i++) {
-		struct xdp_desc entry = ((struct xdp_desc *)ring->entries)[ring->mine++ & ring->mask];
-		hp_off object = entry.addr >> xdp->shift << xdp->shift;
-		uint32_t *number = &xdp->pin_of[entry.addr >> xdp->shift], pin = *number - 1;
-		frames[got++] = (struct hp_xdp_frame){object, (uint32_t)(entry.addr - object), entry.len};
-		*number = 0;
-		/* commit: the object is the application's. Before, a death puts it back; the entry of `frames` is there. */
-		pin_release(xdp->pins, pin);
-		xdp->empty[xdp->empties++] = pin;
-	}
-	if (there) {
-		xdp_publish(ring->consumer, ring->mine);
-		count(&xdp->received, got);
-	}
-	fill(xdp);
-	atomic_store_explicit(&xdp->held, xdp->setup.frames - xdp->empties, memory_order_relaxed);
-	return got == 0 && xdp->empties == xdp->setup.frames ? -ENOBUFS : (int)got;
-}
-
-/* ---- sending ---- */
 
 /* Takes note of what has been sent, of up to `n` frames; their objects to `objects`, unless it is NULL. */
-static unsigned reap(hp_xdp *xdp, hp_off *objects, uint32_t n)
+static uint32_t reap(hp_xdp *xdp, hp_off *objects, uint32_t n)
 {
 	struct xdp_ring *ring = &xdp->socket.done;
 	uint32_t there = xdp_load(ring->producer) - ring->mine;
@@ -129,17 +80,72 @@ static unsigned reap(hp_xdp *xdp, hp_off *objects, uint32_t n)
 		uint64_t at = ((uint64_t *)ring->entries)[ring->mine++ & ring->mask];
 		uint32_t *number = &xdp->pin_of[at >> xdp->shift], pin = *number - 1;
 		*number = 0;
-		if (objects) objects[i] = xdp->given[pin - xdp->setup.frames];
-		/* commit: with the pin the object goes back to its cache, where it was put when it was taken; without HP_XDP_KEEP */
-		pin_drop(xdp->pins, pin);
+		if (!(xdp->flags & HP_XDP_KEEP) && xdp->receiving < xdp->setup.frames) {
+			give(xdp, pin, xdp->object[pin]);
+			continue;
+		}
+		if (objects) objects[i] = xdp->object[pin];
+		if (xdp->flags & HP_XDP_KEEP)
+			pin_drop(xdp->pins, pin);
+		else
+			pin_put(xdp->pins, pin);
 		xdp->unused[xdp->unuseds++] = pin;
 	}
-	if (there) {
-		xdp_publish(ring->consumer, ring->mine);
-		count(&xdp->done, there);
-	}
+	if (there) xdp_publish(ring->consumer, ring->mine);
+	xdp->sending -= there;
+	xdp->stats.done += there;
 	return there;
 }
+
+/* ---- receiving ---- */
+
+/* Gives the kernel as many objects as it is to have, or as there are. */
+static void fill(hp_xdp *xdp)
+{
+	uint32_t begun = xdp->socket.fill.mine;
+	if (xdp->receiving < xdp->setup.frames && !(xdp->flags & HP_XDP_KEEP)) reap(xdp, NULL, UINT32_MAX);
+	while (xdp->receiving < xdp->setup.frames) {
+		hp_off off;
+		uint32_t pin = xdp->unused[xdp->unuseds - 1];
+		if (pin_get(xdp->pins, pin, xdp->cache, &off) < 0) {
+			xdp->stats.no_object++;
+			break;
+		}
+		if (off >= xdp->setup.bytes) {
+			pin_put(xdp->pins, pin);
+			xdp->stats.outside++;
+			break;
+		}
+		xdp->unuseds--;
+		give(xdp, pin, off);
+	}
+	if (xdp->socket.fill.mine != begun) give_done(xdp);
+}
+
+int hp_xdp_receive(hp_xdp *xdp, struct hp_xdp_frame *frames, unsigned n)
+{
+	struct xdp_ring *ring = &xdp->socket.receive;
+	if (xdp->ended) return -EBADF;
+	uint32_t there = xdp_load(ring->producer) - ring->mine;
+	if (there > n) there = n;
+	for (uint32_t i = 0; i < there; i++) {
+		struct xdp_desc entry = ((struct xdp_desc *)ring->entries)[ring->mine++ & ring->mask];
+		uint32_t *number = &xdp->pin_of[entry.addr >> xdp->shift], pin = *number - 1;
+		hp_off object = xdp->object[pin];
+		frames[i] = (struct hp_xdp_frame){object, (uint32_t)(entry.addr - object), entry.len};
+		*number = 0;
+		/* commit: the object is the application's. Before, a death puts it back; the entry of `frames` is there. */
+		pin_release(xdp->pins, pin);
+		xdp->unused[xdp->unuseds++] = pin;
+	}
+	if (there) xdp_publish(ring->consumer, ring->mine);
+	xdp->receiving -= there;
+	xdp->stats.received += there;
+	fill(xdp);
+	return there == 0 && xdp->receiving == 0 ? -ENOBUFS : (int)there;
+}
+
+/* ---- sending ---- */
 
 /* Copy mode sends in this call, some 32 frames at a time: -EAGAIN says that there are more. */
 static int kick(hp_xdp *xdp)
@@ -149,7 +155,7 @@ static int kick(hp_xdp *xdp)
 		if (before == ring->mine || !(xdp_load(ring->flags) & XDP_RING_NEED_WAKEUP)) return 0;
 		int error = (int)os_send(xdp->socket.fd, "", 0, MSG_DONTWAIT);
 		uint32_t now = xdp_load(ring->consumer);
-		count(&xdp->wakeups_send, 1);
+		xdp->stats.wakeups++;
 		if (now == before) /* no room, for now */
 			return error == -EAGAIN || error == -ENOBUFS || error == -EBUSY ? 0 : error < 0 ? error : 0;
 		before = now;
@@ -171,35 +177,32 @@ static int look(const hp_xdp *xdp, const struct hp_xdp_frame *frame, uint64_t *a
 int hp_xdp_send(hp_xdp *xdp, const struct hp_xdp_frame *frames, unsigned n)
 {
 	struct xdp_ring *ring = &xdp->socket.send;
-	unsigned taken = 0;
+	uint32_t taken = 0, begun = xdp->socket.fill.mine;
 	int error = 0;
 	if (xdp->ended) return -EBADF;
-	if (!(xdp->flags & HP_XDP_KEEP)) reap(xdp, NULL, UINT32_MAX);
-	while (taken < n && xdp->unuseds) {
+	/* Not each time: what is sent by now may be wanted by the next hp_xdp_receive. */
+	if (!(xdp->flags & HP_XDP_KEEP) && (n == 0 || xdp->sending > xdp->setup.sends / 2)) reap(xdp, NULL, UINT32_MAX);
+	while (taken < n && xdp->sending < xdp->setup.sends) {
 		uint64_t at;
 		const struct hp_xdp_frame frame = frames[taken]; /* perhaps in shared memory */
 		uint32_t pin = xdp->unused[xdp->unuseds - 1];
 		if ((error = look(xdp, &frame, &at)) < 0) break;
-		if ((error = pin_add(xdp->pins, pin, at, frame.length)) < 0) break;
-		if (!(xdp->flags & HP_XDP_KEEP)) {
-			/* commit: the object is the library's, free as soon as its pin is dropped. Before, it is the application's. */
-			if ((error = hp_cache_put(xdp->cache, xdp->pool->base + frame.object)) < 0) {
-				pin_drop(xdp->pins, pin);
-				break;
-			}
-		}
+		if (xdp->flags & HP_XDP_KEEP)
+			error = pin_add(xdp->pins, pin, at, frame.length);
+		else
+			error = pin_own(xdp->pins, pin, xdp->cache, frame.object); /* commit: it is the ring's */
+		if (error < 0) break;
 		xdp->unuseds--;
-		xdp->given[pin - xdp->setup.frames] = frame.object;
+		xdp->sending++;
+		xdp->object[pin] = frame.object;
 		xdp->pin_of[at >> xdp->shift] = pin + 1;
-		/* room: the ring has one for every pin, and so has that of completions */
 		((struct xdp_desc *)ring->entries)[ring->mine++ & ring->mask] = (struct xdp_desc){.addr = at,
 		                                                                                  .len = frame.length};
 		taken++;
 	}
-	if (taken) {
-		xdp_publish(ring->producer, ring->mine);
-		count(&xdp->sent, taken);
-	}
+	if (taken) xdp_publish(ring->producer, ring->mine);
+	xdp->stats.sent += taken;
+	if (xdp->socket.fill.mine != begun) give_done(xdp);
 	int kicked = kick(xdp);
 	if (taken) return (int)taken;
 	return error < 0 ? error : kicked;
@@ -227,32 +230,23 @@ int hp_xdp_stats(hp_xdp *xdp, struct hp_xdp_stats *stats)
 	memset(&kernel, 0, sizeof kernel);
 	unsigned bytes = sizeof kernel;
 	if (!xdp->ended) os_socket_ask(xdp->socket.fd, SOL_XDP, XDP_STATISTICS, &kernel, &bytes);
-	*stats = (struct hp_xdp_stats){
-		.struct_size = sizeof *stats,
-		.received = atomic_load_explicit(&xdp->received, memory_order_relaxed),
-		.sent = atomic_load_explicit(&xdp->sent, memory_order_relaxed),
-		.done = atomic_load_explicit(&xdp->done, memory_order_relaxed),
-		.waiting = atomic_load_explicit(&xdp->held, memory_order_relaxed),
-		.no_object = atomic_load_explicit(&xdp->no_object, memory_order_relaxed),
-		.outside = atomic_load_explicit(&xdp->outside, memory_order_relaxed),
-		.wakeups = atomic_load_explicit(&xdp->wakeups_receive, memory_order_relaxed) +
-	               atomic_load_explicit(&xdp->wakeups_send, memory_order_relaxed),
-		.bytes = xdp->setup.bytes,
-		.dropped = kernel.rx_dropped + kernel.rx_invalid_descs,
-		.ring_full = kernel.rx_ring_full,
-		.none_to_fill = kernel.rx_fill_ring_empty_descs,
-		.bad_to_send = kernel.tx_invalid_descs,
-		.zero_copy = xdp->socket.zero_copy,
-	};
+	*stats = xdp->stats;
+	stats->struct_size = sizeof *stats;
+	stats->waiting = xdp->receiving;
+	stats->bytes = xdp->setup.bytes;
+	stats->dropped = kernel.rx_dropped + kernel.rx_invalid_descs;
+	stats->ring_full = kernel.rx_ring_full;
+	stats->none_to_fill = kernel.rx_fill_ring_empty_descs;
+	stats->bad_to_send = kernel.tx_invalid_descs;
+	stats->zero_copy = xdp->socket.zero_copy;
 	return 0;
 }
 
 static void discard(hp_xdp *xdp)
 {
 	if (xdp->pin_of) os_unmap(xdp->pin_of, xdp->pin_of_bytes);
-	free(xdp->empty);
 	free(xdp->unused);
-	free(xdp->given);
+	free(xdp->object);
 	free(xdp);
 }
 
@@ -265,16 +259,12 @@ static int furnish(hp_xdp *xdp)
 	                   &at);
 	if (error < 0) return error;
 	xdp->pin_of = at;
-	xdp->empty = calloc(xdp->setup.frames, sizeof *xdp->empty);
-	xdp->unused = calloc(xdp->setup.sends, sizeof *xdp->unused);
-	xdp->given = calloc(xdp->setup.sends, sizeof *xdp->given);
-	if (!xdp->empty || !xdp->unused || !xdp->given) return -ENOMEM;
-	while (xdp->empties < xdp->setup.frames) {
-		xdp->empty[xdp->empties] = xdp->setup.frames - 1 - xdp->empties;
-		xdp->empties++;
-	}
-	while (xdp->unuseds < xdp->setup.sends) {
-		xdp->unused[xdp->unuseds] = xdp->setup.frames + xdp->setup.sends - 1 - xdp->unuseds;
+	uint32_t pins = xdp->setup.frames + xdp->setup.sends;
+	xdp->unused = calloc(pins, sizeof *xdp->unused);
+	xdp->object = calloc(pins, sizeof *xdp->object);
+	if (!xdp->unused || !xdp->object) return -ENOMEM;
+	while (xdp->unuseds < pins) {
+		xdp->unused[xdp->unuseds] = pins - 1 - xdp->unuseds;
 		xdp->unuseds++;
 	}
 	return 0;
@@ -359,7 +349,6 @@ static int join(hp_xdp *xdp, const struct hp_xdp_options *options, int life)
 	}
 	xdp->led = true;
 	fill(xdp); /* the last, so that a failure leaves nothing with the kernel */
-	xdp->held = xdp->setup.frames - xdp->empties;
 	return 0;
 }
 
@@ -372,9 +361,8 @@ int hp_xdp_open(hp_cache *cache, const struct hp_xdp_options *options, hp_xdp **
 	if (!cache || !options) return -EINVAL;
 	int error = check(cache, options, &setup);
 	if (error < 0) return error;
-	hp_xdp *xdp = aligned_alloc(_Alignof(hp_xdp), sizeof *xdp);
+	hp_xdp *xdp = calloc(1, sizeof *xdp);
 	if (!xdp) return -ENOMEM;
-	memset(xdp, 0, sizeof *xdp);
 	xdp->pool = cache->pool;
 	xdp->cache = cache;
 	xdp->setup = setup;
@@ -404,7 +392,7 @@ int hp_xdp_open(hp_cache *cache, const struct hp_xdp_options *options, hp_xdp **
 static void drain(hp_xdp *xdp)
 {
 	uint64_t deadline = os_now_ns() + DRAIN;
-	while (xdp->unuseds < xdp->setup.sends && kick(xdp) == 0 && os_now_ns() < deadline) {
+	while (xdp->sending && kick(xdp) == 0 && os_now_ns() < deadline) {
 		_Atomic uint32_t nothing = 0;
 		if (!reap(xdp, NULL, UINT32_MAX)) os_futex_wait(&nothing, 0, 1000000);
 	}
