@@ -91,6 +91,10 @@ static void what_is_not_freed_is_its_holders_again(void **state)
 		must_be(pin_add(other, 1, run, 3 * PAGE), 0);
 		must_be(pin_add(table, 2, hp_pool_offset(pool, array), 5 * 1000), 0);
 		must_be(hp_page_size(pool, pages), 3 * PAGE);
+		must_be(hp_stats(pool).rings, 2);
+		must_be(hp_stats(pool).pinned_blocks, 1 + 1 + 5);
+		must(hp_stats(pool).pinned_bytes >= 3 * PAGE + 6 * 1000);
+		must_be(hp_stats(pool).live_blocks, 1);
 		hp_must_be_sound(pool);
 		pin_drop(round & 1 ? table : other, 0);
 		pin_drop(round & 1 ? other : table, 1);

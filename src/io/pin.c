@@ -52,7 +52,7 @@ static uint32_t life_byte(uint32_t ring)
 	return POOL_MAX_RECORDS + ring;
 }
 
-static uint32_t rings_top(const hp_pool *pool)
+uint32_t pin_rings_top(const hp_pool *pool)
 {
 	uint32_t top = atomic_load_explicit(&pool->header->rings_top, memory_order_acquire);
 	return top < POOL_RINGS ? top : POOL_RINGS;
@@ -397,7 +397,7 @@ static bool claim(hp_pool *pool, struct pool_ring *ring, uint64_t *word)
 static void recover_rings(hp_pool *pool)
 {
 	if (pool->observer) return;
-	for (uint32_t i = 0; i < rings_top(pool); i++) {
+	for (uint32_t i = 0; i < pin_rings_top(pool); i++) {
 		struct pool_ring *ring = &pool->rings[i];
 		uint64_t word = atomic_load_explicit(&ring->word, memory_order_acquire);
 		uint32_t record1 = ring_record1(word);
@@ -414,14 +414,14 @@ const struct pool_layer pin_layer = {.recover_rest = recover_rings};
 
 static int open_ring(hp_pool *pool, uint32_t pins, struct pin_table *table, uint32_t *generation)
 {
-	if (rings_top(pool) == 0) recover_dead(pool);
+	if (pin_rings_top(pool) == 0) recover_dead(pool);
 	for (uint32_t i = 0; i < POOL_RINGS; i++) {
 		struct pool_ring *ring = &pool->rings[i];
 		int error = pool_control_populate_at(pool, ring, sizeof *ring);
 		if (error < 0) return error;
 		uint64_t word = atomic_load_explicit(&ring->word, memory_order_acquire);
 		if (ring_state(word) != RING_FREE) continue;
-		uint32_t top = rings_top(pool);
+		uint32_t top = pin_rings_top(pool);
 		while (top <= i && !atomic_compare_exchange_weak(&pool->header->rings_top, &top, i + 1)) {}
 		*generation = ring_generation(word);
 		/* commit: ours, and whoever finds us dead closes it */
@@ -499,7 +499,7 @@ void pin_registered(struct pin_table *table)
 
 bool pin_any_registered(hp_pool *pool)
 {
-	for (uint32_t i = 0; i < rings_top(pool); i++)
+	for (uint32_t i = 0; i < pin_rings_top(pool); i++)
 		if (ring_state(atomic_load(&pool->rings[i].word)) != RING_FREE && atomic_load(&pool->rings[i].registered))
 			return true;
 	return false;
@@ -507,14 +507,14 @@ bool pin_any_registered(hp_pool *pool)
 
 bool pin_any(hp_pool *pool)
 {
-	for (uint32_t i = 0; i < rings_top(pool); i++)
+	for (uint32_t i = 0; i < pin_rings_top(pool); i++)
 		if (ring_state(atomic_load(&pool->rings[i].word)) != RING_FREE) return true;
 	return false;
 }
 
 bool pin_names(const hp_pool *pool, uint64_t page)
 {
-	for (uint32_t i = 0; i < rings_top(pool); i++)
+	for (uint32_t i = 0; i < pin_rings_top(pool); i++)
 		if (ring_state(atomic_load(&pool->rings[i].word)) != RING_FREE &&
 		    atomic_load(&pool->rings[i].table) == page + 1)
 			return true;

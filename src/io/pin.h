@@ -49,6 +49,8 @@ void pin_release(struct pin_table *table, uint32_t index);
 /* It goes back to its cache; the kernel has not got it, or is done with it. */
 void pin_put(struct pin_table *table, uint32_t index);
 
+/* No ring at or above it was ever opened. */
+uint32_t pin_rings_top(const hp_pool *pool);
 /* Is there a ring, of the living or the dead, that the kernel has this pool's memory registered with? */
 bool pin_any_registered(hp_pool *pool);
 /* Has some ring its pins in the run that begins at the page? */

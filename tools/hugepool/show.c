@@ -127,11 +127,12 @@ static json_t *as_json(hp_pool *pool, const struct hp_pool_stats *stats)
 		const char *key;
 		uint64_t value;
 	} numbers[] = {
-		{"capacity", stats->capacity},   {"committed", stats->committed},       {"free", stats->free},
-		{"largest", stats->largest},     {"live_blocks", stats->live_blocks},   {"allocs", stats->allocs},
-		{"frees", stats->frees},         {"remote_frees", stats->remote_frees}, {"taken", stats->taken},
-		{"recovered", stats->recovered}, {"quarantined", stats->quarantined},   {"page_size", stats->page_size},
-		{"unit_size", stats->unit_size}, {"processes", stats->processes},       {"threads", stats->threads},
+		{"capacity", stats->capacity},   {"committed", stats->committed},         {"free", stats->free},
+		{"largest", stats->largest},     {"live_blocks", stats->live_blocks},     {"allocs", stats->allocs},
+		{"frees", stats->frees},         {"remote_frees", stats->remote_frees},   {"taken", stats->taken},
+		{"recovered", stats->recovered}, {"quarantined", stats->quarantined},     {"page_size", stats->page_size},
+		{"unit_size", stats->unit_size}, {"processes", stats->processes},         {"threads", stats->threads},
+		{"rings", stats->rings},         {"pinned_blocks", stats->pinned_blocks}, {"pinned_bytes", stats->pinned_bytes},
 	};
 	json_object_set_new(object, "name", json_string(hp_pool_name(pool)));
 	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
@@ -217,6 +218,9 @@ static void as_text(hp_pool *pool, const struct hp_pool_stats *stats)
 	printf("  taking part    %u processes, %u threads; %" PRIu64 " recovered after their death\n", stats->processes,
 	       stats->threads, stats->recovered);
 	printf("  chunks taken   %" PRIu64 " from owners that did not use them\n", stats->taken);
+	if (stats->rings)
+		printf("  I/O            %" PRIu64 " rings; %s in %" PRIu64 " blocks are under I/O\n", stats->rings,
+		       cli_size(stats->pinned_bytes), stats->pinned_blocks);
 	if (stats->quarantined)
 		printf("  QUARANTINED    %s, whose bookkeeping made no sense: see hugepool check\n",
 		       cli_size(stats->quarantined));
