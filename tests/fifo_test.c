@@ -47,6 +47,12 @@ static void must_pop(hp_fifo *fifo, uint64_t value)
 	must_be(got, value);
 }
 
+struct scene {
+	hp_pool *pool;
+	hp_off id;
+	unsigned handles;
+};
+
 static void options_that_make_no_sense(void **state)
 {
 	(void)state;
@@ -134,6 +140,53 @@ static void bulk_is_all_or_nothing(void **state)
 	}
 }
 
+static void stager(const struct child *me, void *arg)
+{
+	struct scene *scene = arg;
+	hp_fifo *fifo;
+	const uint64_t value[] = {1, 2, 3, 4, 5};
+	must_be(hp_fifo_open(scene->pool, scene->id, &fifo), 0);
+	must_be(hp_fifo_stage(fifo, 0, value, 2), 0);
+	must_be(hp_fifo_stage(fifo, 2, value + 2, 3), 0);
+	must_be(hp_fifo_publish(fifo, 1), 0);
+	child_here(me);
+}
+
+/* A successor publishes what a dead one has staged. */
+static void staged_is_seen_when_published(void **state)
+{
+	(void)state;
+	for (unsigned flags = 0; flags < KINDS; flags++) {
+		hp_pool *pool = hp_plain_pool(SIZE, 0);
+		hp_fifo *fifo = make(pool, 8, 0, flags);
+		uint64_t got[8];
+		if (flags & HP_FIFO_MP) {
+			must_be(hp_fifo_stage(fifo, 0, got, 1), -ENOTSUP);
+			must_be(hp_fifo_publish(fifo, 1), -ENOTSUP);
+			over(pool, fifo);
+			continue;
+		}
+		for (uint64_t i = 0; i < 6; i++) { /* over the end of a lap */
+			push(fifo, i);
+			must_pop(fifo, i);
+		}
+		struct scene scene = {.pool = pool, .id = hp_fifo_id(fifo)};
+		struct child child = child_start(stager, &scene);
+		must(child_hear(&child));
+		child_kill(&child);
+		must_be(hp_fifo_count(fifo), 1);
+		must_be(hp_fifo_publish(fifo, 8), -EINVAL);
+		must_be(hp_fifo_stage(fifo, 0, got, 8), -EAGAIN);
+		must_be(hp_fifo_stage(fifo, 1, got, 8), -EINVAL);
+		must_be(hp_fifo_stage(fifo, UINT64_MAX, got, 1), -EINVAL);
+		must_be(hp_fifo_publish(fifo, 0), 0);
+		must_be(hp_fifo_publish(fifo, 4), 0);
+		must_be(hp_fifo_pop_burst(fifo, got, 8), 5);
+		for (uint64_t i = 0; i < 5; i++) must_be(got[i], i + 1);
+		over(pool, fifo);
+	}
+}
+
 static void taken_stays_until_acknowledged(void **state)
 {
 	(void)state;
@@ -193,12 +246,6 @@ static void taken_goes_back_with_its_handle(void **state)
 	must_be(got[2], 5);
 	over(pool, fifo);
 }
-
-struct scene {
-	hp_pool *pool;
-	hp_off id;
-	unsigned handles;
-};
 
 static void taker(const struct child *me, void *arg)
 {
@@ -722,6 +769,17 @@ static void threads_share_one(void **state)
 	over(pool, fifo);
 }
 
+/* Of a private pool a child has a copy, and with it the handle. */
+static int child_ends_its_copy(void *arg)
+{
+	hp_fifo *fifo = arg;
+	uint64_t got;
+	must_be(hp_fifo_take(fifo, &got, 1), 1);
+	must_be(hp_fifo_ack(fifo, 1), 0);
+	must_be(hp_fifo_destroy(fifo, 0), 0);
+	return got == 5 ? 0 : 1;
+}
+
 static void a_private_pool_has_them_too(void **state)
 {
 	(void)state;
@@ -731,6 +789,7 @@ static void a_private_pool_has_them_too(void **state)
 	push(fifo, 5);
 	must_be(hp_fifo_take(fifo, &got, 1), 1);
 	must_be(hp_fifo_nack(fifo), 0);
+	must_be(hp_test_child(child_ends_its_copy, fifo), 0);
 	must_pop(fifo, 5);
 	over(pool, fifo);
 }
@@ -739,25 +798,16 @@ int main(void)
 {
 	if (!FIFO_HAS_PAIRS) hp_test_skip("this processor has no compare-and-swap of 16 bytes");
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(options_that_make_no_sense),
-		cmocka_unit_test(comes_out_as_it_went_in),
-		cmocka_unit_test(bulk_is_all_or_nothing),
-		cmocka_unit_test(taken_stays_until_acknowledged),
-		cmocka_unit_test(taken_goes_back_with_its_handle),
-		cmocka_unit_test(dead_takers_leave_it_to_others),
-		cmocka_unit_test(the_dead_do_not_have_it_open),
-		cmocka_unit_test(a_forked_child_goes_on),
-		cmocka_unit_test(wrong_offsets_are_refused),
-		cmocka_unit_test(wrong_shapes_are_refused),
-		cmocka_unit_test(wrong_positions_are_not_believed),
-		cmocka_unit_test(a_claim_does_not_keep_others),
-		cmocka_unit_test(a_taker_that_was_not_confirmed),
-		cmocka_unit_test(waits_until_there_is_something),
-		cmocka_unit_test(dead_waiters_are_harmless),
-		cmocka_unit_test(waiters_get_what_the_dead_leave),
-		cmocka_unit_test(pushes_signal_who_has_armed),
-		cmocka_unit_test(everything_comes_once),
-		cmocka_unit_test(threads_share_one),
+		cmocka_unit_test(options_that_make_no_sense),      cmocka_unit_test(comes_out_as_it_went_in),
+		cmocka_unit_test(bulk_is_all_or_nothing),          cmocka_unit_test(staged_is_seen_when_published),
+		cmocka_unit_test(taken_stays_until_acknowledged),  cmocka_unit_test(taken_goes_back_with_its_handle),
+		cmocka_unit_test(dead_takers_leave_it_to_others),  cmocka_unit_test(the_dead_do_not_have_it_open),
+		cmocka_unit_test(a_forked_child_goes_on),          cmocka_unit_test(wrong_offsets_are_refused),
+		cmocka_unit_test(wrong_shapes_are_refused),        cmocka_unit_test(wrong_positions_are_not_believed),
+		cmocka_unit_test(a_claim_does_not_keep_others),    cmocka_unit_test(a_taker_that_was_not_confirmed),
+		cmocka_unit_test(waits_until_there_is_something),  cmocka_unit_test(dead_waiters_are_harmless),
+		cmocka_unit_test(waiters_get_what_the_dead_leave), cmocka_unit_test(pushes_signal_who_has_armed),
+		cmocka_unit_test(everything_comes_once),           cmocka_unit_test(threads_share_one),
 		cmocka_unit_test(a_private_pool_has_them_too),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -108,6 +108,18 @@ static int64_t push_three(hp_fifo *fifo)
 	return hp_fifo_push_bulk(fifo, value, 3);
 }
 
+static void have_staged(hp_fifo *fifo)
+{
+	uint64_t value[3];
+	filled(fifo, value, 3);
+	must_be(hp_fifo_stage(fifo, 0, value, 3), 0);
+}
+
+static int64_t publish_three(hp_fifo *fifo)
+{
+	return hp_fifo_publish(fifo, 3);
+}
+
 static int64_t pop_one(hp_fifo *fifo)
 {
 	int error = hp_fifo_pop(fifo, report->got);
@@ -356,6 +368,7 @@ static const struct op ops[] = {
 	{"push", 0, push_one, .pushes = 1},
 	{"push three", 0, push_three, .pushes = 3},
 	{"push three, many consumers", MC, push_three, .pushes = 3},
+	{"publish what is staged", 0, publish_three, .pushes = 3, .prepare = have_staged},
 	{"push, many producers", MP, push_one, .pushes = 1},
 	{"push three, many producers", MP | MC, push_three, .pushes = 3},
 	{"push three, a dead one's claim", MP | MC, push_three, .pushes = 3, .setup = left_claimed},
