@@ -60,6 +60,7 @@ int page_lend(hp_pool *pool, uint64_t head, struct lent_step step);
 void page_unlend(hp_pool *pool, uint64_t head, struct lent_step step);
 /* Whoever frees a run of type LENT: 0, and it goes back with its last pin; -EALREADY; -EBUSY in debug mode. */
 int page_free_lent(hp_pool *pool, uint64_t head);
+bool page_freed_lent(const hp_pool *pool, uint64_t head); /* somebody has */
 /* Is anything in the chunk under I/O? */
 bool page_chunk_lent(const hp_pool *pool, uint32_t chunk);
 
