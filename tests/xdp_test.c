@@ -281,6 +281,61 @@ static void an_empty_cache_is_said_and_gone_on_from(void **state)
 	scene_end(&s);
 }
 
+static void memory_that_came_later_is_not_used(void **state)
+{
+	(void)state;
+	enum { MOST = 4 * MIB / 2048 };
+	static void *all[MOST];
+	struct hp_pool_options options = hp_plain_options(2 * MIB);
+	struct scene s = {.size = 2048, .far = net_far()};
+	struct hp_xdp_frame frame = {.length = 60};
+	options.capacity = 4 * MIB;
+	must_be(hp_pool_create(&options, &s.pool), 0);
+	s.cache = cache_of(s.pool, "frames", 2048);
+	scene_open(&s, 0);
+	must_be(numbers(s.xdp).bytes, 2 * MIB);
+	unsigned n = 0, waiting = 256;
+	while (n < MOST && (all[n] = hp_cache_get(s.cache, 0))) {
+		hp_off off = hp_pool_offset(s.pool, all[n++]);
+		if (off > frame.object) frame.object = off;
+	}
+	must(frame.object > 2 * MIB);
+	must_be(hp_xdp_send(s.xdp, &frame, 1), -ERANGE);
+	must_be(hp_cache_put(s.cache, hp_pool_pointer(s.pool, frame.object)), 0); /* all that there is */
+	net_send(s.far, 0, waiting);
+	for (uint32_t i = 0; i < waiting; i++) {
+		struct hp_xdp_frame got;
+		take(&s, i, i + 1, &got);
+		all[n++] = hp_pool_pointer(s.pool, got.object);
+	}
+	struct hp_xdp_frame none;
+	must_be(hp_xdp_receive(s.xdp, &none, 1), -ENOBUFS);
+	must(numbers(s.xdp).outside > 0);
+	for (unsigned i = 0; i < n; i++)
+		if (hp_pool_offset(s.pool, all[i]) != frame.object) must_be(hp_cache_put(s.cache, all[i]), 0);
+	scene_end(&s);
+}
+
+static bool has_huge;
+
+static void it_works_on_huge_pages(void **state)
+{
+	(void)state;
+	if (!has_huge) hp_test_skip_one("no huge pages of 2 MiB");
+	struct hp_pool_options options = hp_plain_options(POOL_BYTES);
+	struct scene s = {.size = 4096, .far = net_far()};
+	struct hp_xdp_frame frames[200];
+	options.rung = HP_RUNG_2M;
+	must_be(hp_pool_create(&options, &s.pool), 0);
+	s.cache = cache_of(s.pool, "frames", 4096);
+	scene_open(&s, 0);
+	net_send(s.far, 0, 200);
+	take(&s, 0, 200, frames);
+	send_all(&s, frames, 200);
+	far_has(s.far, 0, 200);
+	scene_end(&s);
+}
+
 static void a_frame_that_is_too_long_is_dropped_and_counted(void **state)
 {
 	(void)state;
@@ -399,6 +454,7 @@ static void what_cannot_be_sent_is_refused(void **state)
 	/* the good one goes, once, and those behind a bad one do not */
 	struct hp_xdp_frame three[3] = {good, {HP_OFF_NONE, 0, 64}, make(&s, 2)};
 	must_be(hp_xdp_send(s.xdp, three, 3), 1);
+	must_be(hp_xdp_send(s.xdp, &good, 1), -EBUSY); /* it is being sent */
 	far_has(s.far, 1, 2);
 	while (numbers(s.xdp).done < 1) must_be(hp_xdp_send(s.xdp, NULL, 0), 0);
 	int again = hp_xdp_send(s.xdp, &good, 1); /* free */
@@ -744,6 +800,8 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(what_was_received_can_be_sent_on),
 	cmocka_unit_test(what_is_kept_comes_back_to_who_sent_it),
 	cmocka_unit_test(an_empty_cache_is_said_and_gone_on_from),
+	cmocka_unit_test(memory_that_came_later_is_not_used),
+	cmocka_unit_test(it_works_on_huge_pages),
 	cmocka_unit_test(a_frame_that_is_too_long_is_dropped_and_counted),
 	cmocka_unit_test(wrong_options_are_refused),
 	cmocka_unit_test(what_cannot_be_sent_is_refused),
@@ -758,6 +816,7 @@ static const struct CMUnitTest tests[] = {
 
 int main(void)
 {
+	has_huge = hp_test_has_huge(HP_HUGE_2M, POOL_BYTES / (2 * MIB) + 2);
 	net_own(2);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
