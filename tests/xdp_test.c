@@ -644,8 +644,15 @@ static void the_program_is_shared_and_goes_with_the_last(void **state)
 
 struct victim {
 	struct scene *scene;
-	struct hp_xdp_frame *frames; /* what is in its hands, in memory that outlives it */
+	struct hp_xdp_frame *frames; /* what is in its hands, in memory that outlives it; or a process */
 };
+
+static void open_deep(struct scene *s)
+{
+	struct hp_xdp_options options = near_end();
+	options.frames = 4096;
+	must_be(hp_xdp_open(s->cache, &options, &s->xdp), 0);
+}
 
 /* For ever: of what comes it sends on every second frame, and puts back the others. */
 static void receive_until_killed(const struct child *me, void *arg)
@@ -653,7 +660,7 @@ static void receive_until_killed(const struct child *me, void *arg)
 	struct victim *victim = arg;
 	struct scene *s = victim->scene;
 	struct hp_xdp_frame *frames = victim->frames;
-	scene_open(s, 0);
+	open_deep(s);
 	child_say(me);
 	for (;;) {
 		int got = hp_xdp_receive(s->xdp, frames, BURST);
@@ -667,13 +674,17 @@ static void receive_until_killed(const struct child *me, void *arg)
 	}
 }
 
+/* At a pace at which what lies in the rings lasts until the kernel has torn them down. */
 static void send_until_killed(const struct child *me, void *arg)
 {
 	struct scene *s = arg;
 	unsigned char frame[64];
 	net_make(frame, sizeof frame, 7);
 	child_say(me);
-	for (;;) send(s->far, frame, sizeof frame, 0);
+	for (unsigned i = 1;; i++) {
+		send(s->far, frame, sizeof frame, 0);
+		if (i % 8 == 0) nanosleep(&(struct timespec){.tv_nsec = 1000}, NULL);
+	}
 }
 
 static void spin(uint64_t ns)
@@ -681,17 +692,20 @@ static void spin(uint64_t ns)
 	for (uint64_t until = os_now_ns() + ns; os_now_ns() < until;) {}
 }
 
-/* Everything that is free, marked, and looked at while frames keep coming: nobody writes there. */
-static void free_memory_must_be_ours(struct scene *s, unsigned looks)
+/* Everything that is free, marked where frames land, and looked at while they keep coming: nobody writes there. */
+static void free_memory_must_be_ours(struct scene *s, uint64_t ns)
 {
-	enum { MOST = POOL_BYTES / 2048 };
-	static void *all[MOST];
+	enum { MOST = POOL_BYTES / 2048, MARK = 64 };
+	static char *all[MOST], mark[MARK];
 	unsigned n = 0;
-	while (n < MOST && (all[n] = hp_cache_get(s->cache, 0))) hp_cache_fill(all[n], 2048, n), n++;
-	must(n > MOST / 2);
-	while (looks--)
-		for (unsigned i = 0; i < n; i++) must(hp_cache_filled(all[i], 2048, i));
-	must_be(hp_cache_put_bulk(s->cache, n, all), 0);
+	memset(mark, 0xa5, MARK);
+	while (n < MOST && (all[n] = hp_cache_get(s->cache, 0))) memcpy(all[n++] + 256, mark, MARK);
+	must(n > MOST - 512);
+	uint64_t until = os_now_ns() + ns;
+	do
+		for (unsigned i = 0; i < n; i++) must_be(memcmp(all[i] + 256, mark, MARK), 0);
+	while (os_now_ns() < until);
+	must_be(hp_cache_put_bulk(s->cache, n, (void *const *)all), 0);
 }
 
 static void what_lay_in_the_rings_of_the_dead_comes_back_unharmed(void **state)
@@ -707,11 +721,11 @@ static void what_lay_in_the_rings_of_the_dead_comes_back_unharmed(void **state)
 		struct child child = child_start(receive_until_killed, &victim);
 		must(child_hear(&child));
 		spin(hp_below(&seed, 4000000));
-		child_kill(&child);
-		must(hp_pool_recover(s.pool) >= 0);
-		uint64_t in_hand = out(&s);
-		must(in_hand <= BURST);
-		free_memory_must_be_ours(&s, 2);
+		must_be(kill(child.pid, SIGKILL), 0);
+		while (hp_pool_recover(s.pool) >= 0 && out(&s) > BURST) {
+		} /* at the first moment, not when it is known to be dead */
+		free_memory_must_be_ours(&s, 20000000);
+		must(WIFSIGNALED(child_end(&child)));
 		/* The rest is what its hands held, and where they had it written down. */
 		for (unsigned i = 0; i < BURST && out(&s); i++)
 			hp_cache_put(s.cache, hp_pool_pointer(s.pool, victim.frames[i].object));
@@ -750,7 +764,7 @@ static void what_the_kernel_still_writes_to_stays_where_it_is(void **state)
 	must(hp_pool_recover(s.pool) >= 0);
 	must_be(out(&s), 256);
 	net_send(s.far, 0, 200); /* they are received, by nobody */
-	free_memory_must_be_ours(&s, 1);
+	free_memory_must_be_ours(&s, 1000000);
 	must(hp_pool_recover(s.pool) >= 0);
 	must_be(out(&s), 256);
 	close(child.says);
@@ -759,8 +773,52 @@ static void what_the_kernel_still_writes_to_stays_where_it_is(void **state)
 	close(child.hears);
 	/* no child of ours, so there is nothing that tells when it has */
 	while (hp_pool_recover(s.pool) >= 0 && out(&s)) sched_yield();
-	free_memory_must_be_ours(&s, 1);
+	free_memory_must_be_ours(&s, 1000000);
 	scene_open(&s, 0);
+	scene_end(&s);
+}
+
+/* The address space outlives the descriptors: somebody shares it, and has closed them. */
+static int hold_memory(void *arg)
+{
+	(void)arg;
+	syscall(SYS_close_range, 0, ~0u, 0);
+	while (pause()) {}
+	return 0;
+}
+
+static void leave_the_memory(const struct child *me, void *arg)
+{
+	static _Alignas(64) char stack[65536];
+	struct victim *victim = arg;
+	open_deep(victim->scene);
+	pid_t holder = clone(hold_memory, stack + sizeof stack, CLONE_VM, NULL);
+	must(holder > 0);
+	victim->frames[0].object = (hp_off)holder;
+	child_say(me);
+	pause();
+}
+
+static void rings_that_are_still_mapped_are_open(void **state)
+{
+	(void)state;
+	struct scene s;
+	scene_begin(&s, 2048);
+	struct victim victim = {.scene = &s, .frames = hp_shared(BURST * sizeof *victim.frames)};
+	struct child sender = child_start(send_until_killed, &s);
+	must(child_hear(&sender));
+	for (unsigned round = 0; round < (HP_TEST_SANITIZER ? 2 : 6); round++) {
+		struct child child = child_start(leave_the_memory, &victim);
+		must(child_hear(&child));
+		child_kill(&child);
+		must(hp_pool_recover(s.pool) >= 0);
+		must_be(out(&s), 4096);
+		must_be(kill((pid_t)victim.frames[0].object, SIGKILL), 0);
+		while (hp_pool_recover(s.pool) >= 0 && out(&s)) {}
+		free_memory_must_be_ours(&s, 20000000);
+	}
+	child_kill(&sender);
+	munmap(victim.frames, BURST * sizeof *victim.frames);
 	scene_end(&s);
 }
 
@@ -811,6 +869,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(the_program_is_shared_and_goes_with_the_last),
 	cmocka_unit_test(what_lay_in_the_rings_of_the_dead_comes_back_unharmed),
 	cmocka_unit_test(what_the_kernel_still_writes_to_stays_where_it_is),
+	cmocka_unit_test(rings_that_are_still_mapped_are_open),
 	cmocka_unit_test(what_was_being_sent_comes_back),
 };
 
