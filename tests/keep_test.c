@@ -561,6 +561,36 @@ static void wrong_descriptors(void **state)
 	keeper_settles(0);
 }
 
+/* Who opens a file that somebody has a lease on waits for that one, for 45 seconds: neither the keeper nor who attaches. */
+static void a_lease_on_the_files(void **state)
+{
+	(void)state;
+	signal(SIGIO, SIG_IGN);
+	struct keep_request r = {KEEP_MAGIC, KEEP_VERSION, KEEP_PUBLISH, 0600, 0, "it"};
+	hp_pool *mine = hp_plain_pool(MIB, 0), *got;
+	int fds[3], own[3];
+	hp_pool_fds(mine, fds);
+	for (int i = 0; i < 3; i++) must((own[i] = dup(fds[i])) >= 0);
+	hp_pool_detach(mine);
+	assert_int_equal(said_to_keeper(&r, sizeof r, own, 3), 0);
+	bool possible = true;
+	for (int which = 0; which < 3; which++) {
+		int lease = os_reopen(own[which], O_RDWR);
+		assert_true(lease >= 0);
+		possible &= fcntl(lease, F_SETLEASE, F_WRLCK) == 0;
+		int error = open_for("it", which > 0, &got);
+		if (possible) assert_int_equal(error, -EAGAIN);
+		assert_int_equal(kept_now(), 1);
+		close(lease);
+		assert_int_equal(open_for("it", which > 0, &got), 0);
+		hp_pool_detach(got);
+	}
+	for (int i = 0; i < 3; i++) close(own[i]);
+	assert_int_equal(hp_pool_unlink("it", NULL), 0);
+	keeper_settles(0);
+	if (!possible) hp_test_skip_one("this kernel gives no leases on memfds");
+}
+
 /* Waits in who closes a foreign descriptor: in a thread of its own, or (what must not be) before the answer is sent. */
 static bool closing_waits(enum os_call call, int64_t *result)
 {
@@ -1231,6 +1261,7 @@ int main(void)
 		CASE(a_keeper_that_is_not_root),
 		CASE(rubbish),
 		CASE(wrong_descriptors),
+		CASE(a_lease_on_the_files),
 		CASE(a_descriptor_that_cannot_be_closed),
 		CASE(one_user_floods),
 		CASE(too_many_of_ones_own),

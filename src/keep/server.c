@@ -92,12 +92,12 @@ static int hand_out(const struct kept *kept, enum keep_what what, int fds[3])
 		memcpy(fds, kept->fds, sizeof kept->fds);
 		return 3;
 	}
-	for (int i = 0; i < 2; i++) { /* non-blocking: nor is a lease on it waited for */
+	for (int i = 0; i < 2; i++) { /* non-blocking: who has a lease on it is not waited for */
 		fds[i] = os_reopen(kept->fds[i + 1], O_RDONLY | O_NONBLOCK);
 		if (fds[i] >= 0) continue;
 		int error = fds[i];
 		if (i) os_close(fds[0]);
-		return error == -EMFILE || error == -ENFILE || error == -ENOMEM ? error : -ENOTSUP;
+		return error == -EACCES || error == -EPERM || error == -ENOENT ? -ENOTSUP : error;
 	}
 	return 2;
 }
