@@ -267,7 +267,9 @@ int main(int argc, char **argv)
 			inspect(pool, first, second);
 		else
 			write_file(pool, cache, second, argv[2]);
-		return 0;
+		hp_fifo_close(to_inspector); /* the handles that it was born with */
+		hp_fifo_close(to_writer);
+		return hp_pool_detach(pool);
 	}
 	receive(cache, argv[1], to_inspector, wanted);
 	fflush(stdout);
