@@ -498,7 +498,7 @@ static void a_taker_that_was_not_confirmed(void **state)
 		atomic_store(&fifo->holds[2], word);
 		fifo->held[2 * HP_FIFO_TAKE_MAX] = 1;
 		if (committed) must(pair_swap(&fifo->shared->tail, 0, 0, 1, hold_name(2, word)));
-		if (committed == 2) must_pop(fifo, 2); /* which has confirmed it */
+		if (committed == 2) must_pop(fifo, 2); /* which leaves its name there */
 		must_be(hp_fifo_count(fifo), committed == 2 ? 2 : 3);
 		uint64_t got, sum = 0;
 		while (hp_fifo_pop(fifo, &got) == 0) sum += got;
