@@ -13,7 +13,7 @@
 extern "C" {
 #endif
 
-#define HP_INLINE_STACK 66 /* objects; as many words behind them, and as many bits behind those */
+#define HP_INLINE_STACK 66 /* objects, and where their bits are: {address of the word:58, number of the bit:6} */
 
 struct hp_inline_magazine {
 	char **top;
@@ -49,7 +49,7 @@ struct hp_inline_cache {
 };
 
 /* Counts up whenever anything in here comes to mean something else. */
-#define HP_INLINE_SYMBOL "hp_inline_3"
+#define HP_INLINE_SYMBOL "hp_inline_4"
 extern HP_API_DATA __thread struct hp_inline_thread *hp_thread_current __asm__(HP_INLINE_SYMBOL)
 	__attribute__((tls_model("initial-exec")));
 
@@ -99,9 +99,9 @@ HP_INLINE_FORCED void *hp_cache_get_inline(hp_cache *cache, unsigned flags)
 			struct hp_inline_magazine *mag = (struct hp_inline_magazine *)(void *)((char *)me + c->magazine);
 			char **top = mag->top - 1, *object = *top;
 			if (HP_INLINE_LIKELY(object != NULL)) {
-				uint64_t *a = (uint64_t *)(void *)top[HP_INLINE_STACK];
+				uint64_t at = (uint64_t)(uintptr_t)top[HP_INLINE_STACK];
 				mag->top = top;
-				hp_inline_flip(a, (uint64_t)(uintptr_t)top[2 * HP_INLINE_STACK]);
+				hp_inline_flip((uint64_t *)(uintptr_t)(at >> 6), UINT64_C(1) << (at & 63));
 				__atomic_store_n(&slot->in_op, 0, __ATOMIC_RELEASE);
 				return object;
 			}
@@ -126,7 +126,8 @@ HP_INLINE_FORCED int hp_cache_put_inline(hp_cache *cache, void *object)
 		if (HP_INLINE_LIKELY(__atomic_load_n(&slot->taker, __ATOMIC_ACQUIRE) == me->seen)) {
 			char **top = mag->top;
 			if (*top != (char *)object || !object) return hp_cache_put_begun(cache, object, me);
-			uint64_t *a = (uint64_t *)(void *)top[HP_INLINE_STACK], bit = (uint64_t)(uintptr_t)top[2 * HP_INLINE_STACK];
+			uint64_t at = (uint64_t)(uintptr_t)top[HP_INLINE_STACK], bit = UINT64_C(1) << (at & 63);
+			uint64_t *a = (uint64_t *)(uintptr_t)(at >> 6);
 			uint64_t old = __atomic_load_n(a, __ATOMIC_RELAXED), live = old ^ __atomic_load_n(a + 6, __ATOMIC_RELAXED);
 			const struct hp_inline_slab *slab = (const struct hp_inline_slab *)((uintptr_t)a & ~(uintptr_t)127);
 			if (HP_INLINE_LIKELY(live & bit) && HP_INLINE_LIKELY(live != bit || slab->noted & 12)) {

@@ -300,7 +300,8 @@ static __attribute__((noinline)) int put_slow(hp_cache *cache, void *object)
 static __attribute__((noinline)) int put_rare(struct participant *me, hp_cache *cache, struct slab *slab)
 {
 	unsigned class = cache->class;
-	bool untidy = slab_given(me, slab ? slab : slab_of_word(*slab_a_of(slab_state(me)->mag[class].top - 1)), class);
+	if (!slab) slab = slab_of_word(slab_word_at(*slab_at_of(slab_state(me)->mag[class].top - 1)));
+	bool untidy = slab_given(me, slab, class);
 	participant_end_fast(me->slot);
 	if (untidy) slab_tidy(me, class);
 	served(cache);

@@ -219,7 +219,7 @@ static __attribute__((noinline)) int free_rare(struct participant *me, struct sl
 /* The same for the last one in a magazine. */
 static __attribute__((noinline)) int free_rare_last(struct participant *me, const struct slab_mag *mag)
 {
-	return free_rare(me, slab_of_word(*slab_a_of(mag->top - 1)), mag);
+	return free_rare(me, slab_of_word(slab_word_at(*slab_at_of(mag->top - 1))), mag);
 }
 
 /* And where it was not what the fast path is for. */

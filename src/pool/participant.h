@@ -37,7 +37,7 @@ struct participant {
 };
 
 /* What programs that were compiled with hugepool/inline.h see of it is called by the version of that. */
-extern HP_API_DATA _Thread_local struct participant *hp_thread_current __asm__("hp_inline_3")
+extern HP_API_DATA _Thread_local struct participant *hp_thread_current __asm__("hp_inline_4")
 	__attribute__((tls_model("initial-exec")));
 
 /* Not 0: the thread is at work on shared memory outside of an operation, in a way that a child forked in the middle by a
