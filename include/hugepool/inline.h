@@ -20,7 +20,7 @@ struct hp_inline_magazine {
 };
 
 struct hp_inline_slot {
-	uint32_t in_op, node;
+	uint32_t in_op, news;
 	uint64_t taker, counters[3];
 	uint32_t tid, guards;
 	uint64_t section;
@@ -95,7 +95,7 @@ HP_INLINE_FORCED void *hp_cache_get_inline(hp_cache *cache, unsigned flags)
 	struct hp_inline_slot *slot = me->slot;
 	if (HP_INLINE_LIKELY(__atomic_load_n(&me->fast, __ATOMIC_RELAXED) == c->pool) &&
 	    HP_INLINE_LIKELY(hp_inline_enter(slot))) {
-		if (HP_INLINE_LIKELY(__atomic_load_n(&slot->taker, __ATOMIC_ACQUIRE) == me->seen)) {
+		if (HP_INLINE_LIKELY(!__atomic_load_n(&slot->news, __ATOMIC_ACQUIRE))) {
 			struct hp_inline_magazine *mag = (struct hp_inline_magazine *)(void *)((char *)me + c->magazine);
 			char **top = mag->top - 1, *object = *top;
 			if (HP_INLINE_LIKELY(object != NULL)) {
@@ -123,7 +123,7 @@ HP_INLINE_FORCED int hp_cache_put_inline(hp_cache *cache, void *object)
 	if (HP_INLINE_LIKELY(__atomic_load_n(&me->fast, __ATOMIC_RELAXED) == c->pool) &&
 	    HP_INLINE_LIKELY(hp_inline_enter(slot))) {
 		struct hp_inline_magazine *mag = (struct hp_inline_magazine *)(void *)((char *)me + c->magazine);
-		if (HP_INLINE_LIKELY(__atomic_load_n(&slot->taker, __ATOMIC_ACQUIRE) == me->seen)) {
+		if (HP_INLINE_LIKELY(!__atomic_load_n(&slot->news, __ATOMIC_ACQUIRE))) {
 			char **top = mag->top;
 			if (*top != (char *)object || !object) return hp_cache_put_begun(cache, object, me);
 			uint64_t at = (uint64_t)(uintptr_t)top[HP_INLINE_STACK], bit = UINT64_C(1) << (at & 63);

@@ -16,9 +16,8 @@
 	_Static_assert(offsetof(struct inside, field) == offsetof(struct outside, name), #outside " is as inline.h says")
 SAME(participant, fast, hp_inline_thread, fast);
 SAME(participant, slot, hp_inline_thread, slot);
-SAME(participant, seen, hp_inline_thread, seen);
 SAME(pool_slot, in_op, hp_inline_slot, in_op);
-SAME(pool_slot, taker, hp_inline_slot, taker);
+SAME(pool_slot, news, hp_inline_slot, news);
 SAME(pool_slot, section, hp_inline_slot, section);
 SAME(participant, epoch, hp_inline_thread, epoch);
 SAME(slab_mag, top, hp_inline_magazine, top);
@@ -170,7 +169,7 @@ static inline __attribute__((always_inline)) void *get(hp_cache *cache, unsigned
 	struct participant *me = hp_thread_current;
 	struct pool_slot *slot = me->slot;
 	if (likely(atomic_load_explicit(&me->fast, memory_order_relaxed) == cache->fast) &&
-	    likely(participant_try_begin(me, slot))) {
+	    likely(participant_try_begin(slot))) {
 		char *object = slab_at_hand(slab_state(me), cache->class);
 		if (unlikely(!object)) return get_refill(me, cache, flags, ns, __builtin_return_address(0));
 		participant_end_fast(slot);
@@ -196,7 +195,7 @@ int hp_cache_get_bulk(hp_cache *cache, unsigned flags, size_t n, void **objects)
 	struct pool_slot *slot = me->slot;
 	/* as many as the magazine and the thread's slabs give, in one operation */
 	if (likely(atomic_load_explicit(&me->fast, memory_order_relaxed) == cache->fast) &&
-	    likely(participant_try_begin(me, slot))) {
+	    likely(participant_try_begin(slot))) {
 		while (have < n && (slab_has_any(slab_state(me), cache->class) || slab_refill_own(me, cache->class)))
 			have += slab_take_bulk(slab_state(me), cache->class,
 			                       n - have < SLAB_MAGAZINE ? (unsigned)(n - have) : SLAB_MAGAZINE, objects + have);
@@ -346,7 +345,7 @@ int hp_cache_put(hp_cache *cache, void *object)
 	struct pool_slot *slot = me->slot;
 	enum slab_gave gave;
 	if (unlikely(atomic_load_explicit(&me->fast, memory_order_relaxed) != cache->fast) ||
-	    unlikely(!participant_try_begin(me, slot)))
+	    unlikely(!participant_try_begin(slot)))
 		return put_slow(cache, object);
 	if (!slab_give_back(&slab_state(me)->mag[cache->class], object, &gave))
 		return hp_cache_put_begun(cache, object, (struct hp_inline_thread *)(void *)me);
@@ -363,7 +362,7 @@ static size_t put_own(hp_cache *cache, size_t n, void *const *objects)
 	struct pool_slot *slot = me->slot;
 	bool untidy = false;
 	if (unlikely(atomic_load_explicit(&me->fast, memory_order_relaxed) != cache->fast) ||
-	    unlikely(!participant_try_begin(me, slot)))
+	    unlikely(!participant_try_begin(slot)))
 		return 0;
 	size_t i = slab_give_bulk(me, cache->class, cache->skew, n, objects, &untidy);
 	participant_end_fast(slot);

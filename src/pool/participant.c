@@ -431,10 +431,13 @@ bool participant_switch(const hp_pool *pool)
 
 void participant_reread(struct participant *me)
 {
-	uint64_t word = atomic_load_explicit(&me->slot->taker, memory_order_acquire);
+	/* before the look: of a mark that comes after it there is news again */
+	atomic_exchange_explicit(&me->slot->news, 0, memory_order_seq_cst);
+	uint64_t word = atomic_load_explicit(&me->slot->taker, memory_order_seq_cst);
+	me->rereads++;
+	if (word == me->seen) return;
 	for (const struct pool_layer *const *layer = pool_layers; *layer; layer++)
 		if ((*layer)->reread) (*layer)->reread(me, word >> 32 != 0);
-	me->rereads++;
 	/* Remembering a mark is safe: a taker moves only what was owned before it marked, that has now been given back, and
 	 * every end of a mark counts the sequence up, so the same word does not come again. */
 	me->seen = word;

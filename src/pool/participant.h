@@ -4,9 +4,9 @@
  * found through one thread-local word, so that a forked child, however it was forked, finds zeros where its parent's
  * state was and takes a slot of its own. (For private pools it is ordinary memory, and the child goes on: private.c.)
  *
- * Every operation that touches what the slot owns is bracketed: in_op = 1, look at `taker`, work, in_op = 0. Whoever
- * wants memory that a sleeping owner holds marks `taker`, makes every CPU pass a barrier, and moves units only if in_op is
- * 0 (pool/take.c). So the owner's side costs two plain stores and a load, and the owner never waits. */
+ * Every operation that touches what the slot owns is bracketed: in_op = 1, look at `news`, work, in_op = 0. Whoever
+ * wants memory that a sleeping owner holds marks `taker`, says so in `news`, makes every CPU pass a barrier, and moves
+ * units only if in_op is 0 (pool/take.c). So the owner's side costs two plain stores and a load, and the owner never waits. */
 #ifndef HUGEPOOL_PARTICIPANT_H
 #define HUGEPOOL_PARTICIPANT_H
 
@@ -20,7 +20,7 @@ struct participant {
 	_Atomic(hp_pool *) fast; /* the pool, when neither traced nor fenced: what the fast paths compare with */
 	struct pool_slot *slot;
 	hp_pool *pool;                 /* NULL: not in use, or wiped by fork */
-	uint64_t seen;                 /* the taker word that brings no news */
+	uint64_t seen;                 /* the taker word as of the last look */
 	const _Atomic uint64_t *epoch; /* the pool's, for sections of heaps */
 	uint32_t who;                  /* {slot + 1, generation} */
 	uint32_t rereads;
@@ -72,7 +72,7 @@ static inline void participant_begin(struct participant *me)
 	}
 	/* the store must be before the load below, for the compiler; for the processor the taker's membarrier sees to it */
 	atomic_signal_fence(memory_order_seq_cst);
-	if (unlikely(atomic_load_explicit(&me->slot->taker, memory_order_acquire) != me->seen)) participant_reread(me);
+	if (unlikely(atomic_load_explicit(&me->slot->news, memory_order_acquire))) participant_reread(me);
 }
 
 static inline void participant_end(struct participant *me)
@@ -105,12 +105,12 @@ static inline bool slot_enter(struct pool_slot *slot)
 }
 
 /* Fast entry, without a call: false, and nothing has begun, when the thread is inside an operation already (this is a
- * signal handler) or there is news of a taker; the slow path deals with both. slot: me's. */
-static inline bool participant_try_begin(const struct participant *me, struct pool_slot *slot)
+ * signal handler) or there is news of a taker; the slow path deals with both. */
+static inline bool participant_try_begin(struct pool_slot *slot)
 {
 	if (unlikely(!slot_enter(slot))) return false;
 	atomic_signal_fence(memory_order_seq_cst); /* as in participant_begin */
-	if (likely(atomic_load_explicit(&slot->taker, memory_order_acquire) == me->seen)) return true;
+	if (likely(!atomic_load_explicit(&slot->news, memory_order_acquire))) return true;
 	atomic_store_explicit(&slot->in_op, 0, memory_order_release);
 	return false;
 }
