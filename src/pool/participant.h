@@ -14,7 +14,14 @@
 
 #define PARTICIPANT_PAGE_STATE 384 /* bytes for the page layer */
 
-#define PARTICIPANT_SLAB_STATE 430080 /* and for the slab layer, little of which is ever touched */
+#define PARTICIPANT_SLAB_STATE 432128 /* and for the slab layer, little of which is ever touched */
+
+/* Those of up to so many pools of a process lie in one region a thread, each in a place of its pool. So what a fast path needs
+ * of any of them has an address that is at the same distance from that in the region of nobody, all of whose bytes are 0
+ * for ever, as are those of a place that the thread has no participant in, and all of a child that was just forked. A
+ * handle says where that is, a thread-local word says how far: no pool is compared. A thread that has no region yet has
+ * distance 0. */
+#define PARTICIPANT_PLACES 16u
 
 struct participant {
 	_Atomic(hp_pool *) fast; /* the pool, when neither traced nor fenced: what the fast paths compare with */
@@ -26,19 +33,38 @@ struct participant {
 	uint32_t rereads;
 	bool fenced;
 	bool nested; /* taken by a signal handler that met its thread inside an operation */
-	bool used;   /* the entry belongs to a thread */
 	bool busy;   /* its thread is in a slow path, between operations: not for its signal handlers */
 	uint8_t node;
-	uint32_t cursor;          /* where the page layer looked last */
-	uint32_t generation;      /* participant_fork_generation() that the entry is valid in */
+	uint32_t cursor;     /* where the page layer looked last */
+	uint32_t generation; /* participant_fork_generation() that the entry is valid in */
+	/* what outlives its pool */
 	struct participant *next; /* of the same thread */
+	bool used;                /* the entry belongs to a thread */
+	bool placed;              /* in the region of a thread */
+	bool kept;                /* in memory that forked children keep */
+	uint32_t
+		listed[2]; /* placed: generation of the arena that it is an entry of; of shared pools, and of private ones */
 	_Alignas(64) unsigned char page_state[PARTICIPANT_PAGE_STATE];
 	_Alignas(64) unsigned char slab_state[PARTICIPANT_SLAB_STATE];
 };
 
 /* What programs that were compiled with hugepool/inline.h see of it is called by the version of that. */
-extern HP_API_DATA _Thread_local struct participant *hp_thread_current __asm__("hp_inline_4")
+struct participant_thread {
+	struct participant *current; /* the last used */
+	uintptr_t distance;          /* of the thread's region from that of nobody */
+};
+extern HP_API_DATA _Thread_local struct participant_thread hp_thread __asm__("hp_inline_4")
 	__attribute__((tls_model("initial-exec")));
+#define hp_thread_current hp_thread.current
+
+/* Where in the region of nobody the byte at `offset` of the pool's participants is; NULL for the pool: of none. */
+char *participant_nobodys(const hp_pool *pool, size_t offset);
+
+/* The same of this thread. */
+static inline void *participant_of_thread(const char *nobodys)
+{
+	return (void *)((uintptr_t)nobodys + hp_thread.distance);
+}
 
 /* Not 0: the thread is at work on shared memory outside of an operation, in a way that a child forked in the middle by a
  * signal handler must not go on with: growing, recovering, taking. */
@@ -181,14 +207,14 @@ void participant_set_fast(hp_pool *pool);
 /* Detach: forget all participants of the handle, in all threads. Called inside participant_lock. */
 void participant_forget(hp_pool *pool);
 
-/* Room for participants of private pools; before the first one is joined, inside participant_lock. */
-int participant_reserve_private(void);
+/* The region of nobody, and room for participants of private pools; before a pool is joined, inside participant_lock. */
+int participant_reserve(bool private);
 
 /* For a process that has private pools only: fork does not wait for threads that register. A malloc needs that, because
  * fork itself waits for locks of libc, whose holders may be about to register. */
 void participant_fork_unlocked(void);
 
-/* The handles of this process, for the fork handlers. Called inside participant_lock. */
+/* The handles of this process, for the fork handlers, and their places. Called inside participant_lock. */
 void participant_add_pool(hp_pool *pool);
 void participant_remove_pool(hp_pool *pool);
 

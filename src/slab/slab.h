@@ -52,10 +52,11 @@ static inline uint64_t slab_bit_at(uint64_t at)
  * the thread has given up no slab of the class they still say where their objects lie. Below base, and from known on, the
  * objects are NULL, so that one comparison tells. */
 struct slab_mag {
-	char **top;   /* above the last one, in the objects of a stack */
-	char **base;  /* empty: top == base */
-	char **known; /* top or above */
-	char **limit; /* full: top == limit */
+	char **top;                       /* above the last one, in the objects of a stack */
+	_Atomic(struct pool_slot *) slot; /* the participant's, or NULL: not for fast paths of caches */
+	char **base;                      /* empty: top == base */
+	char **known;                     /* top or above */
+	char **limit;                     /* full: top == limit */
 };
 
 /* What a magazine is filled up from: the free objects of one word of the current slab, which are in no magazine. */
