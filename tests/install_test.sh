@@ -35,7 +35,7 @@ sed -n '/^```c$/,/^```$/{/^```/d;p}' "$source/README.md" >"$work/example/example
 # Word splitting is wanted: the flags are several words.
 cc -Wall -Wextra -Werror -o "$work/with-pkg-config" "$work/example/example.c" $(pkg-config --cflags --libs hugepool)
 cc -Wall -Wextra -Werror -o "$work/static" "$work/example/example.c" $(pkg-config --cflags hugepool) \
-	"$libraries/libhugepool.a" -lnuma -pthread
+	"$libraries/libhugepool.a" -lnuma -luring -pthread
 
 cat >"$work/example/CMakeLists.txt" <<'END'
 cmake_minimum_required(VERSION 3.20)

@@ -7,6 +7,8 @@
 #include <fcntl.h>
 #include <os/host.h>
 #include <os/os.h>
+#include <os/packet.h>
+#include <os/socket.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -63,6 +65,7 @@ static void every_call_asks_the_hook(void **state)
 	cpu_set_t set;
 	unsigned long thread;
 	_Atomic uint32_t word = 0;
+	struct ucred peer;
 	int spare = dup(0);
 	os_hook = answering;
 	answer = -EIO;
@@ -88,6 +91,8 @@ static void every_call_asks_the_hook(void **state)
 	ASKS(OS_DUP, os_dup(0));
 	ASKS(OS_CLOEXEC, os_cloexec(-1, true));
 	ASKS(OS_PREAD, os_pread(-1, buf, 1, 0));
+	ASKS(OS_READ, os_read(-1, buf, 1));
+	ASKS(OS_WRITE, os_write(-1, buf, 1));
 	ASKS(OS_READ_FILE, os_read_file("/proc/version", buf, sizeof buf));
 	ASKS(OS_BYTE_LOCK, os_byte_lock(-1, 0));
 	ASKS(OS_BYTE_LOCK, os_byte_unlock(-1, 0));
@@ -111,8 +116,29 @@ static void every_call_asks_the_hook(void **state)
 	ASKS(OS_FUTEX_WAKE, os_futex_wake(&word, 1));
 	ASKS(OS_THREAD, os_thread(idle, NULL, &thread));
 	ASKS(OS_RANDOM, os_random(buf, sizeof buf));
+	ASKS(OS_SEND, os_send(-1, buf, 1, 0));
+	ASKS(OS_RECV, os_recv(-1, buf, 1, 0));
 	ASKS(OS_SEND, os_send_fds(-1, buf, 1, NULL, 0));
 	ASKS(OS_RECV, os_recv_fds(-1, buf, 1, fds, 4, &count));
+	ASKS(OS_SOCKET, os_unix_socket());
+	ASKS(OS_SOCKET, os_unix_listen(-1, "/"));
+	ASKS(OS_SOCKET, os_unix_connect(-1, "/", 1));
+	ASKS(OS_SOCKET, os_unix_accept(-1));
+	ASKS(OS_SOCKET, os_peer(-1, &peer));
+	ASKS(OS_SOCKET, os_peer_groups(-1, NULL, 0));
+	ASKS(OS_SOCKET, os_unread(-1));
+	ASKS(OS_POLL, os_poll(NULL, 0, 1));
+	ASKS(OS_FSTAT, os_lstat("/", &st));
+	ASKS(OS_UNLINK, os_unlink("/"));
+	ASKS(OS_CLOEXEC, os_access_mode(-1));
+	ASKS(OS_SOCKET, os_socket(-1, 0));
+	ASKS(OS_SOCKET, os_socket_pair(fds));
+	ASKS(OS_SOCKET_OPTION, os_socket_option(-1, 0, 0, NULL, 0));
+	ASKS(OS_SOCKET_OPTION, os_socket_ask(-1, 0, 0, NULL, &count));
+	ASKS(OS_BIND, os_bind(-1, NULL, 0));
+	ASKS(OS_INTERFACE, os_interface("x"));
+	ASKS(OS_BPF, os_bpf(0, NULL, 0));
+	ASKS(OS_MEMBARRIER, os_membarrier_all());
 	ASKS(OS_READ_FILE, os_node_cpus(0, &set));
 	/* These have no way to say that they failed, and err on the safe side. */
 	assert_int_equal(os_nodes_with_memory(), 1);

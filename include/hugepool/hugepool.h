@@ -4,14 +4,18 @@
 
 #include <hugepool/backing.h>
 #include <hugepool/block.h>
+#include <hugepool/buf.h>
 #include <hugepool/cache.h>
 #include <hugepool/collections.h>
 #include <hugepool/debug.h>
+#include <hugepool/fifo.h>
 #include <hugepool/heap.h>
 #include <hugepool/image.h>
 #include <hugepool/inspect.h>
 #include <hugepool/malloc.h>
 #include <hugepool/page.h>
 #include <hugepool/pool.h>
+#include <hugepool/ring.h>
+#include <hugepool/sync.h>
 
 #endif

@@ -37,6 +37,9 @@ struct hp_pool_stats {
 	uint64_t slabs, slab_bytes;     /* of hp_malloc and of caches */
 	uint64_t objects, object_bytes; /* live in them */
 	uint64_t heaps, heap_bytes;     /* shared heaps, and all that they have of the pool: slabs, undo logs, types */
+	uint64_t
+		rings; /* of I/O, also of the dead, as long as the kernel has not let go of them: nothing is trimmed then */
+	uint64_t pinned_blocks, pinned_bytes; /* objects and runs that the kernel may write to */
 };
 
 HP_API int hp_pool_stats(hp_pool *pool, struct hp_pool_stats *stats);

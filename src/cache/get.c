@@ -294,7 +294,12 @@ static int put_word(hp_cache *cache, struct slab *slab, unsigned w, uint64_t bit
 		regions_given(cache, in, (unsigned)__builtin_popcountll(bits & ~left));
 		served(cache);
 	}
-	return left ? -EALREADY : damage;
+	for (uint64_t rest = left; rest; rest &= rest - 1) {
+		int lent = slab_free_lent(cache->pool, slab, w * 64 + (unsigned)__builtin_ctzll(rest));
+		if (lent == 0) left ^= rest & -rest;
+		if (lent == -EBUSY) damage = -EBUSY;
+	}
+	return damage ? damage : left ? -EALREADY : 0;
 }
 
 static __attribute__((noinline)) int put_rest(hp_cache *cache, void *object)
@@ -394,7 +399,7 @@ int hp_cache_destruct_object(hp_cache *cache, void *object)
 	unsigned index;
 	int error = cache_find(cache, object, &slab, &index);
 	if (error < 0) return error;
-	if (!slab_live(slab, index)) return -EALREADY;
+	if (!slab_live(slab, index)) return slab_out(cache->pool, slab, index) ? hp_cache_put(cache, object) : -EALREADY;
 	if (cache->ctor && slab_built(slab, index)) {
 		slab_set_built(slab, index, 0); /* before the destructor: at most once, whenever we die */
 		if (cache->dtor) cache->dtor(cache->arg, object);
@@ -467,7 +472,7 @@ int hp_cache_put_array(hp_cache *cache, void *first, size_t n)
 	if ((index & 63) + n > 64) return -EINVAL;
 	uint64_t bits = parity_mask(index & 63, (unsigned)n);
 	for (unsigned i = 0; i < n; i++)
-		if (!slab_live(slab, index + i)) return -EALREADY;
+		if (!slab_out(cache->pool, slab, index + i)) return -EALREADY;
 	/* in a slab of one's own, with one store as well */
 	void *object[64];
 	for (size_t i = 0; i < n; i++) object[i] = (char *)first + i * cache->pool->classes[cache->class].size;

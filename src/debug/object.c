@@ -56,7 +56,7 @@ int debug_putting(hp_cache *cache, struct slab *slab, unsigned w, uint64_t bits)
 		unsigned index = w * 64 + (unsigned)__builtin_ctzll(bits);
 		char *object = pool->base + (uint64_t)(slab - pool->slabs) * HP_PAGE_SIZE +
 		               atomic_load_explicit(&slab->first, memory_order_relaxed) + (uint64_t)index * stride(cache);
-		if (!slab_live(slab, index)) continue; /* not out: the put says so */
+		if (!slab_live(slab, index)) continue; /* not out, or lent: the put says so */
 		if (flags & HP_DEBUG_TRACK) track_open(object, stride(cache));
 		if (has_room(cache) && debug_tag_end(pool, object, stride(cache)) < 0) damage = -EFAULT;
 		if (flags & HP_DEBUG_POISON && !cache->shared->constructed) debug_poison(pool, object, stride(cache), key);

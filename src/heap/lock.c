@@ -7,7 +7,6 @@
  * tests/models/heap_lock_model.py, heap_tx_model.py. */
 #include "heap/heap.h"
 #include "heap/layout.h"
-#include "pool/record.h"
 #include "pool/recover.h"
 #include "os/os.h"
 #include <errno.h>
@@ -36,15 +35,7 @@ static bool holder_lives(hp_heap *heap, uint32_t lock)
 	struct pool_slot *slot = holder_slot(pool, lock);
 	if (slot) {
 		uint64_t word = atomic_load_explicit(&slot->word, memory_order_acquire);
-		if (slot_state(word) == SLOT_LIVE && (slot_generation(word) & 0xffff) == (lock & 0xffff)) {
-			bool ours = slot_record(word) == pool->record && slot_record_generation(word) == pool->record_generation;
-			if (ours || pool->private) {
-				uint32_t tid = atomic_load_explicit(&slot->tid, memory_order_acquire);
-				if (ours && (tid == 0 || os_thread_exists(pool->pid, (int)tid))) return true;
-			} else if (record_alive(pool, slot_record(word)) != 0) {
-				return true;
-			}
-		}
+		if ((slot_generation(word) & 0xffff) == (lock & 0xffff) && slot_lives(pool, slot, word)) return true;
 	}
 	recover_dead(pool);
 	/* the slot has a new user, or none, and the word still names the old one: its recovery has passed */

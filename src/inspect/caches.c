@@ -1,6 +1,7 @@
 /* Caches as anybody sees them who looks, also read-only: counted from the slabs, like all numbers here, and who waits for
  * what. Nothing read here is trusted; a name goes to terminals, so that what cannot be printed is replaced. */
 #include "inspect/inspect.h"
+#include "slab/slab.h"
 #include "pool/record.h"
 #include <errno.h>
 #include <string.h>
@@ -26,6 +27,7 @@ static int count_slab(void *arg, uint32_t chunk, unsigned page, unsigned len, ui
 	for (unsigned w = 0; w * 64 < objects; w++) {
 		uint64_t a = atomic_load_explicit(&slab->a[w], memory_order_acquire);
 		uint64_t bits = a ^ atomic_load_explicit(&slab->r[w], memory_order_acquire);
+		bits |= slab_lent_in(sums->pool, slab, w);
 		live += (unsigned)__builtin_popcountll(
 			objects - w * 64 >= 64 ? bits : bits & ((UINT64_C(1) << (objects - w * 64)) - 1));
 	}

@@ -4,6 +4,7 @@
  * A live pool moves while it is looked at, so each part is looked at again when something seems wrong, and is a finding
  * only when it stays wrong. Nothing read here is trusted: indexes are checked before they are used, loops are bounded. */
 #include "inspect/look.h"
+#include "io/pin.h"
 #include "pool/record.h"
 #include "os/os.h"
 #include <errno.h>
@@ -59,7 +60,7 @@ static bool slot_stands(const hp_pool *pool, uint64_t ctl)
 {
 	uint32_t slot = ctl_owner(ctl) - 1;
 	uint64_t word = slot < pool->slot_count ? atomic_load_explicit(&pool->slots[slot].word, memory_order_acquire) : 0;
-	return slot_state(word) != SLOT_FREE && slot_generation(word) == ctl_generation(ctl);
+	return slot_state(word) != SLOT_FREE && (slot_generation(word) & 0xffff) == ctl_generation(ctl);
 }
 
 static bool record_stands(const hp_pool *pool, uint32_t record, uint32_t generation)
@@ -149,7 +150,10 @@ static int check_run(void *arg, uint32_t chunk, unsigned page, unsigned len, uin
 		if (lost) wrong(check, "run at page %llu: lost, it is %s", (unsigned long long)at, lost);
 		check_outside(check, chunk, page); /* its own pages are checked with its heap */
 		check->outside = check->end;
-	} else if (len & PARITY_TYPE_MASK) {
+	} else if ((len & PARITY_TYPE_MASK) == PAGE_TYPE_PINS) {
+		uint64_t at = (uint64_t)chunk * check->pool->chunk_pages + page;
+		if (!pin_names(check->pool, at)) wrong(check, "run at page %llu: pins of no ring", (unsigned long long)at);
+	} else if (len & PARITY_TYPE_MASK && (len & PARITY_TYPE_MASK) != PAGE_TYPE_LENT && !inspect_is_fifo(len)) {
 		wrong(check, "chunk %u: the run at page %u is of no known type", chunk, page);
 	}
 	if (len & PARITY_LEN_SPANS && !check->wrong) check_span(check, chunk, page, pages);
@@ -195,7 +199,7 @@ static void check_chunk(struct check *check, uint32_t i)
 		      ctl_generation(ctl));
 	if (ctl_state(ctl) == CTL_RECOVERING && !record_stands(pool, ctl_owner(ctl) - 1, ctl_generation(ctl)))
 		wrong(check, "chunk %u: lost, its recoverer is gone", i);
-	if (tag && heads && record_is_over(pool, (uint32_t)(tag >> 32) - 1, (uint32_t)tag))
+	if (tag && heads && page_chunk_over(pool, i, tag)) /* and nothing that the kernel may still write to */
 		wrong(check, "chunk %u: blocks of class PROCESS of a process that is gone", i);
 	if (ctl_state(ctl) == CTL_QUARANTINED) return;
 	check->end = page_prefix(pool, i);
@@ -230,7 +234,7 @@ static void check_slot(struct check *check, uint32_t i)
 		uint32_t taker = (uint32_t)(mark >> 48) - 1;
 		uint64_t of = taker < pool->slot_count ? atomic_load_explicit(&pool->slots[taker].word, memory_order_acquire)
 		                                       : 0;
-		if (slot_state(of) == SLOT_FREE || slot_generation(of) != ((uint32_t)(mark >> 32) & 0xffff))
+		if (slot_state(of) == SLOT_FREE || (slot_generation(of) & 0xffff) != ((uint32_t)(mark >> 32) & 0xffff))
 			wrong(check, "slot %u: marked by a taker, slot %u, that is gone", i, taker);
 	}
 }

@@ -69,7 +69,12 @@ static int put_run(void *arg, uint32_t chunk, unsigned page, unsigned len, uint6
 	if (inspect_is_slab(len)) return put_slab(dump, chunk, page, len);
 	uint64_t first = (uint64_t)chunk * dump->pool->chunk_pages + page, at = first * HP_PAGE_SIZE;
 	if (inspect_is_heap(len)) return put_heap_run(dump, first, pages);
-	return put(dump, "  0x%llx: %llu bytes\n", (unsigned long long)at, (unsigned long long)(pages * HP_PAGE_SIZE));
+	const char *what = (len & PARITY_TYPE_MASK) == PAGE_TYPE_PINS   ? ", pins of a ring"
+	                   : (len & PARITY_TYPE_MASK) == PAGE_TYPE_LENT ? ", under I/O"
+	                   : inspect_is_fifo(len)                       ? ", a fifo"
+	                                                                : "";
+	return put(dump, "  0x%llx: %llu bytes%s\n", (unsigned long long)at, (unsigned long long)(pages * HP_PAGE_SIZE),
+	           what);
 }
 
 static int put_chunk(const struct dump *dump, uint32_t i)

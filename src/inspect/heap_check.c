@@ -73,7 +73,7 @@ static void check_lock(struct heap_check *check)
 	uint64_t word = lock >> 16 && slot < pool->slot_count
 	                    ? atomic_load_explicit(&pool->slots[slot].word, memory_order_acquire)
 	                    : 0;
-	if (slot_state(word) == SLOT_FREE || slot_generation(word) != (lock & 0xffff))
+	if (slot_state(word) == SLOT_FREE || (slot_generation(word) & 0xffff) != (lock & 0xffff))
 		wrong(look, HP_HEAP_BAD_ENTRY, 0, lock, "locked by slot %d generation %u, which is gone", (int)slot,
 		      lock & 0xffff);
 }

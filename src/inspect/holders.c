@@ -79,7 +79,8 @@ static int add_run(void *arg, uint32_t chunk, unsigned page, unsigned len, uint6
 	struct table *table = arg;
 	hp_pool *pool = table->pool;
 	hp_off at = ((hp_off)chunk * pool->chunk_pages + page) * HP_PAGE_SIZE;
-	if (inspect_is_heap(len)) return 0; /* what is in it has no caller, and may look like anything */
+	/* what is in these has no caller, and may look like anything */
+	if (inspect_is_heap(len) || (len & PARITY_TYPE_MASK) == PAGE_TYPE_PINS) return 0;
 	if (!inspect_is_slab(len)) {
 		struct debug_guard guard;
 		if (pages >= 3 && read_at(pool, at, &guard, sizeof guard) && debug_guard_read(&guard, at))

@@ -2,6 +2,7 @@
 #ifndef HUGEPOOL_INSPECT_INTERNAL_H
 #define HUGEPOOL_INSPECT_INTERNAL_H
 
+#include "fifo/layout.h"
 #include "page/page.h"
 #include "parity/parity.h"
 #include "pool/pool.h"
@@ -25,6 +26,12 @@ static inline bool inspect_is_slab(unsigned len)
 static inline bool inspect_is_heap(unsigned len)
 {
 	return (len & PARITY_TYPE_MASK) == PAGE_TYPE_HEAP;
+}
+
+/* Is it a fifo? */
+static inline bool inspect_is_fifo(unsigned len)
+{
+	return (len & PARITY_TYPE_MASK) == PAGE_TYPE_FIFO;
 }
 
 /* A slab as it reads; nothing in it is believed. */

@@ -1,5 +1,7 @@
 /* Numbers, counted from the bitmaps: no counter is shared, and none can drift. */
 #include "inspect/look.h"
+#include "io/pin.h"
+#include "slab/slab.h"
 #include <errno.h>
 #include <string.h>
 
@@ -42,6 +44,7 @@ void inspect_slab(const hp_pool *pool, uint32_t chunk, unsigned page, unsigned l
 	for (unsigned w = 0; w < SLAB_WORDS; w++) {
 		uint64_t a = atomic_load_explicit(&slab->a[w], memory_order_acquire);
 		uint64_t live = a ^ atomic_load_explicit(&slab->r[w], memory_order_acquire);
+		live |= slab_lent_in(pool, slab, w);
 		unsigned in = out->objects <= w * 64 ? 0 : out->objects - w * 64;
 		uint64_t mask = in >= 64 ? ~UINT64_C(0) : (UINT64_C(1) << in) - 1;
 		out->beyond |= (live & ~mask) != 0;
@@ -96,6 +99,7 @@ static void count_chunks(const hp_pool *pool, struct hp_pool_stats *stats)
 struct class_sums {
 	const hp_pool *pool;
 	uint64_t heap_runs, heap_bytes;
+	uint64_t pin_runs, pinned_runs, pinned_bytes; /* tables of pins; runs under I/O */
 	struct hp_class_stats of[SLAB_CLASSES];
 };
 
@@ -107,6 +111,11 @@ static int count_slab(void *arg, uint32_t chunk, unsigned page, unsigned len, ui
 		sums->heap_runs++;
 		sums->heap_bytes += pages * HP_PAGE_SIZE;
 	}
+	sums->pin_runs += (len & PARITY_TYPE_MASK) == PAGE_TYPE_PINS;
+	if ((len & PARITY_TYPE_MASK) == PAGE_TYPE_LENT) {
+		sums->pinned_runs++;
+		sums->pinned_bytes += pages * HP_PAGE_SIZE;
+	}
 	if (!inspect_is_slab(len)) return 0;
 	inspect_slab(sums->pool, chunk, page, len, &slab);
 	struct hp_class_stats *of = &sums->of[slab.class % SLAB_CLASSES];
@@ -116,6 +125,11 @@ static int count_slab(void *arg, uint32_t chunk, unsigned page, unsigned len, ui
 	of->bytes += pages * HP_PAGE_SIZE;
 	of->objects += slab.objects;
 	of->live += slab.live;
+	for (unsigned w = 0; w < SLAB_WORDS; w++) {
+		unsigned pinned = (unsigned)__builtin_popcountll(slab_lent_in(sums->pool, &sums->pool->slabs[slab.page], w));
+		sums->pinned_runs += pinned;
+		sums->pinned_bytes += (uint64_t)pinned * slab.size;
+	}
 	return 0;
 }
 
@@ -157,8 +171,12 @@ static void count_objects(const hp_pool *pool, struct hp_pool_stats *stats)
 	stats->heap_bytes = sums.heap_bytes;
 	for (uint32_t i = 1; i < heap_top(pool); i++)
 		stats->heaps += look_is_there(atomic_load_explicit(&pool->heaps[i].word, memory_order_acquire));
-	/* slabs and heaps' runs are no blocks of the application's */
-	uint64_t others = stats->slabs + sums.heap_runs;
+	for (uint32_t i = 0; i < pin_rings_top(pool); i++)
+		stats->rings += ring_state(atomic_load_explicit(&pool->rings[i].word, memory_order_acquire)) != RING_FREE;
+	stats->pinned_blocks = sums.pinned_runs;
+	stats->pinned_bytes = sums.pinned_bytes;
+	/* slabs, heaps' runs and tables of pins are no blocks of the application's */
+	uint64_t others = stats->slabs + sums.heap_runs + sums.pin_runs;
 	stats->live_blocks -= others < stats->live_blocks ? others : stats->live_blocks;
 }
 

@@ -167,8 +167,10 @@ int hp_malloc_bulk(hp_pool *pool, size_t size, size_t count, void **blocks)
 
 /* ---- freeing ---- */
 
-static int not_an_object(const struct slab *slab, unsigned index)
+static int not_an_object(hp_pool *pool, struct slab *slab, unsigned index)
 {
+	int lent = slab_free_lent(pool, slab, index);
+	if (lent != -ENOENT) return lent;
 	if (index >= atomic_load_explicit(&slab->objects, memory_order_relaxed)) return -EINVAL; /* what is left over */
 	unsigned state = ctl_state(atomic_load_explicit(&slab->ctl, memory_order_relaxed));
 	return state == CTL_OWNED || state == CTL_UNOWNED ? -EALREADY : -ENOENT;
@@ -193,9 +195,9 @@ static int free_plain(hp_pool *pool, void *block)
 		if (gave == SLAB_RARE) untidy = slab_given(me, slab, class);
 		participant_end(me);
 		if (untidy) slab_tidy(me, class);
-		if (mine) return gave != SLAB_NOT ? 0 : not_an_object(slab, index);
+		if (mine) return gave != SLAB_NOT ? 0 : not_an_object(pool, slab, index);
 	}
-	return slab_free_remote(pool, slab, index >> 6, UINT64_C(1) << (index & 63)) ? 0 : not_an_object(slab, index);
+	return slab_free_remote(pool, slab, index >> 6, UINT64_C(1) << (index & 63)) ? 0 : not_an_object(pool, slab, index);
 }
 
 static __attribute__((noinline)) int free_slow(hp_pool *pool, void *block)
@@ -297,7 +299,10 @@ int hp_free_bulk(hp_pool *pool, size_t count, void *const *blocks)
 					break;
 				bits |= UINT64_C(1) << (other & 63);
 			}
-			if (slab_free_remote(pool, slab, word, bits) != bits) one = not_an_object(slab, index);
+			for (bits &= ~slab_free_remote(pool, slab, word, bits); bits; bits &= bits - 1) {
+				int left = not_an_object(pool, slab, word * 64 + (unsigned)__builtin_ctzll(bits));
+				if (one == 0) one = left;
+			}
 		} else {
 			one = hp_free(pool, blocks[i]);
 		}
@@ -321,7 +326,7 @@ static size_t size_of(hp_pool *pool, const void *block, bool *object)
 		int64_t bytes = hp_page_size(pool, block);
 		return bytes > 0 ? (size_t)bytes : 0;
 	}
-	if (found == SLAB_WRONG || class >= SLAB_MALLOC_CLASSES || !slab_live(slab, index)) return 0;
+	if (found == SLAB_WRONG || class >= SLAB_MALLOC_CLASSES || !slab_out(pool, slab, index)) return 0;
 	return pool->classes[class].size;
 }
 

@@ -8,6 +8,7 @@
  * whether the object has been freed, so nobody may reuse it meanwhile: where the slab is the dead one's nobody can, and
  * where it is another's the freer has announced itself in the slab, and nothing of an announced slab is reused (free_in) nor
  * does it end. */
+#include "malloc/publish.h"
 #include "debug/debug.h"
 #include "slab/slab.h"
 #include "pool/layers.h"
@@ -17,7 +18,7 @@
 #include <hugepool/malloc.h>
 #include <errno.h>
 
-#define PUBLISHED UINT64_C(8) /* blocks begin at multiples of 16 */
+#define PUBLISHED PUBLISH_VALUE
 #define PENDING UINT64_C(1)
 #define FREEING UINT64_C(2)
 #define PATIENCE 1000 /* tries for an announced slab */
@@ -29,14 +30,24 @@ static uint64_t name_of(uint32_t slot)
 	return (uint64_t)(slot + 1) << 4 | FREEING;
 }
 
+/* In place of an offset: the word of the header that names the default container, which is not for the application. */
+#define CONTAINER UINT64_MAX
+
+static uint64_t offset_of(const hp_pool *pool, const void *word)
+{
+	uint64_t off = (uint64_t)((uintptr_t)word - (uintptr_t)pool->base);
+	return off == CONTAINER ? CONTAINER - 1 : off;
+}
+
 static _Atomic uint64_t *word_at(hp_pool *pool, uint64_t off)
 {
-	return (_Atomic uint64_t *)(void *)(pool->base + off);
+	return off == CONTAINER ? &pool->header->container : (_Atomic uint64_t *)(void *)(pool->base + off);
 }
 
 /* In memory of the pool that is there. */
 static bool usable(hp_pool *pool, uint64_t off)
 {
+	if (off == CONTAINER) return true;
 	if (off >= pool->capacity || off & 7) return false;
 	uint64_t chunk = (off >> 12) >> pool->page_shift_chunk;
 	return ctl_state(atomic_load_explicit(&pool->chunks[chunk].ctl, memory_order_acquire)) != CTL_UNCOMMITTED;
@@ -60,21 +71,21 @@ static struct participant *participant_with_cell(hp_pool *pool, struct pool_wait
 	struct participant *me = participant_get(pool, error);
 	if (!me) return NULL;
 	*cell = &pool->waits[me->slot - pool->slots];
-	*error = pool_control_populate_at(pool, *cell, sizeof **cell);
-	return *error < 0 ? NULL : me;
+	if (!me->cell) {
+		*error = pool_control_populate_at(pool, *cell, sizeof **cell);
+		if (*error < 0) return NULL;
+		me->cell = true;
+	}
+	return me;
 }
 
-int hp_alloc_into(hp_pool *pool, size_t size, uint64_t *dst)
+static int into(hp_pool *pool, unsigned class, size_t size, uint64_t at, publish_fill_fn *fill)
 {
 	int error;
 	struct pool_wait *cell;
-	if (!pool && !(pool = hp_pool_default())) return -errno;
-	uint64_t at = (uint64_t)((uintptr_t)dst - (uintptr_t)pool->base);
-	if (pool->observer) return -EROFS;
-	if (size > SLAB_MALLOC_MAX || !usable(pool, at)) return -EINVAL;
+	if (!usable(pool, at)) return -EINVAL;
 	struct participant *me = participant_with_cell(pool, &cell, &error);
 	if (!me) return error;
-	unsigned class = slab_malloc_class(size);
 	_Atomic uint64_t *word = word_at(pool, at);
 	bool tried = false;
 	participant_hold(me);
@@ -84,8 +95,10 @@ int hp_alloc_into(hp_pool *pool, size_t size, uint64_t *dst)
 			uint64_t object = (uint64_t)(slab_next_at_hand(slab_state(me), class) - pool->base),
 					 value = object | PUBLISHED, old = 0;
 			tried = true;
-			if (unlikely(debug_on(pool))) debug_blank(pool, slab_next_at_hand(slab_state(me), class), size);
+			if (unlikely(debug_on(pool)) && size) debug_blank(pool, slab_next_at_hand(slab_state(me), class), size);
+			if (fill) fill(pool->base + object);
 			intend(cell, INTENT_INTO, object, at);
+			/* release, too: it is filled */
 			if (atomic_compare_exchange_strong(word, &old, value | PENDING)) {
 				slab_at_hand(slab_state(me), class);
 				/* commit: the block is there for everybody. A death since its bit was flipped comes to the same. */
@@ -102,6 +115,24 @@ int hp_alloc_into(hp_pool *pool, size_t size, uint64_t *dst)
 	return error;
 }
 
+int hp_alloc_into(hp_pool *pool, size_t size, uint64_t *dst)
+{
+	if (!pool && !(pool = hp_pool_default())) return -errno;
+	if (pool->observer) return -EROFS;
+	if (size > SLAB_MALLOC_MAX) return -EINVAL;
+	return into(pool, slab_malloc_class(size), size, offset_of(pool, dst), NULL);
+}
+
+int publish_into(hp_pool *pool, unsigned class, size_t size, uint64_t *dst)
+{
+	return into(pool, class, size, offset_of(pool, dst), NULL);
+}
+
+int publish_container(hp_pool *pool, size_t size, publish_fill_fn *fill)
+{
+	return into(pool, slab_malloc_class(size), size, CONTAINER, fill);
+}
+
 /* Inside an operation, slab another's: the right to free something in it so that recovery can see whether it was freed. */
 static bool announce(struct slab *slab, uint32_t slot)
 {
@@ -109,14 +140,15 @@ static bool announce(struct slab *slab, uint32_t slot)
 	return atomic_compare_exchange_strong(&slab->announce, &nobody, slot + 1);
 }
 
-static int free_claimed(struct participant *me, struct pool_wait *cell, _Atomic uint64_t *word, uint64_t value,
-                        struct slab *slab, unsigned index, unsigned class, bool *untidy)
+static int free_claimed(struct participant *me, struct pool_wait *cell, uint64_t at, uint64_t value, struct slab *slab,
+                        unsigned index, unsigned class, bool *untidy)
 {
 	hp_pool *pool = me->pool;
 	uint32_t slot = (uint32_t)(me->slot - pool->slots);
+	_Atomic uint64_t *word = word_at(pool, at);
 	bool mine = slab_is_mine(me, slab);
 	int error = 0;
-	intend(cell, INTENT_FROM, value & ~PUBLISHED, (uint64_t)((char *)word - pool->base));
+	intend(cell, INTENT_FROM, value & ~PUBLISHED, at);
 	if (!mine && !announce(slab, slot)) { /* after the intent, by which recovery finds it */
 		done(cell);
 		return -EAGAIN;
@@ -136,12 +168,10 @@ static int free_claimed(struct participant *me, struct pool_wait *cell, _Atomic 
 	return error;
 }
 
-int hp_free_from(hp_pool *pool, uint64_t *dst)
+static int from(hp_pool *pool, uint64_t at)
 {
 	int error;
 	struct pool_wait *cell;
-	if (!pool && !(pool = hp_pool_default())) return -errno;
-	uint64_t at = (uint64_t)((uintptr_t)dst - (uintptr_t)pool->base);
 	if (pool->observer) return -EROFS;
 	if (!usable(pool, at)) return -EINVAL;
 	struct participant *me = participant_with_cell(pool, &cell, &error);
@@ -157,7 +187,7 @@ int hp_free_from(hp_pool *pool, uint64_t *dst)
 		    slab_find(pool, value & ~PUBLISHED, &slab, &index, &class) != SLAB_OBJECT || class >= SLAB_MALLOC_CLASSES)
 			return -EINVAL;
 		participant_begin(me);
-		error = free_claimed(me, cell, word, value, slab, index, class, &untidy);
+		error = free_claimed(me, cell, at, value, slab, index, class, &untidy);
 		participant_end(me);
 		if (untidy) slab_tidy(me, class);
 		if (error != -EAGAIN) return error;
@@ -165,6 +195,17 @@ int hp_free_from(hp_pool *pool, uint64_t *dst)
 		os_yield();
 	}
 	return -EAGAIN;
+}
+
+int hp_free_from(hp_pool *pool, uint64_t *dst)
+{
+	if (!pool && !(pool = hp_pool_default())) return -errno;
+	return from(pool, offset_of(pool, dst));
+}
+
+int unpublish_container(hp_pool *pool)
+{
+	return from(pool, CONTAINER);
 }
 
 /* ---- what the pool asks ---- */

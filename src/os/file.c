@@ -174,6 +174,26 @@ int64_t os_pread(int fd, void *buf, size_t bytes, uint64_t at)
 	return result;
 }
 
+int64_t os_read(int fd, void *buf, size_t bytes)
+{
+	OS_ASK(OS_READ);
+	int64_t result;
+	do {
+		result = os_result(read(fd, buf, bytes));
+	} while (result == -EINTR);
+	return result;
+}
+
+int64_t os_write(int fd, const void *buf, size_t bytes)
+{
+	OS_ASK(OS_WRITE);
+	int64_t result;
+	do {
+		result = os_result(write(fd, buf, bytes));
+	} while (result == -EINTR);
+	return result;
+}
+
 int64_t os_read_file(const char *path, char *buf, size_t size)
 {
 	if (!size) return -EINVAL;

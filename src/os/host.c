@@ -214,18 +214,24 @@ static uint64_t limit_value(rlim_t limit)
 	return limit == RLIM_INFINITY ? HOST_NO_LIMIT : limit;
 }
 
-static void read_limits(struct host *host)
+void host_memlock(uint64_t *soft, uint64_t *hard, bool *exempt)
 {
 	struct rlimit limit;
-	host->memlock_soft = host->memlock_hard = HOST_UNKNOWN;
+	*soft = *hard = HOST_UNKNOWN;
+	*exempt = false;
 	if (getrlimit(RLIMIT_MEMLOCK, &limit) == 0) {
-		host->memlock_soft = limit_value(limit.rlim_cur);
-		host->memlock_hard = limit_value(limit.rlim_max);
+		*soft = limit_value(limit.rlim_cur);
+		*hard = limit_value(limit.rlim_max);
 	}
 	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
 	struct __user_cap_data_struct caps[2] = {0};
 	if (syscall(SYS_capget, &header, caps) == 0)
-		host->memlock_exempt = caps[CAP_IPC_LOCK / 32].effective >> (CAP_IPC_LOCK % 32) & 1;
+		*exempt = caps[CAP_IPC_LOCK / 32].effective >> (CAP_IPC_LOCK % 32) & 1;
+}
+
+static void read_limits(struct host *host)
+{
+	host_memlock(&host->memlock_soft, &host->memlock_hard, &host->memlock_exempt);
 	host_memory_limit(&host->memory_limit);
 }
 

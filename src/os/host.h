@@ -83,6 +83,9 @@ int host_pages(uint64_t size, struct host_pages *pages);
 void host_hugetlb_limit(uint64_t page_size, struct host_limit *limit);
 void host_memory_limit(struct host_limit *limit);
 
+/* RLIMIT_MEMLOCK in bytes (HOST_NO_LIMIT, HOST_UNKNOWN), and whether it counts for this process (CAP_IPC_LOCK). */
+void host_memlock(uint64_t *soft, uint64_t *hard, bool *exempt);
+
 /* Bytes that may be allocated without swapping (MemAvailable), or HOST_UNKNOWN. */
 uint64_t host_memory_available(void);
 

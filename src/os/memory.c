@@ -1,8 +1,8 @@
 /* Memory: mappings, advice, NUMA policies and where pages are.
  *
- * File mappings are always MAP_SHARED, anonymous ones always MAP_PRIVATE. The NUMA calls are plain system calls, without libnuma: its
- * numa_available() says yes in containers that then refuse mbind, so support is found out by doing; and it reads sysfs
- * when it is loaded, which a malloc's library should not make every program do. */
+ * File mappings are MAP_SHARED unless asked for otherwise, anonymous ones always MAP_PRIVATE. The NUMA calls are plain
+ * system calls, without libnuma: its numa_available() says yes in containers that then refuse mbind, so support is found
+ * out by doing; and it reads sysfs when it is loaded, which a malloc's library should not make every program do. */
 #include <linux/mempolicy.h>
 #include <os/hook.h>
 #include <sys/mman.h>
@@ -27,7 +27,7 @@ int os_map(void *hint, size_t bytes, int prot, unsigned os_map_flags, int fd, ui
 		*addr = (void *)(uintptr_t)result;
 		return 0;
 	}
-	int flags = MAP_SHARED;
+	int flags = os_map_flags & OS_MAP_PRIVATE ? MAP_PRIVATE : MAP_SHARED;
 	if (os_map_flags & OS_MAP_PRIVATE_ANON) {
 		flags = MAP_PRIVATE | MAP_ANONYMOUS;
 		fd = -1;
@@ -126,6 +126,11 @@ uint64_t os_nodes_with_memory(void)
 	unsigned long mask[4096 / 64] = {0};
 	if (syscall(SYS_get_mempolicy, NULL, mask, 4096, NULL, MPOL_F_MEMS_ALLOWED) < 0 || !mask[0]) return 1;
 	return mask[0];
+}
+
+size_t os_page_size(void)
+{
+	return (size_t)sysconf(_SC_PAGESIZE);
 }
 
 uint64_t os_memory_total(void)

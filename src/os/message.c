@@ -1,4 +1,4 @@
-/* Messages that carry descriptors (SCM_RIGHTS).
+/* Sockets: bytes, and messages that carry descriptors (SCM_RIGHTS).
  *
  * What arrives is not trusted. The kernel installs descriptors before anybody has looked at them, so the control buffer
  * has room for the most that one message can carry, everything that came is seen, and what is too much is closed. */
@@ -12,6 +12,26 @@
 #ifndef SCM_PIDFD
 #define SCM_PIDFD 4
 #endif
+
+int64_t os_send(int socket, const void *buf, size_t bytes, int flags)
+{
+	OS_ASK(OS_SEND);
+	int64_t result;
+	do {
+		result = os_result(send(socket, buf, bytes, flags | MSG_NOSIGNAL));
+	} while (result == -EINTR);
+	return result;
+}
+
+int64_t os_recv(int socket, void *buf, size_t bytes, int flags)
+{
+	OS_ASK(OS_RECV);
+	int64_t result;
+	do {
+		result = os_result(recv(socket, buf, bytes, flags));
+	} while (result == -EINTR);
+	return result;
+}
 
 int64_t os_send_fds(int socket, const void *msg, size_t bytes, const int *fds, unsigned count)
 {

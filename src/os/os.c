@@ -41,6 +41,21 @@ static const char *const names[OS_CALLS] = {
 	[OS_CPU] = "cpu",
 	[OS_THREAD_EXISTS] = "thread_exists",
 	[OS_EVENT] = "event",
+	[OS_READ] = "read",
+	[OS_WRITE] = "write",
+	[OS_SOCKET] = "socket",
+	[OS_POLL] = "poll",
+	[OS_UNLINK] = "unlink",
+	[OS_SOCKET_OPTION] = "socket_option",
+	[OS_BIND] = "bind",
+	[OS_INTERFACE] = "interface",
+	[OS_BPF] = "bpf",
+	[OS_READ_AT] = "read_at",
+	[OS_WRITE_AT] = "write_at",
+	[OS_FSYNC] = "fsync",
+	[OS_URING_SETUP] = "uring_setup",
+	[OS_URING_REGISTER] = "uring_register",
+	[OS_URING_ENTER] = "uring_enter",
 };
 
 const char *os_call_name(enum os_call call)

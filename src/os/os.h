@@ -53,6 +53,21 @@ enum os_call {
 	OS_CPU,
 	OS_THREAD_EXISTS,
 	OS_EVENT,
+	OS_READ,
+	OS_WRITE,
+	OS_SOCKET,
+	OS_POLL,
+	OS_UNLINK,
+	OS_SOCKET_OPTION,
+	OS_BIND,
+	OS_INTERFACE,
+	OS_BPF,
+	OS_READ_AT,
+	OS_WRITE_AT,
+	OS_FSYNC,
+	OS_URING_SETUP,
+	OS_URING_REGISTER,
+	OS_URING_ENTER,
 	OS_CALLS
 };
 
@@ -81,6 +96,8 @@ int os_cloexec(int fd, bool on);
 int os_event(void);          /* an eventfd, close-on-exec and non-blocking, or -errno */
 int os_event_signal(int fd); /* adds 1; same hook id */
 int64_t os_pread(int fd, void *buf, size_t bytes, uint64_t at);
+int64_t os_read(int fd, void *buf, size_t bytes);
+int64_t os_write(int fd, const void *buf, size_t bytes);        /* SIGPIPE as the system call gives it */
 int64_t os_read_file(const char *path, char *buf, size_t size); /* whole small file, 0-terminated,
                                                                  trailing \n cut; -EFBIG if it does not fit */
 
@@ -96,6 +113,7 @@ int os_byte_held(int fd, uint64_t byte);   /* 1, 0 or -errno */
 #define OS_MAP_AT 8u           /* exactly at hint or -EEXIST (MAP_FIXED_NOREPLACE, checked on kernels without it) */
 #define OS_MAP_HUGE_2M 16u /* private anonymous memory on huge pages; reserved, so that a shortage is -ENOMEM here */
 #define OS_MAP_HUGE_1G 32u
+#define OS_MAP_PRIVATE 64u /* of a file: copied when it is written to */
 int os_map(void *hint, size_t bytes, int prot, unsigned os_map_flags, int fd, uint64_t at, void **addr);
 int os_unmap(void *addr, size_t bytes);
 int os_remap(void *from, size_t bytes, void *to); /* moves a mapping over another one of ours; hook id OS_MAP */
@@ -106,6 +124,7 @@ int os_lock_on_fault(void *addr, size_t bytes); /* pages are locked as they come
 int os_unlock_memory(void *addr, size_t bytes); /* same hook id */
 int os_mbind(void *addr, size_t bytes, int mode, uint64_t nodes, bool move);
 int os_move_pages(unsigned long count, void **pages, int *status); /* query: status[i] node or -errno */
+size_t os_page_size(void);
 uint64_t os_memory_total(void);        /* of this machine, bytes; 0 where the kernel does not say */
 uint64_t os_address_space_limit(void); /* RLIMIT_AS in bytes, or UINT64_MAX */
 
@@ -140,7 +159,10 @@ void os_yield(void);
 void os_write_error(const char *text, size_t bytes); /* to standard error; errno stays */
 int os_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void));
 
-/* Messages with descriptors. The kernel's return value, or -errno. */
+/* Sockets. The kernel's return value, or -errno. */
+int64_t os_send(int socket, const void *buf, size_t bytes, int flags); /* never SIGPIPE, but -EPIPE */
+int64_t os_recv(int socket, void *buf, size_t bytes, int flags);
+/* The same with descriptors; same hook ids. */
 int64_t os_send_fds(int socket, const void *msg, size_t bytes, const int *fds, unsigned count);
 int64_t os_recv_fds(int socket, void *msg, size_t bytes, int *fds, unsigned max, unsigned *count); /* cloexec; a message
                                       with more descriptors, or truncated, closes what came and gives -EPROTO */

@@ -57,16 +57,16 @@ uint64_t page_others(const hp_pool *pool, uint32_t chunk)
 	return sum;
 }
 
-bool page_tag_over(const hp_pool *pool, uint64_t tag)
+bool page_chunk_over(const hp_pool *pool, uint32_t chunk, uint64_t tag)
 {
-	return tag && record_is_over(pool, (uint32_t)(tag >> 32) - 1, (uint32_t)tag);
+	return tag && record_is_over(pool, (uint32_t)(tag >> 32) - 1, (uint32_t)tag) && !page_chunk_lent(pool, chunk);
 }
 
 /* May a chunk with this tag be used for that class? Only if it holds nothing of another class or process. */
 static bool tag_fits(const hp_pool *pool, uint32_t chunk, bool process)
 {
 	uint64_t tag = atomic_load_explicit(&chunk_of(pool, chunk)->tag, memory_order_acquire);
-	return tag == (process ? page_tag(pool) : 0) || page_tag_over(pool, tag) ||
+	return tag == (process ? page_tag(pool) : 0) || page_chunk_over(pool, chunk, tag) ||
 	       parity_no_heads(&pool->units[chunk], pool->chunk_pages);
 }
 
@@ -84,7 +84,7 @@ bool page_tag_settle(struct participant *me, uint32_t chunk, bool process)
 	uint64_t old = atomic_load_explicit(tag, memory_order_acquire), want = process ? page_tag(pool) : 0;
 	if (old == want) return true;
 	if (!parity_no_heads(&pool->units[chunk], pool->chunk_pages)) {
-		if (!page_tag_over(pool, old)) return false;
+		if (!page_chunk_over(pool, chunk, old)) return false;
 		page_wipe(pool, chunk); /* before the tag: if we die in between, the next does it again */
 	}
 	atomic_store_explicit(tag, want, memory_order_release);
@@ -135,7 +135,7 @@ void page_release(hp_pool *pool, uint32_t who, uint32_t chunk)
 	/* seq_cst, here and where a record ends: either we see that it is over or its recoverer sees the chunk */
 	if (!atomic_compare_exchange_strong(word, &old, nobody)) return;
 	/* A process whose blocks are in it may have died, and been recovered, while it was not to be had. */
-	if (page_tag_over(pool, atomic_load_explicit(&chunk_of(pool, chunk)->tag, memory_order_acquire)))
+	if (page_chunk_over(pool, chunk, atomic_load_explicit(&chunk_of(pool, chunk)->tag, memory_order_acquire)))
 		page_recover_chunk(pool, chunk, nobody);
 }
 
@@ -248,7 +248,8 @@ static void recover_record_chunks(hp_pool *pool, uint32_t record, uint32_t gener
 		/* owned by somebody alive: that one took it when it held nothing, and will change the tag */
 		bool its = ctl_state(ctl) == CTL_UNOWNED &&
 		           atomic_load_explicit(&chunk_of(pool, i)->tag, memory_order_acquire) == tag;
-		if (half || its) page_recover_chunk(pool, i, ctl);
+		/* what the kernel may still write to stays until its ring is gone; then whoever meets the chunk frees it */
+		if (half || (its && !page_chunk_lent(pool, i))) page_recover_chunk(pool, i, ctl);
 	}
 }
 

@@ -311,10 +311,18 @@ static unsigned type_of(const hp_pool *pool, uint32_t chunk, unsigned i)
 	return atomic_load_explicit(&pool->units[chunk].len[i], memory_order_relaxed) & PARITY_TYPE_MASK;
 }
 
+/* Of another type than what is to be freed: under I/O perhaps. */
+static int refuse(hp_pool *pool, uint32_t chunk, unsigned i, unsigned type)
+{
+	if (!type && type_of(pool, chunk, i) == PAGE_TYPE_LENT && parity_live(&pool->units[chunk], i))
+		return page_free_lent(pool, (uint64_t)chunk * pool->chunk_pages + i);
+	return not_a_block(pool, chunk, i);
+}
+
 static int free_remote(hp_pool *pool, uint32_t chunk, unsigned i, unsigned type)
 {
 	struct parity_unit *unit = &pool->units[chunk];
-	if (unlikely(type_of(pool, chunk, i) != type)) return not_a_block(pool, chunk, i);
+	if (unlikely(type_of(pool, chunk, i) != type)) return refuse(pool, chunk, i, type);
 	uint64_t tag = atomic_load_explicit(&pool->chunks[chunk].tag, memory_order_acquire);
 	if (unlikely(tag && (pool->joined != participant_fork_generation() || tag != page_tag(pool)) &&
 	             parity_live(unit, i)))
@@ -346,8 +354,8 @@ static int free_slow(hp_pool *pool, hp_off off, unsigned type)
 		participant_begin(me);
 		if (own->chunk1 == chunk + 1) {
 			bool done = type_of(pool, chunk, i) == type && parity_free_run(&pool->units[chunk], &own->view, i);
-			error = done ? 0 : not_a_block(pool, chunk, i);
 			participant_end(me);
+			error = done ? 0 : refuse(pool, chunk, i, type);
 			if (error == 0) participant_count(&me->slot->frees);
 			return error;
 		}
@@ -499,7 +507,8 @@ int64_t hp_page_size_at(hp_pool *pool, hp_off block)
 	if (pool->observer) return -EROFS;
 	int error = locate(pool, block, &chunk, &i);
 	if (error < 0) return error;
-	uint64_t pages = type_of(pool, chunk, i) ? 0 : page_run(pool, chunk, i);
+	unsigned type = type_of(pool, chunk, i);
+	uint64_t pages = type && type != PAGE_TYPE_LENT ? 0 : page_run(pool, chunk, i);
 	return pages ? (int64_t)(pages * HP_PAGE_SIZE) : not_a_block(pool, chunk, i);
 }
 

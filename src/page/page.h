@@ -53,6 +53,16 @@ int page_search(struct participant *me, struct page_want *want, int64_t *page);
 int page_free_begun(struct participant *me, void *block);
 /* Frees a run of a layer above, if it is of that type. */
 int page_free_typed(hp_pool *pool, uint64_t page, unsigned type);
+/* Runs under I/O (page/lend.c). The head of the live run that the page lies in, which is the application's: its pages, or 0. */
+uint64_t page_block(const hp_pool *pool, uint64_t page, uint64_t *head);
+struct lent_step;
+int page_lend(hp_pool *pool, uint64_t head, struct lent_step step);
+void page_unlend(hp_pool *pool, uint64_t head, struct lent_step step);
+/* Whoever frees a run of type LENT: 0, and it goes back with its last pin; -EALREADY; -EBUSY in debug mode. */
+int page_free_lent(hp_pool *pool, uint64_t head);
+/* Is anything in the chunk under I/O? */
+bool page_chunk_lent(const hp_pool *pool, uint32_t chunk);
+
 /* Makes a live run of the application's shorter or longer where it lies; false where that cannot be. */
 bool page_resize(hp_pool *pool, uint64_t page, uint64_t pages);
 /* Where in the view a run that is wanted may be, or -1. */
@@ -98,7 +108,8 @@ bool page_keep(struct participant *me, uint32_t chunk, bool process, uint32_t re
 void page_release(hp_pool *pool, uint32_t who, uint32_t chunk);
 /* Frees what is in a chunk of a dead process, if nothing has happened to it since it had that control word. */
 void page_recover_chunk(hp_pool *pool, uint32_t chunk, uint64_t ctl);
-bool page_tag_over(const hp_pool *pool, uint64_t tag); /* names a process that is dead and recovered */
+/* Its tag names a process that is dead and recovered, and the kernel writes nowhere in it. */
+bool page_chunk_over(const hp_pool *pool, uint32_t chunk, uint64_t tag);
 /* Inside an operation: */
 bool page_tag_settle(struct participant *me, uint32_t chunk, bool process);
 void page_give_back(struct participant *me, struct page_owned *owned);

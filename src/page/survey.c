@@ -213,7 +213,7 @@ int64_t page_survey(struct participant *me, const struct page_want *want, bool t
 	for (uint32_t i = 0; i < top; i++) {
 		uint64_t ctl = atomic_load_explicit(&pool->chunks[i].ctl, memory_order_acquire);
 		*versions = (*versions ^ ctl) * UINT64_C(0x100000001b3);
-		if (ctl_state(ctl) == CTL_UNOWNED && page_tag_over(pool, atomic_load(&pool->chunks[i].tag))) {
+		if (ctl_state(ctl) == CTL_UNOWNED && page_chunk_over(pool, i, atomic_load(&pool->chunks[i].tag))) {
 			page_recover_chunk(pool, i, ctl);
 			ctl = atomic_load_explicit(&pool->chunks[i].ctl, memory_order_acquire);
 		}

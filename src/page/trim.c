@@ -4,6 +4,7 @@
  * write the plan, make them UNCOMMITTED one by one, punch. A trimmer that dies on the way has either taken all chunks of
  * the page, then whoever settles the plan punches, or not, then they become usable again. */
 #include "page/page.h"
+#include "io/pin.h"
 #include "pool/create.h"
 #include "pool/recover.h"
 #include <errno.h>
@@ -68,6 +69,11 @@ int64_t hp_pool_trim(hp_pool *pool, uint64_t keep)
 	struct participant *me = participant_get(pool, &error);
 	if (!me) return error;
 	if ((error = growth_lock(pool)) < 0) return -ENOMEM;
+	/* what is given back and committed anew would be another memory for the kernel than for us */
+	if (pin_any_registered(pool)) {
+		growth_unlock(pool);
+		return -EBUSY;
+	}
 	participant_hold(me);
 	participant_begin(me);
 	for (unsigned k = 0; k < PAGE_OWNED; k++) page_give_back(me, &page_state(me)->own[k]);

@@ -4,6 +4,7 @@
  * from the geometry is computed again and compared. Nothing is waited for: a pool whose `ready` is not there was made
  * by a process that died (its descriptors are handed out only after hp_pool_create returned). */
 #include "pool/create.h"
+#include "pool/pass.h"
 #include "pool/record.h"
 #include "debug/debug.h"
 #include "pool/recover.h"
@@ -19,14 +20,16 @@ static void say(const struct hp_attach_options *o, const char *message)
 	if (o->log) o->log(o->log_arg, message);
 }
 
-/* A memfd that cannot be resized under us. */
+/* A memfd that cannot be resized under us. Seals first: nothing else has them, and of any other file fstat may wait for a
+ * server that does not answer. */
 static int check_file(int fd, struct stat *st)
 {
+	int seals = os_seals(fd);
+	if (seals < 0) return seals;
+	if ((seals & (F_SEAL_GROW | F_SEAL_SHRINK)) != (F_SEAL_GROW | F_SEAL_SHRINK)) return -EINVAL;
 	int error = os_fstat(fd, st);
 	if (error < 0) return error;
-	if (!S_ISREG(st->st_mode) || os_block_size(fd) < 0) return -EINVAL;
-	int seals = os_seals(fd);
-	return seals >= 0 && (seals & (F_SEAL_GROW | F_SEAL_SHRINK)) == (F_SEAL_GROW | F_SEAL_SHRINK) ? 0 : -EINVAL;
+	return S_ISREG(st->st_mode) && os_block_size(fd) >= 0 ? 0 : -EINVAL;
 }
 
 static bool is_file(const struct stat *st, const uint64_t file[2])
@@ -89,6 +92,11 @@ static int header_read(const int fds[3], const struct hp_attach_options *o, bool
 foreign:
 	say(o, "hugepool: these are not the descriptors of a pool (lives, control, data: sealed memfds)");
 	return error < 0 && error != -EINVAL ? error : -EINVAL;
+}
+
+int pool_verify(const int fds[3], const struct hp_attach_options *options, struct pool_geometry *geometry)
+{
+	return header_read(fds, options, true, geometry);
 }
 
 /* Fills page tables for what is committed, with growth kept out so that no hole is touched. */

@@ -45,6 +45,10 @@ void pool_geometry_place(struct pool_geometry *g)
 	at += page_up(HEAPS * sizeof(struct heap_entry));
 	g->guards_at = at;
 	at += page_up(g->slots * HEAP_GUARDS * sizeof(uint64_t));
+	g->rings_at = at;
+	at += page_up(POOL_RINGS * sizeof(struct pool_ring));
+	g->lent_at = at;
+	if (!(g->flags & HP_POOL_PRIVATE)) at += page_up((uint64_t)g->chunks * g->chunk_pages * sizeof(struct pool_lent));
 	g->places_at = at;
 	at += page_up(CACHES * CACHE_PLACES * sizeof(uint64_t));
 	g->slabs_at = at;
@@ -115,18 +119,22 @@ hp_pool *pool_handle_new(const struct pool_geometry *g, char *control)
 	pool->waits = (struct pool_wait *)(void *)(control + g->waits_at);
 	pool->heaps = (struct heap_entry *)(void *)(control + g->heaps_at);
 	pool->guards = (_Atomic uint64_t *)(void *)(control + g->guards_at);
+	pool->rings = (struct pool_ring *)(void *)(control + g->rings_at);
+	pool->lent = (struct pool_lent *)(void *)(control + g->lent_at);
 	pool->places = (_Atomic uint64_t *)(void *)(control + g->places_at);
 	pool->slabs = (struct slab *)(void *)(control + g->slabs_at) + SLAB_GUARD;
 	void *tables;
-	uint64_t table_bytes = page_up(SLAB_CLASSES * sizeof(struct slab_class)) + page_up(g->chunks * sizeof(uint16_t));
+	uint64_t class_bytes = page_up(SLAB_CLASSES * sizeof(struct slab_class)),
+			 slabs_bytes = page_up(g->chunks * sizeof(uint16_t)),
+			 table_bytes = class_bytes + slabs_bytes + page_up(g->chunks * sizeof(uint64_t));
 	if (os_map(NULL, table_bytes, PROT_READ | PROT_WRITE, OS_MAP_PRIVATE_ANON, -1, 0, &tables) < 0) {
 		handle_give(pool);
 		return NULL;
 	}
 	pool->classes = tables;
 	pool->table_bytes = table_bytes;
-	pool->slabs_populated = (_Atomic uint16_t *)(void *)((char *)tables +
-	                                                     page_up(SLAB_CLASSES * sizeof(struct slab_class)));
+	pool->slabs_populated = (_Atomic uint16_t *)(void *)((char *)tables + class_bytes);
+	pool->lent_populated = (_Atomic uint64_t *)(void *)((char *)tables + class_bytes + slabs_bytes);
 	slab_classes_init(pool);
 	pool->lives.fd = pool->control_fd.fd = pool->data_fd.fd = -1;
 	pool->exported[0] = pool->exported[1] = pool->exported[2] = -1;
@@ -191,6 +199,17 @@ int pool_control_populate_slabs(hp_pool *pool, uint64_t page, uint32_t count)
 		                 each * sizeof(struct slab));
 		if (error == 0) atomic_fetch_or_explicit(done, bit, memory_order_relaxed);
 	}
+	return error;
+}
+
+int pool_control_populate_lent(hp_pool *pool, uint64_t page)
+{
+	const uint32_t each = HP_PAGE_SIZE / sizeof(struct pool_lent);
+	_Atomic uint64_t *done = &pool->lent_populated[page >> pool->page_shift_chunk];
+	uint64_t bit = UINT64_C(1) << ((page & (pool->chunk_pages - 1)) / each);
+	if (atomic_load_explicit(done, memory_order_relaxed) & bit) return 0;
+	int error = pool_control_populate_at(pool, &pool->lent[page / each * each], HP_PAGE_SIZE);
+	if (error == 0) atomic_fetch_or_explicit(done, bit, memory_order_relaxed);
 	return error;
 }
 

@@ -19,6 +19,8 @@ struct pool_layer {
 	void (*recover_slot)(hp_pool *pool, uint32_t who);
 	/* Everything of class PROCESS of a dead record goes back. Idempotent. */
 	void (*recover_record)(hp_pool *pool, uint32_t record, uint32_t generation);
+	/* The dead have been recovered: what else may come to an end now. Idempotent; may run at any time. */
+	void (*recover_rest)(hp_pool *pool);
 	/* Outside of operations, held: no pages are left, so what is kept without being used goes back, also what owners keep
 	 * that do not run. True: something did. *skipped counts owners that are inside an operation right now. */
 	bool (*reclaim)(struct participant *me, unsigned *skipped);

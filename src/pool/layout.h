@@ -9,6 +9,7 @@
 #include "parity/layout.h"
 #include "cache/layout.h"
 #include "heap/layout.h"
+#include "io/layout.h"
 #include "slab/layout.h"
 #include <stddef.h>
 
@@ -34,7 +35,7 @@ struct pool_geometry {
 	uint64_t numa_nodes;
 	/* bytes from the start of control */
 	uint64_t records_at, slots_at, chunks_at, hints_at, nodes_at, units_at, map_at, summary_at, slabs_at;
-	uint64_t caches_at, waits_at, places_at, heaps_at, guards_at;
+	uint64_t caches_at, waits_at, places_at, heaps_at, guards_at, rings_at, lent_at;
 	uint64_t lives_file[2], data_file[2]; /* device and inode: the files of one pool belong together */
 	char name[POOL_NAME_MAX];
 	uint64_t checksum; /* of all before it */
@@ -64,12 +65,14 @@ struct pool_header {
 	/* sections of heaps (heap/reader.c): read by all that enter, moved by who collects */
 	_Alignas(64) _Atomic uint64_t epoch;
 	_Atomic uint32_t heaps_top; /* no heap at or above it was ever made */
+	_Atomic uint32_t rings_top; /* no ring at or above it was ever opened */
 
 	/* rare events, by anybody */
 	_Alignas(64) _Atomic uint64_t recovered;
 	_Atomic uint64_t taken;
 	_Atomic uint64_t quarantined;
 	_Atomic uint32_t slots_top; /* no slot at or above it was ever used */
+	_Atomic uint64_t container; /* the pool's default container, as a word of hp_published (sync/container.c) */
 };
 
 /* One a process (strictly: one a handle). word = {recoverer + 1:13, recoverer's generation:24, generation:24,
@@ -109,10 +112,12 @@ static inline uint32_t record_recoverer_generation(uint64_t word)
 	return (uint32_t)(word >> 27) & RECORD_GENERATIONS;
 }
 
-/* One a thread. word = {record's generation:24, record:13, generation:16, state:3}. */
+/* One a thread. word = {record's generation:24, record:13, generation:24, state:3}. Control words, marks and locks of heaps
+ * name a slot with the low 16 bits of its generation, since recovery finds them; mutexes, which it does not, with all of it. */
 enum slot_state { SLOT_FREE = 0, SLOT_LIVE = 1, SLOT_RECOVERING = 2 };
 
 #define SLOT_IN_OP UINT32_MAX
+#define SLOT_GENERATIONS 0xffffffu
 #define SLOT_NESTED 64u /* and so much below it, while signal handlers find that out */
 
 struct pool_slot {
@@ -137,8 +142,8 @@ _Static_assert(sizeof(struct pool_slot) == 128, "a slot is two cache lines");
 static inline uint64_t slot_make(enum slot_state state, uint32_t generation, uint32_t record,
                                  uint32_t record_generation)
 {
-	return (uint64_t)(record_generation & RECORD_GENERATIONS) << 32 | (uint64_t)(record & 0x1fffu) << 19 |
-	       (uint64_t)(generation & 0xffffu) << 3 | state;
+	return (uint64_t)(record_generation & RECORD_GENERATIONS) << 40 | (uint64_t)(record & 0x1fffu) << 27 |
+	       (uint64_t)(generation & SLOT_GENERATIONS) << 3 | state;
 }
 static inline enum slot_state slot_state(uint64_t word)
 {
@@ -146,15 +151,15 @@ static inline enum slot_state slot_state(uint64_t word)
 }
 static inline uint32_t slot_generation(uint64_t word)
 {
-	return (uint32_t)(word >> 3) & 0xffffu;
+	return (uint32_t)(word >> 3) & SLOT_GENERATIONS;
 }
 static inline uint32_t slot_record(uint64_t word)
 {
-	return (uint32_t)(word >> 19) & 0x1fffu;
+	return (uint32_t)(word >> 27) & 0x1fffu;
 }
 static inline uint32_t slot_record_generation(uint64_t word)
 {
-	return (uint32_t)(word >> 32) & RECORD_GENERATIONS;
+	return (uint32_t)(word >> 40);
 }
 
 /* {slot + 1, generation}, as in ctl words and takers' marks. */
@@ -196,12 +201,16 @@ static inline uint64_t pool_layout_hash(void)
 		offsetof(struct pool_header, recovered),
 		offsetof(struct pool_header, plan_progress),
 		offsetof(struct pool_header, slots_top),
+		offsetof(struct pool_header, container),
 		sizeof(struct pool_record),
 		sizeof(struct pool_slot),
 		offsetof(struct pool_slot, news),
 		offsetof(struct pool_slot, taker),
 		offsetof(struct pool_slot, allocs),
 		offsetof(struct pool_slot, section),
+		sizeof(struct pool_ring),
+		sizeof(struct pin_entry),
+		sizeof(struct pool_lent),
 		sizeof(struct heap_entry),
 		offsetof(struct heap_entry, lock),
 		offsetof(struct heap_entry, log),
@@ -214,6 +223,7 @@ static inline uint64_t pool_layout_hash(void)
 		sizeof(struct slab),
 		offsetof(struct slab, r),
 		offsetof(struct slab, next),
+		offsetof(struct slab, lends),
 		sizeof(struct pool_cache),
 		sizeof(struct pool_wait),
 		offsetof(struct pool_wait, run),
@@ -227,6 +237,7 @@ static inline uint64_t pool_layout_hash(void)
 		PARITY_LEN_SPANS,
 		PARITY_TYPE_SHIFT,
 		RECORD_GENERATIONS,
+		SLOT_GENERATIONS,
 	};
 	uint64_t hash = UINT64_C(0xcbf29ce484222325);
 	for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) hash = (hash ^ parts[i]) * UINT64_C(0x100000001b3);

@@ -53,6 +53,7 @@ static struct arena *arena_private; /* only its entries and top are in use */
 static _Atomic uint32_t arena_generations;
 static bool fork_unlocked;
 static hp_pool *all_pools;
+_Atomic uint32_t participant_pool_changes;
 static pthread_key_t exit_key;
 static pthread_once_t exit_once = PTHREAD_ONCE_INIT;
 static struct participant_guard fork_guard;
@@ -557,6 +558,12 @@ void participant_add_pool(hp_pool *pool)
 	pool->place = (unsigned)__builtin_ctz(~(taken & ((UINT32_C(1) << PARTICIPANT_PLACES) - 1)));
 	pool->next = all_pools;
 	all_pools = pool;
+	atomic_fetch_add_explicit(&participant_pool_changes, 1, memory_order_release);
+}
+
+hp_pool *participant_pools(void)
+{
+	return all_pools;
 }
 
 void participant_remove_pool(hp_pool *pool)
@@ -564,6 +571,7 @@ void participant_remove_pool(hp_pool *pool)
 	for (hp_pool **link = &all_pools; *link; link = &(*link)->next)
 		if (*link == pool) {
 			*link = pool->next;
+			atomic_fetch_add_explicit(&participant_pool_changes, 1, memory_order_release);
 			break;
 		}
 }

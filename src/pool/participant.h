@@ -35,6 +35,7 @@ struct participant {
 	bool nested; /* taken by a signal handler that met its thread inside an operation */
 	bool busy;   /* its thread is in a slow path, between operations: not for its signal handlers */
 	uint8_t node;
+	bool cell;           /* its waiting cell has memory */
 	uint32_t cursor;     /* where the page layer looked last */
 	uint32_t generation; /* participant_fork_generation() that the entry is valid in */
 	/* what outlives its pool */
@@ -42,8 +43,7 @@ struct participant {
 	bool used;                /* the entry belongs to a thread */
 	bool placed;              /* in the region of a thread */
 	bool kept;                /* in memory that forked children keep */
-	uint32_t
-		listed[2]; /* placed: generation of the arena that it is an entry of; of shared pools, and of private ones */
+	uint32_t listed[2]; /* placed: generation of the arena (of shared pools, of private ones) that it is an entry of */
 	_Alignas(64) unsigned char page_state[PARTICIPANT_PAGE_STATE];
 	_Alignas(64) unsigned char slab_state[PARTICIPANT_SLAB_STATE];
 };
@@ -217,5 +217,8 @@ void participant_fork_unlocked(void);
 /* The handles of this process, for the fork handlers, and their places. Called inside participant_lock. */
 void participant_add_pool(hp_pool *pool);
 void participant_remove_pool(hp_pool *pool);
+/* The first, linked by `next`; and a number that is another one when some came or went. */
+hp_pool *participant_pools(void);
+extern _Atomic uint32_t participant_pool_changes;
 
 #endif

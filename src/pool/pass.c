@@ -1,6 +1,7 @@
 /* Passing a pool on: over a unix socket, and across exec through the environment. */
-#include "pool/pool.h"
+#include "pool/pass.h"
 #include "os/os.h"
+#include <hugepool/inspect.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,16 +15,34 @@ struct pass_message {
 	uint64_t id[2];
 };
 
-int hp_pool_send(const hp_pool *pool, int socket)
+int pool_passable(const hp_pool *pool, int fds[3])
 {
 	if (!pool) return -EINVAL;
 	if (pool->private) return -ENOTSUP;
 	if (pool->observer) return -EROFS;
+	if (!pool_fd_intact(&pool->lives) || !pool_fd_intact(&pool->control_fd) || !pool_fd_intact(&pool->data_fd))
+		return -EBADF;
+	return hp_pool_fds(pool, fds);
+}
+
+int pool_adopt(const int fds[3], const uint64_t id[2], const struct hp_attach_options *options, bool observe,
+               hp_pool **out)
+{
+	int error = observe ? hp_pool_observe(fds, out) : hp_pool_attach(fds, options, out);
+	if (error == 0 && memcmp(id, (*out)->geometry.id, sizeof(*out)->geometry.id)) {
+		hp_pool_detach(*out);
+		*out = NULL;
+		error = -EPROTO;
+	}
+	return error;
+}
+
+int hp_pool_send(const hp_pool *pool, int socket)
+{
+	int fds[3], error = pool_passable(pool, fds);
+	if (error < 0) return error;
 	struct pass_message message = {
 		.magic = POOL_MAGIC, .version = POOL_LAYOUT_VERSION, .id = {pool->geometry.id[0], pool->geometry.id[1]}};
-	const int fds[3] = {pool->lives.fd, pool->control_fd.fd, pool->data_fd.fd};
-	if (!pool_fd_intact(&pool->lives) || !pool_fd_intact(&pool->control_fd) || !pool_fd_intact(&pool->data_fd))
-		return -EBADF; /* something else would be sent under their numbers */
 	int64_t sent = os_send_fds(socket, &message, sizeof message, fds, 3);
 	return sent < 0 ? (int)sent : sent == sizeof message ? 0 : -EMSGSIZE;
 }
@@ -38,12 +57,7 @@ int hp_pool_receive(int socket, const struct hp_attach_options *options, hp_pool
 	int64_t got = os_recv_fds(socket, &message, sizeof message, fds, 3, &count);
 	int error = got < 0 ? (int)got : got == 0 && count == 0 ? -EPIPE : -EPROTO;
 	if (got == sizeof message && message.magic == POOL_MAGIC && message.version == POOL_LAYOUT_VERSION && count == 3)
-		error = hp_pool_attach(fds, options, out);
-	if (error == 0 && memcmp(message.id, (*out)->geometry.id, sizeof message.id)) {
-		hp_pool_detach(*out);
-		*out = NULL;
-		error = -EPROTO;
-	}
+		error = pool_adopt(fds, message.id, options, false, out);
 	for (unsigned i = 0; i < count && i < 3; i++) os_close(fds[i]);
 	return error;
 }

@@ -41,10 +41,13 @@ struct hp_pool {
 	_Atomic uint64_t *places;
 	struct heap_entry *heaps;
 	_Atomic uint64_t *guards;
+	struct pool_ring *rings;
+	struct pool_lent *lent;            /* one a page */
 	struct hp_heap *open_heaps;        /* handles of this process; inside participant_lock */
 	struct slab_class *classes;        /* SLAB_CLASSES of them */
 	_Atomic uint16_t *slabs_populated; /* a word a chunk, a bit for each page of its descriptors */
-	uint64_t table_bytes;              /* of both */
+	_Atomic uint64_t *lent_populated;  /* the same of its lent words */
+	uint64_t table_bytes;              /* of all three */
 
 	struct pool_header *header;
 	struct pool_record *records;
@@ -96,6 +99,8 @@ bool pool_fd_intact(const struct pool_fd *note);
 int pool_control_populate_at(hp_pool *pool, const void *start, uint64_t bytes);
 /* The descriptors of `count` pages, so that touching them cannot fail. */
 int pool_control_populate_slabs(hp_pool *pool, uint64_t page, uint32_t count);
+/* The lent words of a page, likewise. */
+int pool_control_populate_lent(hp_pool *pool, uint64_t page);
 /* Populates the parts of control that chunks [from, to) need. */
 int pool_control_populate(char *control, const struct pool_geometry *geometry, uint32_t from, uint32_t to);
 int pool_control_populate_fixed(char *control, const struct pool_geometry *geometry);

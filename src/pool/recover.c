@@ -57,6 +57,15 @@ void recover_leftovers(hp_pool *pool, uint32_t record, uint32_t generation)
 		if ((*layer)->recover_record) (*layer)->recover_record(pool, record, generation);
 }
 
+bool slot_lives(hp_pool *pool, const struct pool_slot *slot, uint64_t word)
+{
+	if (slot_state(word) != SLOT_LIVE) return false;
+	bool ours = slot_record(word) == pool->record && slot_record_generation(word) == pool->record_generation;
+	if (!ours) return !pool->private && record_alive(pool, slot_record(word)) != 0;
+	uint32_t tid = atomic_load_explicit(&slot->tid, memory_order_acquire);
+	return tid == 0 || os_thread_exists(pool->pid, (int)tid);
+}
+
 /* Takes the claim on a record whose process, or whose recoverer, is dead. */
 static bool claim_dead(hp_pool *pool, uint32_t i, uint32_t *generation)
 {
@@ -92,9 +101,7 @@ static int recover_own_threads(hp_pool *pool)
 		if (!ours && pool->private) {
 			if (slot_state(word) == SLOT_FREE) continue; /* and who was recovering it did not come along either */
 		} else {
-			if (slot_state(word) != SLOT_LIVE || !ours) continue;
-			uint32_t tid = atomic_load_explicit(&slot->tid, memory_order_acquire);
-			if (tid == 0 || os_thread_exists(pool->pid, (int)tid)) continue;
+			if (slot_state(word) != SLOT_LIVE || !ours || slot_lives(pool, slot, word)) continue;
 		}
 		uint64_t claim = slot_make(SLOT_RECOVERING, slot_generation(word), pool->record, pool->record_generation);
 		if (!atomic_compare_exchange_strong(&slot->word, &word, claim)) continue;
@@ -128,6 +135,8 @@ int recover_dead(hp_pool *pool)
 	found += recover_own_threads(pool);
 	if (pool->private) private_settle(pool);
 	growth_recover(pool);
+	for (const struct pool_layer *const *layer = pool_layers; *layer; layer++)
+		if ((*layer)->recover_rest) (*layer)->recover_rest(pool);
 	participant_exit();
 	if (found && pool->trace & HP_TRACE_ALL) pool_log(pool, "hugepool: recovered %d dead participants", found);
 	return found;

@@ -20,6 +20,9 @@ void recover_leftovers(hp_pool *pool, uint32_t record, uint32_t generation);
 /* A private pool in a forked child: what threads that did not come along held in the name of the process goes back. */
 void private_settle(hp_pool *pool);
 
+/* Lives the thread that the slot's word, as it was read, names? Errs on the side of yes. */
+bool slot_lives(hp_pool *pool, const struct pool_slot *slot, uint64_t word);
+
 /* Gives back all that the slot owns, and the slot. The caller holds the claim on it: its own thread, its process'
  * detaching thread, or the recoverer of its record. */
 void recover_slot(hp_pool *pool, uint32_t slot, uint64_t word);

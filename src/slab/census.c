@@ -27,7 +27,7 @@ void slab_census(hp_pool *pool, unsigned class, struct slab_census *sum)
 static int end_empty(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 {
 	struct census *census = arg;
-	if (!slab_is_of(slab, census->class) || !slab_is_empty(slab)) return 0;
+	if (!slab_is_of(slab, census->class) || !slab_is_empty(pool, slab)) return 0;
 	uint64_t seen = atomic_load_explicit(&slab->ctl, memory_order_acquire);
 	unsigned class = atomic_load_explicit(&slab->class, memory_order_relaxed);
 	uint64_t budget = slab_may_go(pool, class, true);
@@ -49,7 +49,8 @@ static int relist(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 	(void)page;
 	if (!slab_is_of(slab, census->class) || !slab_is_mine(census->me, slab)) return 0;
 	atomic_store_explicit(&slab->noted, SLAB_UNKNOWN, memory_order_relaxed);
-	if (slab_has_free(slab)) slab_list(census->me, slab, atomic_load_explicit(&slab->class, memory_order_relaxed));
+	if (slab_has_free(pool, slab))
+		slab_list(census->me, slab, atomic_load_explicit(&slab->class, memory_order_relaxed));
 	return 0;
 }
 

@@ -15,7 +15,8 @@ static int call_each(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 	unsigned objects = slab_objects(slab), free = 0;
 	(void)pool;
 	if (!slab_is_of(slab, each->class) || !slab_counts(ctl)) return 0;
-	for (unsigned w = 0; w * 64 < objects; w++) free += (unsigned)__builtin_popcountll(slab_free_in(slab, w, objects));
+	for (unsigned w = 0; w * 64 < objects; w++)
+		free += (unsigned)__builtin_popcountll(slab_free_in(pool, slab, w, objects));
 	each->call(each->arg, page, ctl, objects - free, free);
 	return 0;
 }

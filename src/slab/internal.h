@@ -17,33 +17,46 @@ static inline unsigned slab_objects(const struct slab *slab)
 	return objects < SLAB_OBJECTS ? objects : SLAB_OBJECTS;
 }
 
+/* The same where objects have been lent (slab/lend.c): of those that `mask` has. */
+uint64_t slab_free_unlent(const hp_pool *pool, const struct slab *slab, unsigned w, uint64_t mask);
+
 /* Objects of word w that are free; exact for the owner inside an operation. */
-static inline uint64_t slab_free_in(const struct slab *slab, unsigned w, unsigned objects)
+static inline uint64_t slab_free_in(const hp_pool *pool, const struct slab *slab, unsigned w, unsigned objects)
 {
 	if (objects <= w * 64) return 0;
 	uint64_t a = atomic_load_explicit(&slab->a[w], memory_order_acquire);
 	uint64_t live = a ^ atomic_load_explicit(&slab->r[w], memory_order_acquire);
 	/* after R: who sees what was freed under an announcement sees that too, or that it is over */
 	if (unlikely(atomic_load_explicit(&slab->announce, memory_order_acquire))) return 0;
-	return ~live & (objects - w * 64 >= 64 ? ~UINT64_C(0) : (UINT64_C(1) << (objects - w * 64)) - 1);
+	uint64_t mask = objects - w * 64 >= 64 ? ~UINT64_C(0) : (UINT64_C(1) << (objects - w * 64)) - 1;
+	/* likewise: what is lent looks free in R */
+	if (unlikely(atomic_load_explicit(&slab->lends, memory_order_acquire)))
+		return slab_free_unlent(pool, slab, w, mask);
+	return ~live & mask;
 }
 
-static inline bool slab_has_free(const struct slab *slab)
+static inline bool slab_has_free(const hp_pool *pool, const struct slab *slab)
 {
 	unsigned objects = slab_objects(slab);
 	for (unsigned w = 0; w < SLAB_WORDS; w++)
-		if (slab_free_in(slab, w, objects)) return true;
+		if (slab_free_in(pool, slab, w, objects)) return true;
 	return false;
 }
 
-static inline bool slab_is_empty(const struct slab *slab)
+/* Frees those of *bits that have pins, when these go: which. What has none stays in *bits. */
+uint64_t slab_free_remote_lent(hp_pool *pool, struct slab *slab, unsigned w, uint64_t *bits);
+/* All are free, and none is lent. */
+bool slab_none_lent(const hp_pool *pool, const struct slab *slab);
+
+static inline bool slab_is_empty(const hp_pool *pool, const struct slab *slab)
 {
 	uint64_t live = 0;
 	for (unsigned w = 0; w < SLAB_WORDS; w++) {
 		uint64_t a = atomic_load_explicit(&slab->a[w], memory_order_acquire);
 		live |= a ^ atomic_load_explicit(&slab->r[w], memory_order_acquire);
 	}
-	return !live && !atomic_load_explicit(&slab->announce, memory_order_acquire); /* as in slab_free_in */
+	if (live || atomic_load_explicit(&slab->announce, memory_order_acquire)) return false; /* as in slab_free_in */
+	return likely(!atomic_load_explicit(&slab->lends, memory_order_acquire)) || slab_none_lent(pool, slab);
 }
 
 /* Its place in the directory of its cache, or SLAB_NO_PLACE. */
@@ -112,6 +125,7 @@ static inline _Atomic uint8_t *slab_built_of(struct slab *slab)
 
 /* Hint: somebody who looks for objects of that class may look into that chunk. */
 void slab_note(hp_pool *pool, struct slab *slab, uint32_t page);
+void slab_freed_remote(hp_pool *pool, struct slab *slab, bool last);
 /* The slab that begins at the page, by what the page layer says: NULL where no live run of a slab begins. */
 struct slab *slab_at(const hp_pool *pool, uint64_t page);
 /* Calls visit for every slab of chunks [from, to) until it returns not 0. */

@@ -21,7 +21,7 @@ static int forget_if_owned(hp_pool *pool, struct slab *slab, uint32_t page, void
 {
 	uint64_t seen = atomic_load_explicit(&slab->ctl, memory_order_acquire);
 	if (ctl_state(seen) != CTL_OWNED || ctl_who(seen) != *(const uint32_t *)arg) return 0;
-	if (slab_has_free(slab))
+	if (slab_has_free(pool, slab))
 		slab_note(pool, slab, page);
 	else
 		atomic_store_explicit(&slab->noted, SLAB_UNKNOWN, memory_order_relaxed);

@@ -70,6 +70,7 @@ struct slab {
 	_Alignas(64) _Atomic uint64_t r[SLAB_WORDS];
 	_Atomic uint32_t next;     /* the owner's list: page of the next slab with free objects + 1 */
 	_Atomic uint32_t announce; /* slot + 1 of who frees here from a shared word (malloc/publish.c): nothing is reused */
+	_Atomic uint32_t lends;    /* not 0: some of its objects have been lent (slab/lend.c) */
 };
 
 _Static_assert(sizeof(struct slab) == 128, "a slab is two cache lines");

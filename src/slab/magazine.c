@@ -51,7 +51,7 @@ bool slab_load(struct participant *me, unsigned class, struct slab *slab, uint32
 	atomic_store_explicit(&slab->noted, SLAB_LISTED | SLAB_CURRENT, memory_order_relaxed);
 	for (unsigned k = 0; k < SLAB_WORDS; k++) {
 		unsigned w = from + k < SLAB_WORDS ? from + k : from + k - SLAB_WORDS;
-		uint64_t free = slab_free_in(slab, w, objects);
+		uint64_t free = slab_free_in(me->pool, slab, w, objects);
 		if (!free) continue;
 		word->free = free;
 		word->a = &slab->a[w];
@@ -71,7 +71,7 @@ void slab_drop_current(struct participant *me, unsigned class)
 	slab_state(me)->current[class] = NULL;
 	atomic_store_explicit(&slab->noted, SLAB_UNKNOWN, memory_order_relaxed);
 	/* what was freed remotely right before that store has told nobody */
-	if (slab_has_free(slab)) slab_note(me->pool, slab, page);
+	if (slab_has_free(me->pool, slab)) slab_note(me->pool, slab, page);
 }
 
 static void count(uint32_t *counter, int32_t more)
@@ -149,7 +149,8 @@ bool slab_given(struct participant *me, struct slab *slab, unsigned class)
 	struct slab_state *state = slab_state(me);
 	if (state->current[class] == slab) return false; /* looked at when the magazine has run out */
 	slab_list(me, slab, class);
-	if (atomic_load_explicit(&slab->noted, memory_order_relaxed) & SLAB_COUNTED || !slab_is_empty(slab)) return false;
+	if (atomic_load_explicit(&slab->noted, memory_order_relaxed) & SLAB_COUNTED || !slab_is_empty(me->pool, slab))
+		return false;
 	count_empty(me->pool, state, slab);
 	state->untidy[class / 64] |= UINT64_C(1) << (class % 64);
 	const struct pool_cache *cache = me->pool->classes[class].cache;
@@ -189,7 +190,7 @@ static void purge(struct participant *me, unsigned class, bool asked)
 		if (!slab_is_mine(me, slab) || slab->class != class) break;
 		next = slab_next(pool, slab);
 		uncount_empty(pool, state, slab);
-		bool ends = budget && slab_is_empty(slab);
+		bool ends = budget && slab_is_empty(me->pool, slab);
 		uint32_t *list = ends ? &ending : &staying;
 		if (ends) {
 			budget--;

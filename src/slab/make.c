@@ -37,7 +37,8 @@ static void prepare(struct participant *me, const struct page_want *want, uint64
 	/* the place may have held the bytes of another slab's objects (slab_built_of) */
 	atomic_store_explicit(&slab->next, 0, memory_order_relaxed);
 	atomic_store_explicit(&slab->announce, 0, memory_order_relaxed);
-	for (unsigned w = 0; w < SLAB_WORDS; w++) /* nothing lives, whatever R has come to */
+	atomic_store_explicit(&slab->lends, 0, memory_order_relaxed); /* nor is anything lent of a slab that ends */
+	for (unsigned w = 0; w < SLAB_WORDS; w++)                     /* nothing lives, whatever R has come to */
 		atomic_store_explicit(&slab->a[w], atomic_load_explicit(&slab->r[w], memory_order_relaxed),
 		                      memory_order_relaxed);
 }

@@ -40,7 +40,7 @@ static char *take_run(struct participant *me, struct slab *slab, unsigned class,
 {
 	unsigned objects = slab_objects(slab);
 	for (unsigned w = 0; w * 64 < objects; w++) {
-		uint64_t runs = parity_runs(slab_free_in(slab, w, objects), n);
+		uint64_t runs = parity_runs(slab_free_in(me->pool, slab, w, objects), n);
 		if (!runs) continue;
 		unsigned bit = (unsigned)__builtin_ctzll(runs);
 		uint64_t a = atomic_load_explicit(&slab->a[w], memory_order_relaxed);
@@ -57,9 +57,9 @@ static char *take_run(struct participant *me, struct slab *slab, unsigned class,
 static bool has_wanted(const struct wanted *want, const struct slab *slab)
 {
 	unsigned objects = slab_objects(slab);
-	if (!want->run) return slab_has_free(slab);
+	if (!want->run) return slab_has_free(want->me->pool, slab);
 	for (unsigned w = 0; w * 64 < objects; w++)
-		if (parity_runs(slab_free_in(slab, w, objects), want->run)) return true;
+		if (parity_runs(slab_free_in(want->me->pool, slab, w, objects), want->run)) return true;
 	return false;
 }
 
@@ -96,7 +96,7 @@ static int try_slab(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 	if (barred || !has_wanted(want, slab)) {
 		not_to_be_had(want, slab, page);
 		/* what is free there is for others: the summary has to go on naming it */
-		want->others |= want->run && slab_has_free(slab);
+		want->others |= want->run && slab_has_free(pool, slab);
 		return 0;
 	}
 	if (ctl_state(seen) == CTL_OWNED && ctl_who(seen) != me->who) {

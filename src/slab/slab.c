@@ -49,7 +49,7 @@ void slab_destroy_objects(hp_pool *pool, struct slab *slab, uint32_t page)
 	char *object = pool->base + (uint64_t)page * HP_PAGE_SIZE +
 	               atomic_load_explicit(&slab->first, memory_order_relaxed);
 	for (unsigned i = 0; i < objects; i++, object += known->size) {
-		if (slab_live(slab, i) || !slab_built(slab, i)) continue;
+		if (slab_out(pool, slab, i) || !slab_built(slab, i)) continue;
 		slab_set_built(slab, i, 0);
 		if (known->dtor) known->dtor(known->arg, object);
 	}
@@ -85,7 +85,7 @@ bool slab_end(hp_pool *pool, struct slab *slab, uint32_t page, uint64_t seen, bo
 	if (built && !known) return false;
 	/* commit: nobody's to allocate from any more. The word was read before we looked, so nobody has since. */
 	uint64_t ours = built ? slab_by_destroyer(pool, seen) : slab_by_record(pool, seen);
-	if (!slab_is_empty(slab) || !atomic_compare_exchange_strong(&slab->ctl, &seen, ours)) return false;
+	if (!slab_is_empty(pool, slab) || !atomic_compare_exchange_strong(&slab->ctl, &seen, ours)) return false;
 	if (built) {
 		slab_destroy_objects(pool, slab, page);
 		/* commit: it is none any more. Should we die before, recovery may have no destructor, and gives it to nobody. */
@@ -103,7 +103,7 @@ bool slab_end(hp_pool *pool, struct slab *slab, uint32_t page, uint64_t seen, bo
 void slab_release(hp_pool *pool, struct slab *slab, uint32_t page, uint64_t seen, bool destroy)
 {
 	if (pool->joined == participant_fork_generation() && slab_end(pool, slab, page, seen, destroy)) return;
-	if (slab_has_free(slab))
+	if (slab_has_free(pool, slab))
 		slab_note(pool, slab, page);
 	else
 		atomic_store_explicit(&slab->noted, SLAB_UNKNOWN, memory_order_relaxed);
@@ -134,25 +134,31 @@ void slab_flip_remote(hp_pool *pool, struct slab *slab, unsigned index)
 		slab_note(pool, slab, (uint32_t)(slab - pool->slabs));
 }
 
+/* Somebody else than the owner has freed something, perhaps the last. Hints only: the slab may be another by now. */
+void slab_freed_remote(hp_pool *pool, struct slab *slab, bool last)
+{
+	uint32_t page = (uint32_t)(slab - pool->slabs);
+	if (atomic_load_explicit(&slab->noted, memory_order_relaxed) == SLAB_UNKNOWN) slab_note(pool, slab, page);
+	if (likely(!last)) return;
+	atomic_thread_fence(memory_order_seq_cst); /* as in slab_release */
+	uint64_t seen = atomic_load_explicit(&slab->ctl, memory_order_acquire);
+	if (ctl_state(seen) == CTL_UNOWNED && pool->joined == participant_fork_generation() && slab_is_empty(pool, slab) &&
+	    slab_may_go(pool, atomic_load_explicit(&slab->class, memory_order_relaxed), false))
+		slab_end(pool, slab, page, seen, false);
+}
+
 uint64_t slab_free_remote(hp_pool *pool, struct slab *slab, unsigned w, uint64_t bits)
 {
 	_Atomic uint64_t *word = &slab->r[w];
-	uint64_t a = atomic_load_explicit(&slab->a[w], memory_order_acquire);
+	uint64_t a = atomic_load_explicit(&slab->a[w], memory_order_acquire), later = 0;
+	if (unlikely(atomic_load_explicit(&slab->lends, memory_order_acquire)))
+		later = slab_free_remote_lent(pool, slab, w, &bits);
 	uint64_t r = atomic_load_explicit(word, memory_order_relaxed);
 	do {
 		bits &= a ^ r;
-		if (unlikely(!bits)) return 0;
+		if (unlikely(!bits)) return later;
 		/* commit: as in parity_free_remote, for all of them at once */
 	} while (!atomic_compare_exchange_weak_explicit(word, &r, r ^ bits, memory_order_release, memory_order_relaxed));
-	/* Hints from here on: the slab may be another by now. */
-	uint32_t page = (uint32_t)(slab - pool->slabs);
-	if (atomic_load_explicit(&slab->noted, memory_order_relaxed) == SLAB_UNKNOWN) slab_note(pool, slab, page);
-	if (unlikely(((a ^ r) & ~bits) == 0)) {
-		atomic_thread_fence(memory_order_seq_cst); /* as in slab_release */
-		uint64_t seen = atomic_load_explicit(&slab->ctl, memory_order_acquire);
-		if (ctl_state(seen) == CTL_UNOWNED && pool->joined == participant_fork_generation() && slab_is_empty(slab) &&
-		    slab_may_go(pool, atomic_load_explicit(&slab->class, memory_order_relaxed), false))
-			slab_end(pool, slab, page, seen, false);
-	}
-	return bits;
+	slab_freed_remote(pool, slab, ((a ^ r) & ~bits) == 0);
+	return bits | later;
 }

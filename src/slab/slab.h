@@ -140,6 +140,23 @@ static inline bool slab_live(const struct slab *slab, unsigned i)
 	return ((a ^ atomic_load_explicit(&slab->r[i >> 6], memory_order_acquire)) >> (i & 63)) & 1;
 }
 
+/* The same of those that are lent (slab/lend.c), and look free, and have not been freed. */
+bool slab_lent(const hp_pool *pool, const struct slab *slab, unsigned i);
+
+/* Objects of word w that have pins. */
+uint64_t slab_lent_in(const hp_pool *pool, const struct slab *slab, unsigned w);
+
+/* Is the object somebody's? */
+static inline bool slab_out(const hp_pool *pool, const struct slab *slab, unsigned i)
+{
+	return slab_live(slab, i) ||
+	       (unlikely(atomic_load_explicit(&slab->lends, memory_order_acquire)) && slab_lent(pool, slab, i));
+}
+
+/* An object that is not live is freed, by its own holder if there is one: 0 when it was lent, and will be free. -ENOENT: it was
+ * not lent. -EALREADY; -EBUSY: in debug mode that is an error. */
+int slab_free_lent(hp_pool *pool, struct slab *slab, unsigned index);
+
 /* Inside an operation: an object of the magazine, or NULL. */
 static inline char *slab_take(struct slab_mag *mag)
 {

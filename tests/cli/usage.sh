@@ -62,4 +62,20 @@ wrong "--pages" demo --pages 3M
 wrong "--strict" demo --strict
 wrong "--kill" demo --kill=0
 wrong "--kill" demo --kill=200 --pcap "$data/forms.pcap"
+wrong "--frobnicate" keep --frobnicate
+right "Usage: hugepool keep" keep --help
+wrong "extra" keep extra
+wrong "not more" keep --list --unlink x
+wrong "--size" keep --size 1M
+wrong "--size" keep --create x --size 1Q
+wrong "--rung" keep --create x --rung 3M
+wrong "--mode" keep --create x --mode 0700
+wrong "--mode" keep --create x --mode rw
+wrong "--json" keep --json
+wrong "--foreground" keep --foreground --list
+wrong "no program" keep --attach x
+wrong "a/b" keep --create a/b
+wrong "name" keep --unlink ""
+wrong "not both" show --name x 12
+wrong "not both" check --env --name x
 echo passed

@@ -18,7 +18,7 @@ view_not_looked_at_again | page/survey.c | s/if \(parity_view_count\(&view\) - p
 rollback_frees | page/survey.c | s/(static void release_reach\(.*?\{\n)(.*?)(page_release\(me->pool, me->who, i\);)/$1$2\{ parity_free_all(&me->pool->units[i]); $3 \}/s | alloc interleave
 claim_by_store | page/own.c | s/got = got && atomic_compare_exchange_strong_explicit\(word, &old, mine, memory_order_acq_rel, memory_order_relaxed\);/if (got) atomic_store(word, mine);/ | interleave
 release_by_store | page/own.c | s/if \(!atomic_compare_exchange_strong\(word, &old, nobody\)\) return;/atomic_store(word, nobody);/ | interleave
-tags_ignored | page/own.c | s/return tag == \(process \? page_tag\(pool\) : 0\) \|\|/return true || tag == (process ? page_tag(pool) : 0) ||/; s/if \(!page_tag_over\(pool, old\)\) return false;/{}/ | alloc:PROCESS interleave:PROCESS
+tags_ignored | page/own.c | s/return tag == \(process \? page_tag\(pool\) : 0\) \|\|/return true || tag == (process ? page_tag(pool) : 0) ||/; s/if \(!page_chunk_over\(pool, chunk, old\)\) return false;/{}/ | alloc:PROCESS interleave:PROCESS
 process_memory_kept | pool/recover.c | s/if \(\(\*layer\)->recover_record\) \(\*layer\)->recover_record/if (0) (*layer)->recover_record/g | recover:holder
 slot_freed_first | pool/recover.c | s/(\tfor \(const struct pool_layer \*const \*layer = pool_layers; \*layer; layer\+\+\)\n\t\tif \(\(\*layer\)->recover_slot\)[^;]*;\n)(.*?slot_make\(SLOT_FREE[^;]*;\n)/$2$1/s | recover alloc:dead
 marks_of_the_dead_stay | pool/recover.c | s/(static void displace_marks\(.*?\{\n)/$1\treturn;\n/s | recover:marked
@@ -26,7 +26,8 @@ recoverers_live_for_ever | pool/recover.c | s/if \(record_state\(word\) == RECOR
 record_freed_first | pool/record.c | s/(\t\trecover_record\(pool, pool->record, pool->record_generation\);\n)(\t\tatomic_store_explicit\(&record->word[^;]*;\n)/$2$1/ | life:detach
 in_op_never_set | pool/participant.h | s/"subl \$1, %0"/"cmpl \$1, %0"/; s/(&me->slot->in_op), SLOT_IN_OP, memory_order_relaxed/$1, 0, memory_order_relaxed/ | interleave:owner
 in_op_cleared_early | page/page.c | s/(parity_allocate_(?:run_)?near\([^;]*)\;/(participant_end(me), $1);/g | interleave:owner
-marks_not_noticed | pool/participant.h | s/atomic_load_explicit\(&(me->slot|slot)->taker, memory_order_acquire\) (!=|==) me->seen/$2 eq '!=' ? '0' : '1'/ge | interleave
+marks_not_noticed | pool/participant.h | s/atomic_load_explicit\(&(me->slot|slot)->news, memory_order_acquire\)/0/g | interleave
+marks_not_told | pool/take.c | s/atomic_store_explicit\(&pool->slots\[slot\]\.news, 1, memory_order_release\);// | interleave
 busy_owners_robbed | pool/take.c | s/idle\[k\] = [^;]*;/idle[k] = true;/ | alloc:is somebody interleave:owner
 sequence_not_counted | pool/take.c | s/\(uint32_t\)\(mark\[k\] \+ 1\)/(uint32_t)mark[k]/ | interleave
 publishing_not_said | pool/grow.c | s/atomic_store_explicit\(&pool->header->plan_phase, PLAN_PUBLISHING, memory_order_release\);// | life:grow by
@@ -40,8 +41,8 @@ slab_owner_frees_what_is_free | slab/slab.h | s/if \(unlikely\(!\(live & bit\)\)
 slab_owner_not_asked | slab/slab.h | s/return ctl_who\(atomic_load_explicit\(&slab->ctl, memory_order_relaxed\)\) == me->who;/return slab || me;/ | slab:remote slab_interleave:owner
 slab_map_before_run | slab/make.c | s/(static void prepare\(.*?)(\n\}\n)/$1\n\tatomic_store(&pool->map[page], map_make(known->reciprocal, 0, class, 0));$2/s | slab:malloc
 slab_owned_before_map | slab/make.c | s/(\tint first = atomic_load_explicit\(&slab->first[^;]*;\n)/$1\tatomic_store(&slab->ctl, ctl_make(CTL_OWNED, me->who >> 16, me->who & 0xffff, atomic_load(&slab->ctl)));\n/ | slab_interleave:making
-slab_ends_with_objects | slab/slab.c | s/if \(!slab_is_empty\(slab\) \|\| !atomic_compare_exchange_strong\(&slab->ctl, &seen, ours/if (!atomic_compare_exchange_strong(&slab->ctl, &seen, ours/ | slab_interleave slab:recover
-slab_ends_by_store | slab/slab.c | s/if \(!slab_is_empty\(slab\) \|\| !atomic_compare_exchange_strong\(&slab->ctl, &seen, ours\)\)\s*return false;/if (!slab_is_empty(slab)) return false;\n\tatomic_store(&slab->ctl, ours);/ | slab_interleave
+slab_ends_with_objects | slab/slab.c | s/if \(!slab_is_empty\(pool, slab\) \|\| !atomic_compare_exchange_strong\(&slab->ctl, &seen, ours/if (!atomic_compare_exchange_strong(&slab->ctl, &seen, ours/ | slab_interleave slab:recover
+slab_ends_by_store | slab/slab.c | s/if \(!slab_is_empty\(pool, slab\) \|\| !atomic_compare_exchange_strong\(&slab->ctl, &seen, ours\)\)\s*return false;/if (!slab_is_empty(pool, slab)) return false;\n\tatomic_store(&slab->ctl, ours);/ | slab_interleave
 slab_run_freed_before_map | slab/slab.c | s/(\tfor \(unsigned i = 0; i < pages; i\+\+\) atomic_store_explicit\(&pool->map\[page \+ i\], 0, memory_order_relaxed\);\n)(.*?page_free_typed\(pool, page\) == 0;\n)/$2$1/s | slab:nobody
 slab_half_not_finished | slab/layer.c | s/(static int finish_half\(.*?\{\n)/$1\tif (arg) return 0;\n/s | slab:recover slab:making
 slab_of_the_dead_stays | slab/layer.c | s/(static int release_if_owned\(.*?\{\n)/$1\tif (arg) return 0;\n/s | slab:recover

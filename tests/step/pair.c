@@ -18,7 +18,7 @@
 #define A 0
 #define B 1
 #define TRIALS \
-	1500 /* a pair, unless HP_STEP_FULL: with longer operations not every instruction, but each that changes
+	700 /* a pair, unless HP_STEP_FULL: with longer operations not every instruction, but each that changes
                        something */
 
 struct pair {
@@ -535,9 +535,9 @@ static int run_pair(const void *table, unsigned index)
 	walk(&all, entry);
 	uint64_t length = all.length, next = 0;
 	uint64_t stride = step_full() ? 1
-	                              : length / (entry->flags & STEP_STOPS  ? 100
+	                              : length / (entry->flags & STEP_STOPS  ? 60
 	                                          : entry->flags & STEP_RARE ? 10
-	                                          : entry->flags & STEP_SLOW ? 250
+	                                          : entry->flags & STEP_SLOW ? 100
 	                                                                     : TRIALS) +
 	                                    1;
 	pair_open(&pair, entry);

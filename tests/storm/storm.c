@@ -312,7 +312,8 @@ static void block_in_hand(struct storm *storm, hp_off off, bool object, const bo
 {
 	if (explains(storm, off << 4 | (object ? STORM_MFREE : STORM_FREE), dead, except) ||
 	    explains(storm, object ? STORM_MALLOC : STORM_ALLOC, dead, except)) {
-		must_be(object ? hp_free(storm->pool, hp_pool_pointer(storm->pool, off)) : hp_page_free_at(storm->pool, off), 0);
+		must_be(object ? hp_free(storm->pool, hp_pool_pointer(storm->pool, off)) : hp_page_free_at(storm->pool, off),
+		        0);
 		storm->in_hand++;
 		return;
 	}

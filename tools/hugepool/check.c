@@ -29,6 +29,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 static const struct argp_option options_known[] = {
 	{"env", FIND_KEY_ENV, "VAR", OPTION_ARG_OPTIONAL, "The pool that VAR (HUGEPOOL_POOL) names", 0},
+	{"name", FIND_KEY_NAME, "NAME", 0, "The pool that the keeper has under NAME", 0},
 	{"json", 'j', NULL, 0, "Print one JSON object", 0},
 	{"audit", 'a', NULL, 0,
      "In shared heaps also what breaks no rule: words that look like references and are not declared, and values that "
@@ -39,7 +40,7 @@ static const struct argp_option options_known[] = {
 static const struct argp argp = {
 	options_known,
 	parse,
-	"PID|FD\n--env[=VAR]",
+	"PID|FD\n--env[=VAR]\n--name NAME",
 	"Verify every invariant of a live pool, its slabs and its shared heaps, and print what is wrong, one finding a line."
 	"\v" FIND_DOC "\n\nExit status: 0 nothing found, 1 findings, 2 wrong usage, 3 the pool could not be looked at.",
 	NULL,

@@ -72,6 +72,18 @@ uint64_t cli_bytes(const struct argp_state *state, const char *option, const cha
 	return value;
 }
 
+hp_rung cli_rung(const struct argp_state *state, const char *option, const char *text)
+{
+	static const struct {
+		const char *name;
+		hp_rung rung;
+	} rungs[] = {
+		{"best", HP_RUNG_BEST}, {"1G", HP_RUNG_1G}, {"2M", HP_RUNG_2M}, {"thp", HP_RUNG_THP}, {"4K", HP_RUNG_4K}};
+	for (size_t i = 0; i < sizeof(rungs) / sizeof(rungs[0]); i++)
+		if (strcasecmp(text, rungs[i].name) == 0) return rungs[i].rung;
+	cli_wrong(state, "%s wants 1G, 2M, thp, 4K or best, not '%s'", option, text);
+}
+
 const char *cli_size(uint64_t bytes)
 {
 	static const char *const names[] = {"bytes", "KiB", "MiB", "GiB", "TiB"};

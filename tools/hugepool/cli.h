@@ -6,6 +6,7 @@
 #define HUGEPOOL_TOOL_CLI_H
 
 #include <argp.h>
+#include <hugepool/backing.h>
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -18,6 +19,7 @@ int show_main(int argc, char **argv);
 int check_main(int argc, char **argv);
 int demo_main(int argc, char **argv);
 int run_main(int argc, char **argv);
+int keep_main(int argc, char **argv);
 
 /* argp_parse that says in one line what is wrong, and then ends with EXIT_USAGE. */
 void cli_parse(const struct argp *argp, int argc, char **argv, void *input);
@@ -34,6 +36,9 @@ uint64_t cli_number(const struct argp_state *state, const char *option, const ch
 
 /* Bytes, with K, M, G or T (powers of 1,024) behind the number. */
 uint64_t cli_bytes(const struct argp_state *state, const char *option, const char *text);
+
+/* 1G, 2M, thp, 4K or best, in any case. */
+hp_rung cli_rung(const struct argp_state *state, const char *option, const char *text);
 
 /* "64 MiB", "1.5 GiB", "4096 bytes". The text is one of eight buffers, taken in turn. */
 const char *cli_size(uint64_t bytes);

@@ -71,18 +71,6 @@ static const struct argp_option options_known[] = {
 	{0},
 };
 
-static hp_rung rung_of(const struct argp_state *state, const char *text)
-{
-	static const struct {
-		const char *name;
-		hp_rung rung;
-	} rungs[] = {
-		{"best", HP_RUNG_BEST}, {"1G", HP_RUNG_1G}, {"2M", HP_RUNG_2M}, {"thp", HP_RUNG_THP}, {"4K", HP_RUNG_4K}};
-	for (size_t i = 0; i < sizeof(rungs) / sizeof(rungs[0]); i++)
-		if (strcasecmp(text, rungs[i].name) == 0) return rungs[i].rung;
-	cli_wrong(state, "--pages wants 1G, 2M, thp, 4K or best, not '%s'", text);
-}
-
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
 	struct demo_options *options = state->input;
@@ -96,7 +84,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		options->kill_frame = arg ? cli_number(state, "--kill", arg, 1, UINT64_MAX) : 0;
 		return 0;
 	case 's': options->size = cli_bytes(state, "--size", arg); return 0;
-	case 'p': options->rung = rung_of(state, arg); return 0;
+	case 'p': options->rung = cli_rung(state, "--pages", arg); return 0;
 	case KEY_STRICT: options->strict = true; return 0;
 	case 'j': options->json = true; return 0;
 	case 'q': options->quiet = true; return 0;

@@ -10,6 +10,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <hugepool/keep.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -43,14 +44,17 @@ error_t find_option(int key, char *arg, struct argp_state *state, struct find_ta
 		target->from_env = true;
 		target->variable = arg;
 		return 0;
+	case FIND_KEY_NAME: target->name = arg; return 0;
 	case ARGP_KEY_ARG:
 		if (target->text) cli_wrong(state, "one PID or FD only, not '%s' too", arg);
 		cli_number(state, "PID or FD", arg, 0, INT32_MAX);
 		target->text = arg;
 		return 0;
 	case ARGP_KEY_END:
-		if (target->text && target->from_env) cli_wrong(state, "either a PID or FD or --env, not both");
-		if (!target->text && !target->from_env) cli_wrong(state, "which pool? Give a PID, an FD or --env");
+		if ((target->text != NULL) + target->from_env + (target->name != NULL) > 1)
+			cli_wrong(state, "either a PID or FD, or --env, or --name, not both");
+		if (!target->text && !target->from_env && !target->name)
+			cli_wrong(state, "which pool? Give a PID, an FD, --env or --name");
 		return 0;
 	default: return cli_unknown(key, arg, state);
 	}
@@ -261,9 +265,26 @@ static int find_in_environment(const char *variable, struct find_result *result)
 	return result->pools ? 0 : -1;
 }
 
+static void keep_message(void *arg, const char *message)
+{
+	fail(arg, "%s", strncmp(message, "hugepool: ", 10) == 0 ? message + 10 : message);
+}
+
+static int find_by_name(const char *name, struct find_result *result)
+{
+	const struct hp_keep_options options = {
+		.struct_size = sizeof(options), .observe = true, .log = keep_message, .log_arg = result};
+	hp_pool *pool;
+	int error = hp_pool_open(name, &options, &pool);
+	if (error < 0) return result->error[0] ? -1 : fail(result, "pool '%s': %s", name, cause(error));
+	add(result, pool);
+	return result->pools ? 0 : -1;
+}
+
 int find_pools(const struct find_target *target, struct find_result *result)
 {
 	*result = (struct find_result){0};
+	if (target->name) return find_by_name(target->name, result);
 	if (target->from_env) return find_in_environment(target->variable ? target->variable : DEFAULT_VARIABLE, result);
 	struct pool_files files = {.file = calloc(MAX_FILES, sizeof(struct pool_file))};
 	if (!files.file) return fail(result, "no memory");

@@ -1,4 +1,5 @@
-/* Finding a live pool to look at: in another process, among one's own descriptors, or through the environment.
+/* Finding a live pool to look at: in another process, among one's own descriptors, through the environment, or by the name
+ * that the keeper has for it.
  *
  * The three memfds of a pool are called hugepool-lives:NAME, hugepool-control:NAME and hugepool-data:NAME, which the
  * links in /proc/PID/fd show. They are opened through those links, read-only, so nothing here can change a pool. */
@@ -14,6 +15,7 @@ struct find_target {
 	const char *text; /* PID or FD */
 	bool from_env;
 	const char *variable; /* of --env, NULL for the library's own */
+	const char *name;     /* of --name */
 };
 
 struct find_result {
@@ -22,8 +24,8 @@ struct find_result {
 	char error[512]; /* why there is none, or why not all could be looked at; else empty */
 };
 
-/* --env and the argument PID|FD, for show and check. */
-enum { FIND_KEY_ENV = 0x100 };
+/* --env, --name and the argument PID|FD, for show and check. */
+enum { FIND_KEY_ENV = 0x100, FIND_KEY_NAME };
 error_t find_option(int key, char *arg, struct argp_state *state, struct find_target *target);
 
 /* 0 with at least one pool, or -1. */

@@ -1,4 +1,4 @@
-/* The hugepool command: one program, five sub-commands, each in a file of its own. */
+/* The hugepool command: one program, six sub-commands, each in a file of its own. */
 #include "cli.h"
 
 #include <stdio.h>
@@ -18,6 +18,7 @@ static const struct {
 	{"check", "verify every invariant of a live pool", check_main},
 	{"demo", "pass packets between processes through a pool, and kill one of them", demo_main},
 	{"run", "run a program with malloc from hugepool", run_main},
+	{"keep", "hold named pools, so that they outlive their users; make, list and unlink them", keep_main},
 };
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))
 
@@ -34,7 +35,7 @@ int main(int argc, char **argv)
 {
 	const char *name = argc > 1 ? argv[1] : NULL;
 	if (!name) {
-		fprintf(stderr, "hugepool: no command given; doctor, show, check, demo and run are there, and --help\n");
+		fprintf(stderr, "hugepool: no command given; doctor, show, check, demo, run and keep are there, and --help\n");
 		return EXIT_USAGE;
 	}
 	if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "-?") == 0) {
@@ -57,7 +58,7 @@ int main(int argc, char **argv)
 		}
 		return status;
 	}
-	fprintf(stderr, "hugepool: %s '%s'; doctor, show, check, demo and run are there, and --help\n",
+	fprintf(stderr, "hugepool: %s '%s'; doctor, show, check, demo, run and keep are there, and --help\n",
 	        name[0] == '-' ? "unknown option" : "unknown command", name);
 	return EXIT_USAGE;
 }

@@ -39,6 +39,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 static const struct argp_option options_known[] = {
 	{"env", FIND_KEY_ENV, "VAR", OPTION_ARG_OPTIONAL, "The pool that VAR (HUGEPOOL_POOL) names", 0},
+	{"name", FIND_KEY_NAME, "NAME", 0, "The pool that the keeper has under NAME", 0},
 	{"json", 'j', NULL, 0, "Print one JSON object (with --watch, one a time)", 0},
 	{"dump", 'd', NULL, 0, "Everything allocated, and who takes part, too", 0},
 	{"heap", 'e', "ID", 0, "The types of that shared heap, too, and its values, in 1,000 lines at most", 0},
@@ -49,7 +50,7 @@ static const struct argp_option options_known[] = {
 static const struct argp argp = {
 	options_known,
 	parse,
-	"PID|FD\n--env[=VAR]",
+	"PID|FD\n--env[=VAR]\n--name NAME",
 	"Show the numbers of a live pool. It is opened read-only, and nobody who uses it notices.\v" FIND_DOC
 	"\n\nExit status: 0 shown, 2 wrong usage, 3 the pool could not be looked at.",
 	NULL,
@@ -126,11 +127,12 @@ static json_t *as_json(hp_pool *pool, const struct hp_pool_stats *stats)
 		const char *key;
 		uint64_t value;
 	} numbers[] = {
-		{"capacity", stats->capacity},   {"committed", stats->committed},       {"free", stats->free},
-		{"largest", stats->largest},     {"live_blocks", stats->live_blocks},   {"allocs", stats->allocs},
-		{"frees", stats->frees},         {"remote_frees", stats->remote_frees}, {"taken", stats->taken},
-		{"recovered", stats->recovered}, {"quarantined", stats->quarantined},   {"page_size", stats->page_size},
-		{"unit_size", stats->unit_size}, {"processes", stats->processes},       {"threads", stats->threads},
+		{"capacity", stats->capacity},   {"committed", stats->committed},         {"free", stats->free},
+		{"largest", stats->largest},     {"live_blocks", stats->live_blocks},     {"allocs", stats->allocs},
+		{"frees", stats->frees},         {"remote_frees", stats->remote_frees},   {"taken", stats->taken},
+		{"recovered", stats->recovered}, {"quarantined", stats->quarantined},     {"page_size", stats->page_size},
+		{"unit_size", stats->unit_size}, {"processes", stats->processes},         {"threads", stats->threads},
+		{"rings", stats->rings},         {"pinned_blocks", stats->pinned_blocks}, {"pinned_bytes", stats->pinned_bytes},
 	};
 	json_object_set_new(object, "name", json_string(hp_pool_name(pool)));
 	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
@@ -216,6 +218,9 @@ static void as_text(hp_pool *pool, const struct hp_pool_stats *stats)
 	printf("  taking part    %u processes, %u threads; %" PRIu64 " recovered after their death\n", stats->processes,
 	       stats->threads, stats->recovered);
 	printf("  chunks taken   %" PRIu64 " from owners that did not use them\n", stats->taken);
+	if (stats->rings)
+		printf("  I/O            %" PRIu64 " rings; %s in %" PRIu64 " blocks are under I/O\n", stats->rings,
+		       cli_size(stats->pinned_bytes), stats->pinned_blocks);
 	if (stats->quarantined)
 		printf("  QUARANTINED    %s, whose bookkeeping made no sense: see hugepool check\n",
 		       cli_size(stats->quarantined));
