@@ -47,6 +47,12 @@ static void must_pop(hp_fifo *fifo, uint64_t value)
 	must_be(got, value);
 }
 
+struct scene {
+	hp_pool *pool;
+	hp_off id;
+	unsigned handles;
+};
+
 static void options_that_make_no_sense(void **state)
 {
 	(void)state;
@@ -134,6 +140,53 @@ static void bulk_is_all_or_nothing(void **state)
 	}
 }
 
+static void stager(const struct child *me, void *arg)
+{
+	struct scene *scene = arg;
+	hp_fifo *fifo;
+	const uint64_t value[] = {1, 2, 3, 4, 5};
+	must_be(hp_fifo_open(scene->pool, scene->id, &fifo), 0);
+	must_be(hp_fifo_stage(fifo, 0, value, 2), 0);
+	must_be(hp_fifo_stage(fifo, 2, value + 2, 3), 0);
+	must_be(hp_fifo_publish(fifo, 1), 0);
+	child_here(me);
+}
+
+/* A successor publishes what a dead one has staged. */
+static void staged_is_seen_when_published(void **state)
+{
+	(void)state;
+	for (unsigned flags = 0; flags < KINDS; flags++) {
+		hp_pool *pool = hp_plain_pool(SIZE, 0);
+		hp_fifo *fifo = make(pool, 8, 0, flags);
+		uint64_t got[8];
+		if (flags & HP_FIFO_MP) {
+			must_be(hp_fifo_stage(fifo, 0, got, 1), -ENOTSUP);
+			must_be(hp_fifo_publish(fifo, 1), -ENOTSUP);
+			over(pool, fifo);
+			continue;
+		}
+		for (uint64_t i = 0; i < 6; i++) { /* over the end of a lap */
+			push(fifo, i);
+			must_pop(fifo, i);
+		}
+		struct scene scene = {.pool = pool, .id = hp_fifo_id(fifo)};
+		struct child child = child_start(stager, &scene);
+		must(child_hear(&child));
+		child_kill(&child);
+		must_be(hp_fifo_count(fifo), 1);
+		must_be(hp_fifo_publish(fifo, 8), -EINVAL);
+		must_be(hp_fifo_stage(fifo, 0, got, 8), -EAGAIN);
+		must_be(hp_fifo_stage(fifo, 1, got, 8), -EINVAL);
+		must_be(hp_fifo_stage(fifo, UINT64_MAX, got, 1), -EINVAL);
+		must_be(hp_fifo_publish(fifo, 0), 0);
+		must_be(hp_fifo_publish(fifo, 4), 0);
+		must_be(hp_fifo_pop_burst(fifo, got, 8), 5);
+		for (uint64_t i = 0; i < 5; i++) must_be(got[i], i + 1);
+		over(pool, fifo);
+	}
+}
+
 static void taken_stays_until_acknowledged(void **state)
 {
 	(void)state;
@@ -194,12 +247,6 @@ static void taken_goes_back_with_its_handle(void **state)
 	over(pool, fifo);
 }
 
-struct scene {
-	hp_pool *pool;
-	hp_off id;
-	unsigned handles;
-};
-
 static void taker(const struct child *me, void *arg)
 {
 	struct scene *scene = arg;
@@ -231,6 +278,28 @@ static void dead_takers_leave_it_to_others(void **state)
 		must_be(sum, 36);
 		over(pool, fifo);
 	}
+}
+
+/* Who gets the dead one's place does not get what he had taken. */
+static void who_takes_a_dead_ones_place(void **state)
+{
+	(void)state;
+	hp_pool *pool = hp_plain_pool(SIZE, 0);
+	struct hp_fifo_options options = {.struct_size = sizeof options, .capacity = 8, .flags = HP_FIFO_MC, .handles = 2};
+	hp_fifo *fifo;
+	must_be(hp_fifo_create(pool, &options, &fifo), 0);
+	struct scene scene = {.pool = pool, .id = hp_fifo_id(fifo)};
+	for (uint64_t i = 0; i < 3; i++) push(fifo, i);
+	struct child child = child_start(taker, &scene);
+	must(child_hear(&child));
+	child_kill(&child);
+	hp_fifo *successor = again(pool, fifo);
+	must_be(hp_fifo_count(fifo), 2);
+	must_be(hp_fifo_count(successor), 2);
+	must_pop(fifo, 1);
+	must_pop(successor, 2);
+	hp_fifo_close(successor);
+	over(pool, fifo);
 }
 
 static void opener(const struct child *me, void *arg)
@@ -722,6 +791,17 @@ static void threads_share_one(void **state)
 	over(pool, fifo);
 }
 
+/* Of a private pool a child has a copy, and with it the handle. */
+static int child_ends_its_copy(void *arg)
+{
+	hp_fifo *fifo = arg;
+	uint64_t got;
+	must_be(hp_fifo_take(fifo, &got, 1), 1);
+	must_be(hp_fifo_ack(fifo, 1), 0);
+	must_be(hp_fifo_destroy(fifo, 0), 0);
+	return got == 5 ? 0 : 1;
+}
+
 static void a_private_pool_has_them_too(void **state)
 {
 	(void)state;
@@ -731,6 +811,7 @@ static void a_private_pool_has_them_too(void **state)
 	push(fifo, 5);
 	must_be(hp_fifo_take(fifo, &got, 1), 1);
 	must_be(hp_fifo_nack(fifo), 0);
+	must_be(hp_test_child(child_ends_its_copy, fifo), 0);
 	must_pop(fifo, 5);
 	over(pool, fifo);
 }
@@ -742,9 +823,11 @@ int main(void)
 		cmocka_unit_test(options_that_make_no_sense),
 		cmocka_unit_test(comes_out_as_it_went_in),
 		cmocka_unit_test(bulk_is_all_or_nothing),
+		cmocka_unit_test(staged_is_seen_when_published),
 		cmocka_unit_test(taken_stays_until_acknowledged),
 		cmocka_unit_test(taken_goes_back_with_its_handle),
 		cmocka_unit_test(dead_takers_leave_it_to_others),
+		cmocka_unit_test(who_takes_a_dead_ones_place),
 		cmocka_unit_test(the_dead_do_not_have_it_open),
 		cmocka_unit_test(a_forked_child_goes_on),
 		cmocka_unit_test(wrong_offsets_are_refused),

@@ -57,9 +57,4 @@ static inline void hp_sync_await_flag(void *entry)
 	while (atomic_load(&((struct sync_entry *)entry)->futex) != 1) sched_yield();
 }
 
-static inline void hp_sync_await_count(void *entry, uint32_t count)
-{
-	while (atomic_load(&((struct sync_entry *)entry)->count) != count) sched_yield();
-}
-
 #endif

@@ -64,6 +64,7 @@ static void what_is_freed_under_io_is_free_afterwards(void **state)
 		hp_must_be_sound(pool);
 		must_be(hp_free(pool, block), 0);
 		must_be(hp_free(pool, block), -EALREADY);
+		must_be(hp_usable_size(pool, block), 0);
 		must(!is_to_be_had(pool, off, sizes[i]));
 		pin_drop(table, 3);
 		must(is_to_be_had(pool, off, sizes[i]));

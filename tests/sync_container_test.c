@@ -196,6 +196,55 @@ static void names_are_made_once(void **state)
 	hp_sync_over(pool);
 }
 
+/* At the same moment, as nearly as may be: each comes to the line, and the last one opens it. */
+static struct line {
+	_Atomic uint32_t come, round, made;
+} line;
+
+static void come_to_the_line(uint32_t n)
+{
+	uint32_t round = atomic_load(&line.round);
+	if (atomic_fetch_add(&line.come, 1) + 1 == n) {
+		atomic_store(&line.come, 0);
+		atomic_store(&line.round, round + 1);
+		return;
+	}
+	for (unsigned spins = 0; atomic_load(&line.round) == round; spins++)
+		if (spins > 2000) sched_yield();
+}
+
+static void *races(void *arg)
+{
+	const hp_container *container = arg;
+	for (unsigned i = 0; i < ROUNDS; i++) {
+		hp_cond cond;
+		come_to_the_line(2);
+		int error = hp_cond_open(container, "x", HP_SYNC_NEW, &cond);
+		must(error == 0 || error == -EEXIST);
+		if (error == 0) must_be(atomic_fetch_add(&line.made, 1), 0);
+		come_to_the_line(2);
+		if (error) continue;
+		must_be(atomic_exchange(&line.made, 0), 1);
+		must_be(hp_container_unlink(container, "x"), 0);
+		must_be(hp_container_unlink(container, "x"), -ENOENT);
+	}
+	return NULL;
+}
+
+static void one_of_two_makes_it(void **state)
+{
+	(void)state;
+	hp_pool *pool = hp_plain_pool(POOL_BYTES, 0);
+	hp_container container;
+	pthread_t thread;
+	must_be(hp_container_create(pool, 40, 0, &container), 0);
+	must_be(pthread_create(&thread, NULL, races, &container), 0);
+	races(&container);
+	must_be(pthread_join(thread, NULL), 0);
+	must_be(hp_container_destroy(&container), 0); /* and what was claimed in vain is given back */
+	hp_sync_over(pool);
+}
+
 static void default_is_made_once(void **state)
 {
 	(void)state;
@@ -374,11 +423,17 @@ static void works_in_private_pools(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(opens_what_is_there),          cmocka_unit_test(refuses_what_makes_no_sense),
-		cmocka_unit_test(is_full_when_it_is_full),      cmocka_unit_test(stale_handles_say_so),
-		cmocka_unit_test(names_are_made_once),          cmocka_unit_test(default_is_made_once),
-		cmocka_unit_test(claims_of_the_dead_are_taken), cmocka_unit_test(what_is_in_the_directory_is_there),
-		cmocka_unit_test(half_ended_ones_are_freed),    cmocka_unit_test(goes_on_in_a_child),
+		cmocka_unit_test(opens_what_is_there),
+		cmocka_unit_test(refuses_what_makes_no_sense),
+		cmocka_unit_test(is_full_when_it_is_full),
+		cmocka_unit_test(stale_handles_say_so),
+		cmocka_unit_test(names_are_made_once),
+		cmocka_unit_test(one_of_two_makes_it),
+		cmocka_unit_test(default_is_made_once),
+		cmocka_unit_test(claims_of_the_dead_are_taken),
+		cmocka_unit_test(what_is_in_the_directory_is_there),
+		cmocka_unit_test(half_ended_ones_are_freed),
+		cmocka_unit_test(goes_on_in_a_child),
 		cmocka_unit_test(works_in_private_pools),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -102,6 +102,17 @@ HP_API int hp_fifo_ack(hp_fifo *fifo, size_t n);
 /* Hands back all that is taken. As hp_fifo_ack. */
 HP_API int hp_fifo_nack(hp_fifo *fifo);
 
+/* ---- producing in two steps ---- */
+
+/* With one producer: writes `n` elements behind what is in, leaving out `skip`, where nobody sees them until they are published.
+ * -EAGAIN: there is no room; -EINVAL: more than the capacity; -ENOTSUP: many producers. What was staged stays when its
+ * producer dies: a successor who knows from elsewhere how much it was may publish it, or stage anew. */
+HP_API int hp_fifo_stage(hp_fifo *fifo, uint64_t skip, const void *elements, size_t n);
+
+/* The first `n` that are staged are in, in one instant. That they have been staged is the caller's word. -EINVAL: there is no room
+ * for so many; -ENOTSUP. */
+HP_API int hp_fifo_publish(hp_fifo *fifo, size_t n);
+
 /* ---- waiting ---- */
 
 /* The same as push_bulk, and as pop_burst for one element at least, waiting for at most `ns` nanoseconds: then -ETIMEDOUT.

@@ -12,6 +12,7 @@
 #include <hugepool/heap.h>
 #include <hugepool/image.h>
 #include <hugepool/inspect.h>
+#include <hugepool/keep.h>
 #include <hugepool/malloc.h>
 #include <hugepool/page.h>
 #include <hugepool/pool.h>

@@ -45,8 +45,8 @@ struct hp_keep_options {
 };
 
 /* Attaches to the pool of that name. `options` may be NULL. -ENOENT: there is none. -EACCES: its mode does not let this user.
- * -ENOTSUP: observing is for those who may write, too, because the keeper is neither root nor the user who made the pool. Errors
- * of hp_pool_attach. */
+ * -ENOTSUP: observing is for those who may write, too, because the keeper is neither root nor the user who made the pool. -EAGAIN: somebody
+ * has a lease (fcntl) on the pool's files. Errors of hp_pool_attach. */
 HP_API int hp_pool_open(const char *name, const struct hp_keep_options *options, hp_pool **pool);
 
 /* Has the keeper hold the pool under `name` (NULL: the pool's own), with `mode` (bits of 0666). The pool may be known by

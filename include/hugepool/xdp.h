@@ -10,7 +10,8 @@
  * milliseconds after the death, and whoever needs memory next sees to it. Frames that hp_xdp_receive had handed out are the
  * application's, like all that it got; entries of `frames` are written before their objects are handed out, so an array in
  * shared memory tells which. Nothing stays behind on the interface: the program that leads frames to the socket goes with the
- * last process that uses it. In mode HP_XDP_ZERO_COPY the driver may go on writing for as long as the kernel takes to tear
+ * last process that uses it. A frame that was being sent may, where the driver takes it from where it lies, go out with what
+ * its object holds by then. In mode HP_XDP_ZERO_COPY the driver may go on writing for as long as the kernel takes to tear
  * down the queue behind the dead process' back, which is not waited for: use it where what may die is the whole application.
  *
  * A handle belongs to the process that opened it, not to forked children (one that keeps the descriptors keeps the socket, and
@@ -78,8 +79,9 @@ HP_API int hp_xdp_receive(hp_xdp *xdp, struct hp_xdp_frame *frames, unsigned n);
  * back to the cache when the interface is done with them, which a later call notices. Returns how many were taken: fewer
  * than `n` where there is no room now. With n 0 it only sees to what is under way.
  * Nothing was taken: -EINVAL: not inside an object, or of another pool; -ERANGE: in memory that was committed later than the
- * queue was opened; -ENOENT, -EALREADY: no object of the cache, or not out; -EBUSY: other I/O on it has no end; -ENETDOWN
- * (also of what was taken earlier). With HP_XDP_KEEP any memory of the pool, and -EBUSY for what is being sent already. */
+ * queue was opened; -ENOENT, -EALREADY: no object of the cache, or not out; -EBUSY: it lies in a ring of this queue already, or
+ * (with HP_XDP_KEEP) as much other I/O as possible is under way on it; -ENETDOWN (also of what was taken earlier). With
+ * HP_XDP_KEEP any memory of the pool can be sent that does not cross a multiple of the object's size. */
 HP_API int hp_xdp_send(hp_xdp *xdp, const struct hp_xdp_frame *frames, unsigned n);
 
 /* With HP_XDP_KEEP: up to `n` objects (their starts, as they were given) that have been sent; how many. -EINVAL: without it. */

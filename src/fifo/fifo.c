@@ -224,7 +224,7 @@ int hp_fifo_open(hp_pool *pool, hp_off id, hp_fifo **fifo)
 void hp_fifo_close(hp_fifo *fifo)
 {
 	if (!fifo) return;
-	if (fifo->generation == participant_fork_generation()) { /* else a forked child's copy: the cell is its parent's */
+	if (fifo_is_ours(fifo)) {
 		if (fifo->taken) hp_fifo_nack(fifo);
 		leave_cell(fifo);
 	}
@@ -253,7 +253,7 @@ static bool is_empty(const hp_fifo *fifo)
 int hp_fifo_destroy(hp_fifo *fifo, unsigned flags)
 {
 	if (!fifo || flags & ~HP_FIFO_DISCARD) return -EINVAL;
-	if (fifo->generation != participant_fork_generation()) return -ESTALE;
+	if (!fifo_is_ours(fifo)) return -ESTALE;
 	uint64_t state = FIFO_LIVE, ending = fifo->owner << 8 | FIFO_ENDING;
 	if (!atomic_compare_exchange_strong(&fifo->shared->state, &state, ending)) {
 		if (!fifo_is_over(fifo->pool, state >> 8)) return -EBUSY;

@@ -81,6 +81,12 @@ static inline bool pair_swap(struct fifo_pair *pair, uint64_t a, uint64_t b, uin
 	return done;
 }
 
+/* Not a forked child's copy, whose cell is its parent's. Of a private pool the child has a copy of all, cells included. */
+static inline bool fifo_is_ours(const hp_fifo *fifo)
+{
+	return fifo->pool->private || fifo->generation == participant_fork_generation();
+}
+
 static inline bool fifo_many_producers(const hp_fifo *fifo)
 {
 	return fifo->flags & HP_FIFO_MP;

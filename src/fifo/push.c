@@ -147,3 +147,26 @@ int64_t hp_fifo_push_burst(hp_fifo *fifo, const void *elements, size_t n)
 {
 	return (int64_t)fifo_push_some(fifo, elements, n, 1);
 }
+
+int hp_fifo_stage(hp_fifo *fifo, uint64_t skip, const void *elements, size_t n)
+{
+	if (fifo_many_producers(fifo)) return -ENOTSUP;
+	if (n > fifo->capacity || skip > fifo->capacity - n) return -EINVAL;
+	uint64_t at = atomic_load_explicit(&fifo->shared->head.a, memory_order_relaxed);
+	if (fifo_room(fifo, at, skip + n) < skip + n) return -EAGAIN;
+	write_alone(fifo, at + skip, elements, n);
+	return 0;
+}
+
+int hp_fifo_publish(hp_fifo *fifo, size_t n)
+{
+	_Atomic uint64_t *head = &fifo->shared->head.a;
+	if (fifo_many_producers(fifo)) return -ENOTSUP;
+	uint64_t at = atomic_load_explicit(head, memory_order_relaxed);
+	if (n > fifo_room(fifo, at, n)) return -EINVAL;
+	if (n == 0) return 0;
+	/* commit: all of them are there. Release: also what a dead one has written. */
+	atomic_store_explicit(head, at + n, memory_order_release);
+	fifo_wake(fifo, true);
+	return 0;
+}

@@ -82,7 +82,7 @@ void fifo_let_go(hp_fifo *fifo, uint32_t cell, uint64_t owner)
 
 static bool may_hold(const hp_fifo *fifo)
 {
-	return fifo->holds && fifo->generation == participant_fork_generation();
+	return fifo->holds && fifo_is_ours(fifo);
 }
 
 /* Makes a dead one's hold with at least so many elements ours. */

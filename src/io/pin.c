@@ -379,6 +379,7 @@ static void give_back(struct pin_table *table, uint64_t word)
 		empty(table);
 		page_free_typed(table->pool, page1 - 1, PAGE_TYPE_PINS);
 	}
+	page_recover_over(table->pool); /* its process' pages, which were not to be touched */
 	atomic_store_explicit(&ring->table, 0, memory_order_relaxed);
 	atomic_store_explicit(&ring->registered, 0, memory_order_relaxed);
 	/* commit: the next ring's */

@@ -7,8 +7,6 @@
 #include "pool/pass.h"
 #include <hugepool/keep.h>
 #include <errno.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
 
 #define TIMEOUT_NS UINT64_C(5000000000)
@@ -19,16 +17,7 @@ struct call {
 	uint64_t until;
 };
 
-__attribute__((format(printf, 2, 3))) static void say(const struct call *call, const char *format, ...)
-{
-	if (!call->o.log) return;
-	char line[512];
-	va_list args;
-	va_start(args, format);
-	vsnprintf(line, sizeof line, format, args);
-	va_end(args);
-	call->o.log(call->o.log_arg, line);
-}
+#define say(call, ...) keep_say((call)->o.log, (call)->o.log_arg, __VA_ARGS__)
 
 static int call_begin(const struct hp_keep_options *given, const hp_pool *pool, struct call *call)
 {

@@ -12,8 +12,6 @@
 #include "os/os.h"
 #include <errno.h>
 #include <fcntl.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -47,17 +45,6 @@ struct keep_server {
 	void *log_arg;
 };
 
-__attribute__((format(printf, 3, 4))) static void say(hp_log_fn *log, void *arg, const char *format, ...)
-{
-	if (!log) return;
-	char line[512];
-	va_list args;
-	va_start(args, format);
-	vsnprintf(line, sizeof line, format, args);
-	va_end(args);
-	log(arg, line);
-}
-
 /* ---- one connection ---- */
 
 static void drop(struct keep_server *s, struct connection *c)
@@ -86,8 +73,8 @@ static int publish(struct keep_server *s, struct connection *c, const struct ask
 	int error = got < 0 ? (int)got : got != sizeof *request || came->count != 3 ? -EPROTO : 0;
 	if (error == 0) error = names_publish(&s->names, asker, request, came->fds);
 	if (error == 0) {
-		say(s->log, s->log_arg, "hugepool: pool '%s' published by user %u (process %d)", request->name, c->peer.uid,
-		    c->peer.pid);
+		keep_say(s->log, s->log_arg, "hugepool: pool '%s' published by user %u (process %d)", request->name,
+		         c->peer.uid, c->peer.pid);
 		came->count = 0;
 	}
 	came->event = s->event;
@@ -105,12 +92,12 @@ static int hand_out(const struct kept *kept, enum keep_what what, int fds[3])
 		memcpy(fds, kept->fds, sizeof kept->fds);
 		return 3;
 	}
-	for (int i = 0; i < 2; i++) { /* non-blocking: nor is a lease on it waited for */
+	for (int i = 0; i < 2; i++) { /* non-blocking: who has a lease on it is not waited for */
 		fds[i] = os_reopen(kept->fds[i + 1], O_RDONLY | O_NONBLOCK);
 		if (fds[i] >= 0) continue;
 		int error = fds[i];
 		if (i) os_close(fds[0]);
-		return error == -EMFILE || error == -ENFILE || error == -ENOMEM ? error : -ENOTSUP;
+		return error == -EACCES || error == -EPERM || error == -ENOENT ? -ENOTSUP : error;
 	}
 	return 2;
 }
@@ -146,8 +133,8 @@ static bool answer(struct keep_server *s, struct connection *c, int64_t length, 
 		case KEEP_UNLINK:
 			error = names_unlink(&s->names, &asker, request);
 			if (error == 0)
-				say(s->log, s->log_arg, "hugepool: pool '%s' unlinked by user %u (process %d)", request->name,
-				    c->peer.uid, c->peer.pid);
+				keep_say(s->log, s->log_arg, "hugepool: pool '%s' unlinked by user %u (process %d)", request->name,
+				         c->peer.uid, c->peer.pid);
 			break;
 		case KEEP_LIST:
 			a->entries = names_list(&s->names, request->name, s->page.entry);
@@ -302,7 +289,7 @@ int keep_server_open(const struct keep_server_options *o, struct keep_server **o
 	if (error == 0 && limit < LEAST_DESCRIPTORS) error = -EMFILE;
 	if (error == 0) error = place_take(&s->place);
 	if (error < 0) {
-		say(o->log, o->log_arg, "hugepool: no keeper at %s: %s", s->place.path, cure(error));
+		keep_say(o->log, o->log_arg, "hugepool: no keeper at %s: %s", s->place.path, cure(error));
 		server_free(s);
 		return error;
 	}

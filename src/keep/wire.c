@@ -1,7 +1,8 @@
-/* What both ends have to agree on: names, and where the socket is. */
+/* What both ends have to agree on: names, and where the socket is; and how they tell what is wrong. */
 #include "keep/wire.h"
 #include "os/os.h"
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,4 +26,15 @@ int keep_path(const char *given, char path[OS_PATH_MAX])
 	int length = given ? snprintf(path, OS_PATH_MAX, "%s", given)
 	                   : snprintf(path, OS_PATH_MAX, "%s/hugepool.sock", home ? home : "/run");
 	return length < 0 || (size_t)length >= OS_PATH_MAX ? -ENAMETOOLONG : 0;
+}
+
+void keep_say(hp_log_fn *log, void *arg, const char *format, ...)
+{
+	if (!log) return;
+	char line[512];
+	va_list args;
+	va_start(args, format);
+	vsnprintf(line, sizeof line, format, args);
+	va_end(args);
+	log(arg, line);
 }

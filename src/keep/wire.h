@@ -8,6 +8,7 @@
 
 #include "os/socket.h"
 #include "pool/layout.h"
+#include <hugepool/pool.h>
 #include <stdbool.h>
 
 #define KEEP_MAGIC UINT64_C(0x3170656568706568) /* "hepheep1" */
@@ -58,5 +59,7 @@ bool keep_name_ok(const char *name, size_t room);
 
 /* Where the keeper is: `given`, or what environment and user say. -ENAMETOOLONG. */
 int keep_path(const char *given, char path[OS_PATH_MAX]);
+
+__attribute__((format(printf, 3, 4))) void keep_say(hp_log_fn *log, void *arg, const char *format, ...);
 
 #endif

@@ -225,8 +225,7 @@ void host_memlock(uint64_t *soft, uint64_t *hard, bool *exempt)
 	}
 	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
 	struct __user_cap_data_struct caps[2] = {0};
-	if (syscall(SYS_capget, &header, caps) == 0)
-		*exempt = caps[CAP_IPC_LOCK / 32].effective >> (CAP_IPC_LOCK % 32) & 1;
+	if (syscall(SYS_capget, &header, caps) == 0) *exempt = caps[CAP_IPC_LOCK / 32].effective >> (CAP_IPC_LOCK % 32) & 1;
 }
 
 static void read_limits(struct host *host)

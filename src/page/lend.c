@@ -96,6 +96,11 @@ int page_free_lent(hp_pool *pool, uint64_t head)
 	return lent_free(lent_place(pool, head, 0));
 }
 
+bool page_freed_lent(const hp_pool *pool, uint64_t head)
+{
+	return !pool->private && lent_state(lent_place(pool, head, 0)) & LENT_FREED;
+}
+
 bool page_chunk_lent(const hp_pool *pool, uint32_t chunk)
 {
 	const struct parity_unit *unit = &pool->units[chunk];

@@ -253,5 +253,15 @@ static void recover_record_chunks(hp_pool *pool, uint32_t record, uint32_t gener
 	}
 }
 
+void page_recover_over(hp_pool *pool)
+{
+	for (uint32_t i = 0, top = pool_top(pool); i < top; i++) {
+		uint64_t ctl = atomic_load_explicit(&chunk_of(pool, i)->ctl, memory_order_acquire);
+		if (ctl_state(ctl) == CTL_UNOWNED &&
+		    page_chunk_over(pool, i, atomic_load_explicit(&chunk_of(pool, i)->tag, memory_order_acquire)))
+			page_recover_chunk(pool, i, ctl);
+	}
+}
+
 const struct pool_layer page_layer = {
 	.reread = reread, .recover_slot = recover_slot_chunks, .recover_record = recover_record_chunks};

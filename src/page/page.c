@@ -508,6 +508,7 @@ int64_t hp_page_size_at(hp_pool *pool, hp_off block)
 	int error = locate(pool, block, &chunk, &i);
 	if (error < 0) return error;
 	unsigned type = type_of(pool, chunk, i);
+	if (type == PAGE_TYPE_LENT && page_freed_lent(pool, block / HP_PAGE_SIZE)) return -EALREADY;
 	uint64_t pages = type && type != PAGE_TYPE_LENT ? 0 : page_run(pool, chunk, i);
 	return pages ? (int64_t)(pages * HP_PAGE_SIZE) : not_a_block(pool, chunk, i);
 }

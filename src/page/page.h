@@ -60,6 +60,9 @@ int page_lend(hp_pool *pool, uint64_t head, struct lent_step step);
 void page_unlend(hp_pool *pool, uint64_t head, struct lent_step step);
 /* Whoever frees a run of type LENT: 0, and it goes back with its last pin; -EALREADY; -EBUSY in debug mode. */
 int page_free_lent(hp_pool *pool, uint64_t head);
+bool page_freed_lent(const hp_pool *pool, uint64_t head); /* somebody has */
+/* What was kept of the dead because it was under I/O, and is not any more, goes back. */
+void page_recover_over(hp_pool *pool);
 /* Is anything in the chunk under I/O? */
 bool page_chunk_lent(const hp_pool *pool, uint32_t chunk);
 

@@ -102,7 +102,7 @@ int record_join(hp_pool *pool)
 		         pool->lives.fd, pool->control_fd.fd, pool->data_fd.fd);
 		return -EBADF;
 	}
-	int fd = os_reopen(pool->lives.fd, O_RDWR);
+	int fd = os_reopen(pool->lives.fd, O_RDWR | O_NONBLOCK); /* who has a lease on it is not waited for, either */
 	if (fd < 0) return fd;
 	void *life;
 	int error = os_map(NULL, HP_PAGE_SIZE, PROT_NONE, 0, fd, 0, &life);

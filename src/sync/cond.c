@@ -33,14 +33,14 @@ int hp_cond_open(const hp_container *container, const char *name, unsigned flags
 int hp_cond_wait_timed(const hp_cond *cond, const hp_mutex *mutex, uint64_t ns)
 {
 	struct sync_entry *entry = entry_of(cond);
-	uint64_t end = sync_end(ns), slice = 0;
+	uint64_t end = sync_end(ns);
 	if (cond->pool->observer) return -EROFS;
-	uint32_t count, seen = atomic_load_explicit(&entry->futex, memory_order_acquire);
+	uint32_t depth, seen = atomic_load_explicit(&entry->futex, memory_order_acquire);
 	/* before the mutex is free: who then changes what is waited for counts up after we have looked, and sees that we wait */
-	atomic_fetch_add(&entry->count, 1);
-	int error = is_there(cond) ? sync_mutex_drop(mutex, &count) : -ESTALE;
+	atomic_fetch_add(&entry->waiters, 1);
+	int error = is_there(cond) ? sync_mutex_drop(mutex, &depth) : -ESTALE;
 	if (error < 0) {
-		atomic_fetch_sub(&entry->count, 1);
+		atomic_fetch_sub(&entry->waiters, 1);
 		return error;
 	}
 	while (error == 0 && atomic_load_explicit(&entry->futex, memory_order_acquire) == seen) {
@@ -50,13 +50,13 @@ int hp_cond_wait_timed(const hp_cond *cond, const hp_mutex *mutex, uint64_t ns)
 		else if (now >= end)
 			error = -ETIMEDOUT;
 		else
-			os_futex_wait(&entry->futex, seen, sync_slice(&slice, now, end));
+			os_futex_wait(&entry->futex, seen, sync_slice(now, end));
 	}
 	if (!is_there(cond))
 		error = -ECANCELED;
 	else
-		atomic_fetch_sub(&entry->count, 1);
-	int regained = sync_mutex_regain(mutex, count);
+		atomic_fetch_sub(&entry->waiters, 1);
+	int regained = sync_mutex_regain(mutex, depth);
 	return regained < 0 ? regained : error;
 }
 
@@ -72,7 +72,7 @@ static int wake(const hp_cond *cond, int count)
 	if (!is_there(cond)) return -ESTALE;
 	/* commit: all who wait now will see it. In one order with the count of those, which is looked at next. */
 	atomic_fetch_add(&entry->futex, 1);
-	if (atomic_load(&entry->count)) os_futex_wake(&entry->futex, count);
+	if (atomic_load(&entry->waiters)) os_futex_wake(&entry->futex, count);
 	return 0;
 }
 

@@ -135,8 +135,9 @@ static void fill(const hp_container *container, struct sync_entry *entry, const 
 	for (unsigned i = 0; i < SYNC_NAME_WORDS; i++)
 		atomic_store_explicit(&entry->name[i], name->word[i], memory_order_relaxed);
 	atomic_store_explicit(&entry->futex, 0, memory_order_relaxed);
-	atomic_store_explicit(&entry->count, 0, memory_order_relaxed);
+	atomic_store_explicit(&entry->waiters, 0, memory_order_relaxed);
 	atomic_store_explicit(&entry->flags, flags, memory_order_relaxed);
+	atomic_store_explicit(&entry->depth, 0, memory_order_relaxed);
 	atomic_store_explicit(&entry->first, first, memory_order_relaxed);
 	if (sync_kind(first) != SYNC_UNDO) return;
 	for (uint32_t i = 0; i < container->units; i++)

@@ -58,13 +58,13 @@ static inline uint32_t sync_name_generation(uint64_t low)
 
 struct sync_entry {
 	_Alignas(64) _Atomic uint64_t state;
-	_Atomic uint32_t futex; /* mutex, semaphore: 1 while somebody may sleep; condition: counts signals */
-	_Atomic uint32_t
-		count; /* recursive mutex: locked so many times beyond the first. Condition: who waits, and who died at it */
+	_Atomic uint32_t futex;   /* mutex, semaphore: 1 while somebody may sleep; condition: counts signals */
+	_Atomic uint32_t waiters; /* and those who died at it: to spare system calls, no more */
 	/* by the maker, before it is there; never after */
 	_Atomic uint64_t first; /* its state when it is made */
 	_Atomic uint64_t name[SYNC_NAME_WORDS];
 	_Atomic uint32_t flags;
+	_Atomic uint32_t depth;               /* by the holder of a mutex: locked so many times beyond the first */
 	_Alignas(64) _Atomic uint64_t unit[]; /* UNDO */
 };
 

@@ -43,9 +43,9 @@ static int try(void *arg)
 		int result = 0;
 		if (holder == (trying->mine & SYNC_HOLDER)) {
 			if (!(atomic_load_explicit(&entry->flags, memory_order_relaxed) & HP_MUTEX_RECURSIVE)) return -EDEADLK;
-			uint32_t count = atomic_load_explicit(&entry->count, memory_order_relaxed);
-			if (count == UINT32_MAX) return -EOVERFLOW;
-			atomic_store_explicit(&entry->count, count + 1, memory_order_relaxed);
+			uint32_t depth = atomic_load_explicit(&entry->depth, memory_order_relaxed);
+			if (depth == UINT32_MAX) return -EOVERFLOW;
+			atomic_store_explicit(&entry->depth, depth + 1, memory_order_relaxed);
 			return 0;
 		}
 		if (holder == SYNC_BROKEN) return -ENOTRECOVERABLE;
@@ -58,7 +58,7 @@ static int try(void *arg)
 		if (!atomic_compare_exchange_strong_explicit(&entry->state, &state, want, memory_order_seq_cst,
 		                                             memory_order_acquire))
 			continue;
-		if (result) atomic_store_explicit(&entry->count, 0, memory_order_relaxed);
+		if (result) atomic_store_explicit(&entry->depth, 0, memory_order_relaxed);
 		return result;
 	}
 }
@@ -74,7 +74,7 @@ static inline int lock(const hp_mutex *mutex, uint64_t ns, bool waits)
 	if (likely(atomic_compare_exchange_strong_explicit(&entry_of(mutex)->state, &state, trying.mine,
 	                                                   memory_order_acquire, memory_order_relaxed)))
 		return 0;
-	if (waits) return sync_wait(mutex->pool, entry_of(mutex), try, &trying, ns);
+	if (waits) return sync_wait(entry_of(mutex), !mutex->pool->fenced, try, &trying, ns);
 	error = try(&trying);
 	return error == -EAGAIN ? -EBUSY : error;
 }
@@ -95,7 +95,7 @@ int hp_mutex_trylock(const hp_mutex *mutex)
 }
 
 /* Held by the thread, and how: the state; or 0 and *error. */
-static uint64_t held(const hp_mutex *mutex, int *error)
+static inline uint64_t held(const hp_mutex *mutex, int *error)
 {
 	struct participant *me = sync_participant(mutex->pool, error);
 	if (unlikely(!me)) return 0;
@@ -106,7 +106,7 @@ static uint64_t held(const hp_mutex *mutex, int *error)
 }
 
 /* By its holder. */
-static void let_go(const hp_mutex *mutex, uint64_t state)
+static inline void let_go(const hp_mutex *mutex, uint64_t state)
 {
 	struct sync_entry *entry = entry_of(mutex);
 	bool breaks = unlikely((state & SYNC_INCONSISTENT) != 0);
@@ -125,9 +125,9 @@ int hp_mutex_unlock(const hp_mutex *mutex)
 	int error;
 	uint64_t state = held(mutex, &error);
 	if (unlikely(!state)) return error;
-	uint32_t count = atomic_load_explicit(&entry_of(mutex)->count, memory_order_relaxed);
-	if (unlikely(count)) {
-		atomic_store_explicit(&entry_of(mutex)->count, count - 1, memory_order_relaxed);
+	uint32_t depth = atomic_load_explicit(&entry_of(mutex)->depth, memory_order_relaxed);
+	if (unlikely(depth)) {
+		atomic_store_explicit(&entry_of(mutex)->depth, depth - 1, memory_order_relaxed);
 		return 0;
 	}
 	let_go(mutex, state);
@@ -145,20 +145,20 @@ int hp_mutex_consistent(const hp_mutex *mutex)
 	return 0;
 }
 
-int sync_mutex_drop(const hp_mutex *mutex, uint32_t *count)
+int sync_mutex_drop(const hp_mutex *mutex, uint32_t *depth)
 {
 	int error;
 	uint64_t state = held(mutex, &error);
 	if (!state) return error;
-	*count = atomic_load_explicit(&entry_of(mutex)->count, memory_order_relaxed);
-	atomic_store_explicit(&entry_of(mutex)->count, 0, memory_order_relaxed);
+	*depth = atomic_load_explicit(&entry_of(mutex)->depth, memory_order_relaxed);
+	atomic_store_explicit(&entry_of(mutex)->depth, 0, memory_order_relaxed);
 	let_go(mutex, state);
 	return 0;
 }
 
-int sync_mutex_regain(const hp_mutex *mutex, uint32_t count)
+int sync_mutex_regain(const hp_mutex *mutex, uint32_t depth)
 {
 	int error = hp_mutex_lock(mutex);
-	if (error == 0 || error == -EOWNERDEAD) atomic_store_explicit(&entry_of(mutex)->count, count, memory_order_relaxed);
+	if (error == 0 || error == -EOWNERDEAD) atomic_store_explicit(&entry_of(mutex)->depth, depth, memory_order_relaxed);
 	return error;
 }

@@ -101,7 +101,12 @@ static sync_try_fn *try_of(const hp_sem *sem)
 	return sync_kind(sem->free) == SYNC_UNDO ? try_undo : try_plain;
 }
 
-static int trying_begin(struct trying *trying, const hp_sem *sem)
+static inline int try_now(struct trying *trying)
+{
+	return sync_kind(trying->sem->free) == SYNC_UNDO ? try_undo(trying) : try_plain(trying);
+}
+
+static inline int trying_begin(struct trying *trying, const hp_sem *sem)
 {
 	int error;
 	*trying = (struct trying){.sem = sem};
@@ -117,7 +122,7 @@ int hp_sem_trywait(const hp_sem *sem)
 {
 	struct trying trying;
 	int error = sem->pool->observer ? -EROFS : trying_begin(&trying, sem);
-	return error < 0 ? error : try_of(sem)(&trying);
+	return error < 0 ? error : try_now(&trying);
 }
 
 int hp_sem_wait_timed(const hp_sem *sem, uint64_t ns)
@@ -125,11 +130,11 @@ int hp_sem_wait_timed(const hp_sem *sem, uint64_t ns)
 	struct trying trying;
 	int error = sem->pool->observer ? -EROFS : trying_begin(&trying, sem);
 	if (error < 0) return error;
-	error = try_of(sem)(&trying);
+	error = try_now(&trying);
 	if (likely(error != -EAGAIN)) return error;
-	error = sync_wait(sem->pool, entry_of(sem), try_of(sem), &trying, ns);
-	/* the flag was down while we were on our way here, and who gave another unit meanwhile has not woken anybody for it */
-	if (error == 0 && is_free(sem)) sync_wake(entry_of(sem), 1);
+	error = sync_wait(entry_of(sem), false, try_of(sem), &trying, ns);
+	/* the flag was down while we were on our way, and who gave another unit meanwhile has not woken anybody for it */
+	if (error == 0 && atomic_load(&entry_of(sem)->futex) && is_free(sem)) sync_wake(entry_of(sem), 1);
 	return error;
 }
 

@@ -38,17 +38,18 @@ static inline bool sync_is(uint64_t state, uint64_t free)
 int sync_open(const hp_container *container, const char *name, enum sync_kind kind, unsigned flags, uint64_t low,
               struct sync_entry **entry, uint64_t *free);
 
-/* Waits until `try` says something else than -EAGAIN, or -ETIMEDOUT. A try comes after the entry's flag was put up and all
- * processors have passed a barrier; who changes what is tried for looks at the flag afterwards, and calls sync_wake. */
+/* Waits until `try` says something else than -EAGAIN, or -ETIMEDOUT. The entry's flag is put up before a try that is followed by
+ * sleep; who changes what is tried for looks at the flag afterwards, and calls sync_wake. `barrier`: that one does it by a plain
+ * store, so all processors have to pass a barrier in between. */
 typedef int sync_try_fn(void *arg);
-int sync_wait(hp_pool *pool, struct sync_entry *entry, sync_try_fn *try, void *arg, uint64_t ns);
+int sync_wait(struct sync_entry *entry, bool barrier, sync_try_fn *try, void *arg, uint64_t ns);
 void sync_wake(struct sync_entry *entry, int count);
 /* How long to sleep before looking who lives. */
-uint64_t sync_slice(uint64_t *slice, uint64_t now, uint64_t end);
+uint64_t sync_slice(uint64_t now, uint64_t end);
 uint64_t sync_end(uint64_t ns); /* the time when it is over */
 
 /* For conditions: wholly unlocks a mutex that the thread holds, and locks it again. */
-int sync_mutex_drop(const hp_mutex *mutex, uint32_t *count);
-int sync_mutex_regain(const hp_mutex *mutex, uint32_t count);
+int sync_mutex_drop(const hp_mutex *mutex, uint32_t *depth);
+int sync_mutex_regain(const hp_mutex *mutex, uint32_t depth);
 
 #endif

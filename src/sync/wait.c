@@ -2,8 +2,8 @@
  *
  * As for the lock of a heap (heap/lock.c): who waits puts the entry's flag up, has all processors pass a barrier, looks once
  * more, and sleeps on the flag. Who lets something go does so first, sees the flag, takes it down and wakes one, who puts it up
- * again before he looks, and on his way out. So an unlock is a plain store; and a flag that is up with nobody asleep costs a
- * system call, no more. Sleep is in slices that grow from 1 to 16 ms: their ends are when the death of a holder is noticed, and
+ * again before he sleeps once more, and on his way out if others wait. So an unlock is a plain store; and a flag that is up with nobody asleep costs a
+ * system call, no more. Sleep is in slices of 16 ms: their ends are when the death of a holder is noticed, and
  * when a wake is made good that went to a waiter who died. Model: tests/models/sync_model.py. */
 #include "sync/sync.h"
 #include "pool/record.h"
@@ -11,9 +11,9 @@
 #include "os/os.h"
 #include <errno.h>
 
-#define SLICE_NS UINT64_C(1000000)
-#define LONGEST_NS UINT64_C(16000000)
-#define SPINS 100
+#define SLICE_NS \
+	UINT64_C(16000000) /* longer than the kernel's tick: a timer that is the next one costs more than the wake */
+#define SPINS 50
 
 struct participant *sync_participant_slow(hp_pool *pool, int *error)
 {
@@ -45,10 +45,9 @@ uint64_t sync_end(uint64_t ns)
 	return ns < UINT64_MAX - now ? now + ns : UINT64_MAX;
 }
 
-uint64_t sync_slice(uint64_t *slice, uint64_t now, uint64_t end)
+uint64_t sync_slice(uint64_t now, uint64_t end)
 {
-	*slice = *slice == 0 ? SLICE_NS : *slice < LONGEST_NS ? *slice * 2 : LONGEST_NS;
-	return end - now < *slice ? end - now : *slice;
+	return end - now < SLICE_NS ? end - now : SLICE_NS;
 }
 
 void sync_wake(struct sync_entry *entry, int count)
@@ -57,10 +56,10 @@ void sync_wake(struct sync_entry *entry, int count)
 	os_futex_wake(&entry->futex, count);
 }
 
-int sync_wait(hp_pool *pool, struct sync_entry *entry, sync_try_fn *try, void *arg, uint64_t ns)
+int sync_wait(struct sync_entry *entry, bool barrier, sync_try_fn *try, void *arg, uint64_t ns)
 {
 	int error = -EAGAIN;
-	uint64_t end = sync_end(ns), slice = 0;
+	uint64_t end = sync_end(ns);
 	for (unsigned i = 0; i < SPINS && error == -EAGAIN; i++) {
 		error = try(arg);
 #ifdef __x86_64__
@@ -68,17 +67,21 @@ int sync_wait(hp_pool *pool, struct sync_entry *entry, sync_try_fn *try, void *a
 #endif
 	}
 	if (error != -EAGAIN) return error;
+	atomic_fetch_add(&entry->waiters, 1);
 	for (;;) {
 		atomic_store(&entry->futex, 1);
-		if (pool->fenced || os_membarrier() < 0) atomic_thread_fence(memory_order_seq_cst);
+		if (!barrier || os_membarrier() < 0) atomic_thread_fence(memory_order_seq_cst);
 		if ((error = try(arg)) != -EAGAIN) break;
 		uint64_t now = os_now_ns();
 		if (now >= end) {
 			error = -ETIMEDOUT;
 			break;
 		}
-		os_futex_wait(&entry->futex, 1, sync_slice(&slice, now, end));
+		os_futex_wait(&entry->futex, 1, sync_slice(now, end));
+		/* woken: there is something, so the look comes before the flag */
+		if ((error = try(arg)) != -EAGAIN) break;
 	}
-	atomic_store(&entry->futex, 1); /* there may be others */
+	/* others may be asleep, and the flag down since somebody woke us */
+	if (atomic_fetch_sub(&entry->waiters, 1) > 1) atomic_store(&entry->futex, 1);
 	return error;
 }

@@ -6,7 +6,7 @@ comes to be there that its maker has not written down; from every state one can 
 lives has the name's thing, and the entries of the dead can be had.
 
 MU: mutexes. Locking is a swap, unlocking a store that may stay in the store buffer for a while, and a look at the flag;
-waiting as in heap_lock_model.py (LK), with slices. A holder may be killed anywhere; a waiter puts his name, with the bit
+waiting as in heap_lock_model.py (LK), with slices, and with a count of those who wait, for who leaves. A holder may be killed anywhere; a waiter puts his name, with the bit
 'inconsistent', in the place of a dead one's. Checked: one living owner; who gets it after a death is told, unless
 somebody who was told has called it consistent; it breaks only where that was not done; nobody waits for ever.
 
@@ -143,7 +143,8 @@ def directory(makers=2, entries=2, kills=1, unlinks=1, settles=True, generations
                  unlinked=0), next_steps, bad), through
 
 
-def mutex(threads=3, rounds=1, kills=1, told='by the bit', takes='the dead', slices=True, bit='stays', lazy=False):
+def mutex(threads=3, rounds=1, kills=1, told='by the bit', takes='the dead', slices=True, bit='stays', lazy=False,
+          leaves='for others', barrier=True):
     """state: 0, (holder, inconsistent), 'broken'. lazy: a thread that is told may unlock at once."""
     who = range(threads)
 
@@ -165,35 +166,44 @@ def mutex(threads=3, rounds=1, kills=1, told='by the bit', takes='the dead', sli
             held = state != 0 and state != 'broken' and state[0] == i
             go('killed', 'dead', kills=s.kills + 1, dirty=s.dirty or held)
 
-        def tries(busy):
+        def tries(busy, waited=True):
+            def has(label, to, **changes):
+                go(label, ('out', to) if waited else to, **changes)
             if state == 'broken':
-                go('finds it broken', 'end')
+                has('finds it broken', 'end')
             elif state == 0:
                 if not buf:
-                    go('takes it', 'owns', state=(i, 0), untold=s.untold or s.dirty)
+                    has('takes it', 'owns', state=(i, 0), untold=s.untold or s.dirty)
             elif s.pc[state[0]] == 'dead' or (takes == 'anybody' and state[0] != i):
                 if not buf and not (state[0] != i and getattr(s, 'buf%d' % state[0])):
                     mark = 1 if told == 'by the bit' else 0
                     if bit == 'of the taker' and state[1]:
                         mark = 0
-                    go('takes it from the dead', 'told' if mark else 'owns', state=(i, mark),
-                       untold=s.untold or (s.dirty and not mark))
+                    has('takes it from the dead', 'told' if mark else 'owns', state=(i, mark),
+                        untold=s.untold or (s.dirty and not mark))
             else:
                 go('sees it taken', busy)
         if pc == 'idle' and s.rounds[i] < rounds:
-            tries('flag')
+            tries('in', waited=False)
+        if pc == 'in' and not buf:
+            go('counts itself', 'flag', waiters=s.waiters + 1)
         if pc == 'flag' and not buf:
             go('puts the flag up', 'barrier', flag=1)
-        if pc == 'barrier' and not any(getattr(s, 'buf%d' % k) for k in who):
+        if pc == 'barrier' and (not barrier or not any(getattr(s, 'buf%d' % k) for k in who)):
             go('membarrier', 'look')
         if pc == 'look':
             tries('sleep')
         if pc == 'sleep':
-            go(*(('sleeps', 'asleep') if s.flag == 1 else ('does not sleep', 'flag')))
+            go(*(('sleeps', 'asleep') if s.flag == 1 else ('does not sleep', 'woken')))
         if pc == 'asleep' and slices:
-            go('ends a slice', 'flag')
+            go('ends a slice', 'woken')
         if pc == 'woken':
-            go('is woken', 'flag')
+            tries('flag')
+        if pc[0] == 'out' and not buf:
+            others = s.waiters > 1 and leaves == 'for others'
+            go('leaves others' if others else 'leaves nobody', ('up', pc[1]) if others else pc[1], waiters=s.waiters - 1)
+        if pc[0] == 'up':
+            go('puts the flag up for others', pc[1], flag=1)
         if pc == 'told':
             go('calls it consistent', 'owns', ('state', (i, 0)), dirty=False)
             if lazy:
@@ -221,7 +231,7 @@ def mutex(threads=3, rounds=1, kills=1, told='by the bit', takes='the dead', sli
                     go('wakes nobody', 'idle', **done)
 
     def bad(s, final):
-        if sum(pc in ('told', 'owns') for pc in s.pc) > 1:
+        if sum((pc[1] if pc[0] in ('out', 'up') else pc) in ('told', 'owns') for pc in s.pc) > 1:
             return 'two owners'
         if s.untold:
             return 'nobody told'
@@ -233,7 +243,7 @@ def mutex(threads=3, rounds=1, kills=1, told='by the bit', takes='the dead', sli
     def through(s):
         return all(pc in ('idle', 'end', 'dead') for pc in s.pc) and all(
             r == rounds or pc != 'idle' for r, pc in zip(s.rounds, s.pc))
-    init = dict(state=0, flag=0, pc=('idle',) * threads, rounds=(0,) * threads, kills=0, dirty=False, untold=False)
+    init = dict(state=0, flag=0, waiters=0, pc=('idle',) * threads, rounds=(0,) * threads, kills=0, dirty=False, untold=False)
     init.update({'buf%d' % i: () for i in who})
     return (init, next_steps, bad), through
 
@@ -413,7 +423,9 @@ def main():
     live('MU two of three are killed', mutex(kills=2), ('T2 takes it from the dead', 'T1 killed'))
     live('MU two threads, two rounds, one is killed', mutex(threads=2, rounds=2), ('T1 takes it from the dead',))
     live('MU some do not call it consistent', mutex(kills=1, lazy=True), ('T1 breaks it', 'T0 finds it broken', 'T1 wakes all'))
-    mutant('MU no slices', mutex(kills=1, slices=False), forever)
+    mutant('MU no membarrier, no slices', mutex(kills=0, slices=False, barrier=False), forever)
+    mutant('MU who leaves does not put the flag up, no slices', mutex(kills=0, slices=False, leaves='as it is'), forever)
+    mutant('MU no slices, one is killed', mutex(kills=1, slices=False), forever)
     mutant('MU who takes it from the dead is not told', mutex(kills=1, told='never'), told)
     mutant('MU the bit goes with who was told', mutex(kills=2, bit='of the taker'), told)
     mutant('MU it is taken from the living', mutex(kills=0, takes='anybody', threads=2), 'two owners')

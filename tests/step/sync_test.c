@@ -273,7 +273,7 @@ static int64_t await_waiter(struct step_env *env, uint64_t x, uint64_t y)
 {
 	(void)env, (void)x, (void)y;
 	const struct sync_entry *entry = mine.cond.entry;
-	while (atomic_load(&entry->count) == 0) sched_yield();
+	while (atomic_load(&entry->waiters) == 0) sched_yield();
 	return 0;
 }
 
