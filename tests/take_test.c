@@ -237,6 +237,7 @@ static void *mark_and_die(void *arg)
 		uint64_t word = atomic_load(&pool->slots[i].taker);
 		must_be(word >> 32, 0);
 		must(atomic_compare_exchange_strong(&pool->slots[i].taker, &word, (uint64_t)me->who << 32 | (uint32_t)word));
+		atomic_store(&pool->slots[i].news, 1);
 	}
 	if (s->count)
 		for (uint32_t i = 0; i < pool_top(pool); i++) {
@@ -303,6 +304,7 @@ static void an_owner_does_not_wait_for_a_taker(void **state)
 		must(me && taker);
 		uint64_t word = atomic_load(&me->slot->taker), mark = (uint64_t)taker->who << 32 | (uint32_t)word;
 		must(atomic_compare_exchange_strong(&me->slot->taker, &word, mark));
+		atomic_store(&me->slot->news, 1);
 		/* the taker listed this chunk before it marked */
 		uint32_t chunk = (uint32_t)(hp_pool_offset(pool, mine) / hp_stats(pool).unit_size);
 		uint64_t listed = atomic_load(&pool->chunks[chunk].ctl);

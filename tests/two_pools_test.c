@@ -1,12 +1,16 @@
-/* One thread and two pools: in turn, and in a signal handler at every instruction of what the thread does in the other.
+/* One thread and two pools: in turn, and in a signal handler at every instruction of what the thread does in the other. More
+ * pools than a thread's region has places for, and pools that follow each other in one place.
  *
  * Would catch an operation that ends in another pool than it began in, because the handler has made that one the thread's
- * last; an object that two have, or nobody; a pool that a thread cannot come back to without a new slot. */
+ * last; an object that two have, or nobody; a pool that a thread cannot come back to without a new slot; a thread that
+ * takes what it had in a pool that is gone, or a forked child what its parent has, for its own. */
 #include "hp_cache.h"
 #include "hp_trap.h"
+#include "pool/participant.h"
 
 #include <hugepool/inline.h>
 #include <hugepool/malloc.h>
+#include <pthread.h>
 
 static hp_pool *pool, *other;
 static hp_cache *cache, *other_cache;
@@ -171,9 +175,124 @@ static void in_a_handler(void **state)
 
 #endif
 
+/* The last ones have no place. */
+static void more_than_there_are_places_for(void **state)
+{
+	(void)state;
+	enum { POOLS = PARTICIPANT_PLACES + 3, OBJECTS = 100 };
+	static void *object[POOLS][OBJECTS];
+	hp_pool *many[POOLS];
+	hp_cache *of[POOLS];
+	for (unsigned i = 0; i < POOLS; i++) {
+		many[i] = hp_plain_pool(MIB, 0);
+		of[i] = hp_cache_make(many[i], "many", 64, 0);
+	}
+	must_be(many[POOLS - 1]->place, PARTICIPANT_PLACES);
+	for (unsigned round = 0; round < 3; round++) {
+		for (unsigned k = 0; k < OBJECTS - 4; k++)
+			for (unsigned i = 0; i < POOLS; i++) {
+				must(object[i][k] = k % 2 ? hp_cache_get(of[i], 0) : hp_cache_get_inline(of[i], 0));
+				hp_cache_fill(object[i][k], 64, i * OBJECTS + k);
+			}
+		for (unsigned i = 0; i < POOLS; i++) {
+			must_be(hp_cache_get_bulk(of[i], 0, 4, &object[i][OBJECTS - 4]), 0);
+			must_be(hp_cache_numbers(of[i]).in_use, OBJECTS);
+		}
+		for (unsigned k = 0; k < OBJECTS - 4; k++)
+			for (unsigned i = 0; i < POOLS; i++) {
+				must(hp_cache_filled(object[i][k], 64, i * OBJECTS + k));
+				hp_cache *wrong = of[(i + 1) % POOLS];
+				must(k % 2 ? hp_cache_put(wrong, object[i][k]) : hp_cache_put_inline(wrong, object[i][k]));
+				must_be(k % 2 ? hp_cache_put(of[i], object[i][k]) : hp_cache_put_inline(of[i], object[i][k]), 0);
+				must_be(k % 3 ? hp_cache_put(of[i], object[i][k]) : hp_cache_put_inline(of[i], object[i][k]),
+				        -EALREADY);
+			}
+		for (unsigned i = 0; i < POOLS; i++) must_be(hp_cache_put_bulk(of[i], 4, &object[i][OBJECTS - 4]), 0);
+	}
+	for (unsigned i = 0; i < POOLS; i++) {
+		must_be(hp_cache_numbers(of[i]).in_use, 0);
+		must_be(hp_cache_destroy(of[i]), 0);
+		must_be(hp_stats(many[i]).threads, 1);
+		hp_must_be_empty(many[i]);
+		must_be(hp_pool_detach(many[i]), 0);
+	}
+}
+
+/* A thread that meets pools one after the other, in one place, some of them private. */
+static struct meeting {
+	pthread_barrier_t there;
+	hp_pool *pool;
+	hp_cache *cache;
+	unsigned place;
+} meeting;
+
+static void use_cache(hp_cache *of)
+{
+	void *object[50];
+	for (unsigned k = 0; k < 50; k++) {
+		must(object[k] = k % 2 ? hp_cache_get(of, 0) : hp_cache_get_inline(of, 0));
+		hp_cache_fill(object[k], 64, k);
+	}
+	must(hp_cache_numbers(of).in_use >= 50);
+	for (unsigned k = 50; k--;) {
+		must(hp_cache_filled(object[k], 64, k));
+		must_be(k % 2 ? hp_cache_put_inline(of, object[k]) : hp_cache_put(of, object[k]), 0);
+	}
+}
+
+static void *meet_pools(void *rounds)
+{
+	for (unsigned round = 0; round < *(unsigned *)rounds; round++) {
+		pthread_barrier_wait(&meeting.there);
+		use_cache(meeting.cache);
+		pthread_barrier_wait(&meeting.there);
+	}
+	return NULL;
+}
+
+static void in_one_place(void **state)
+{
+	(void)state;
+	static const bool private[] = {false, false, true, true, false, true, false};
+	unsigned rounds = sizeof private / sizeof *private;
+	pthread_t thread;
+	must_be(pthread_barrier_init(&meeting.there, NULL, 2), 0);
+	must_be(pthread_create(&thread, NULL, meet_pools, &rounds), 0);
+	for (unsigned i = 0; i < rounds; i++) {
+		meeting.pool = hp_plain_pool(MIB, private[i] ? HP_POOL_PRIVATE : 0);
+		meeting.cache = hp_cache_make(meeting.pool, "met", 64, 0);
+		must(i == 0 || meeting.pool->place == meeting.place);
+		meeting.place = meeting.pool->place;
+		use_cache(meeting.cache);
+		pthread_barrier_wait(&meeting.there);
+		use_cache(meeting.cache);
+		pthread_barrier_wait(&meeting.there);
+		const struct pool_slot *ours = hp_thread_current->slot;
+		void *held = hp_cache_get_inline(meeting.cache, 0);
+		hp_cache_fill(held, 64, i);
+		pid_t pid = hp_fork();
+		if (pid == 0) {
+			use_cache(meeting.cache);
+			must(hp_cache_filled(held, 64, i));
+			must((hp_thread_current->slot == ours) == private[i]);
+			must_be(hp_cache_put(meeting.cache, held), 0);
+			raise(SIGKILL); /* not _exit, where ThreadSanitizer misses the other thread */
+		}
+		must_be(hp_wait_for(pid), 128 + SIGKILL);
+		use_cache(meeting.cache);
+		must_be(hp_cache_put(meeting.cache, held), private[i] ? 0 : -EALREADY);
+		must_be(hp_cache_destroy(meeting.cache), 0);
+		must_be(hp_pool_detach(meeting.pool), 0);
+	}
+	must_be(pthread_join(thread, NULL), 0);
+	pthread_barrier_destroy(&meeting.there);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(more_than_there_are_places_for),
+		cmocka_unit_test(in_one_place),
 		cmocka_unit_test_setup_teardown(in_turn, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(in_a_handler, set_up, tear_down),
 	};

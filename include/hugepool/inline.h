@@ -13,20 +13,21 @@
 extern "C" {
 #endif
 
-#define HP_INLINE_STACK 66 /* objects; as many words behind them, and as many bits behind those */
-
-struct hp_inline_magazine {
-	char **top;
-};
+#define HP_INLINE_STACK 66 /* objects, and where their bits are: {address of the word:58, number of the bit:6} */
 
 struct hp_inline_slot {
-	uint32_t in_op, node;
+	uint32_t in_op, news;
 	uint64_t taker, counters[3];
 	uint32_t tid, guards;
 	uint64_t section;
 };
 
-struct hp_inline_thread {
+struct hp_inline_magazine {
+	char **top;
+	struct hp_inline_slot *slot; /* NULL: not for what is in here */
+};
+
+struct hp_inline_participant {
 	const void *fast;
 	struct hp_inline_slot *slot;
 	const void *pool;
@@ -43,14 +44,18 @@ struct hp_inline_slab {
 };
 
 struct hp_inline_cache {
-	const void *pool; /* what the thread's `fast` is compared with; of nobody where calls need more */
+	uintptr_t magazine; /* of nobody; the thread's own is at its distance from there */
 	const uint32_t *waiting;
-	uint64_t magazine;
+};
+
+struct hp_inline_thread {
+	struct hp_inline_participant *current;
+	uintptr_t distance;
 };
 
 /* Counts up whenever anything in here comes to mean something else. */
-#define HP_INLINE_SYMBOL "hp_inline_3"
-extern HP_API_DATA __thread struct hp_inline_thread *hp_thread_current __asm__(HP_INLINE_SYMBOL)
+#define HP_INLINE_SYMBOL "hp_inline_4"
+extern HP_API_DATA __thread struct hp_inline_thread hp_inline_this __asm__(HP_INLINE_SYMBOL)
 	__attribute__((tls_model("initial-exec")));
 
 #define HP_INLINE_LIKELY(x) __builtin_expect(!!(x), 1)
@@ -88,20 +93,23 @@ HP_INLINE_FORCED void hp_inline_flip(uint64_t *a, uint64_t bits)
 #endif
 }
 
+HP_INLINE_FORCED struct hp_inline_magazine *hp_inline_magazine_of(const struct hp_inline_cache *cache)
+{
+	return (struct hp_inline_magazine *)(__atomic_load_n(&cache->magazine, __ATOMIC_RELAXED) + hp_inline_this.distance);
+}
+
 HP_INLINE_FORCED void *hp_cache_get_inline(hp_cache *cache, unsigned flags)
 {
 	const struct hp_inline_cache *c = (const struct hp_inline_cache *)(const void *)cache;
-	struct hp_inline_thread *me = hp_thread_current;
-	struct hp_inline_slot *slot = me->slot;
-	if (HP_INLINE_LIKELY(__atomic_load_n(&me->fast, __ATOMIC_RELAXED) == c->pool) &&
-	    HP_INLINE_LIKELY(hp_inline_enter(slot))) {
-		if (HP_INLINE_LIKELY(__atomic_load_n(&slot->taker, __ATOMIC_ACQUIRE) == me->seen)) {
-			struct hp_inline_magazine *mag = (struct hp_inline_magazine *)(void *)((char *)me + c->magazine);
+	struct hp_inline_magazine *mag = hp_inline_magazine_of(c);
+	struct hp_inline_slot *slot = __atomic_load_n(&mag->slot, __ATOMIC_RELAXED);
+	if (HP_INLINE_LIKELY(slot != NULL) && HP_INLINE_LIKELY(hp_inline_enter(slot))) {
+		if (HP_INLINE_LIKELY(!__atomic_load_n(&slot->news, __ATOMIC_ACQUIRE))) {
 			char **top = mag->top - 1, *object = *top;
 			if (HP_INLINE_LIKELY(object != NULL)) {
-				uint64_t *a = (uint64_t *)(void *)top[HP_INLINE_STACK];
+				uint64_t at = (uint64_t)(uintptr_t)top[HP_INLINE_STACK];
 				mag->top = top;
-				hp_inline_flip(a, (uint64_t)(uintptr_t)top[2 * HP_INLINE_STACK]);
+				hp_inline_flip((uint64_t *)(uintptr_t)(at >> 6), UINT64_C(1) << (at & 63));
 				__atomic_store_n(&slot->in_op, 0, __ATOMIC_RELEASE);
 				return object;
 			}
@@ -112,21 +120,20 @@ HP_INLINE_FORCED void *hp_cache_get_inline(hp_cache *cache, unsigned flags)
 }
 
 /* hp_cache_put, where the inline form has begun it. */
-HP_API int hp_cache_put_begun(hp_cache *cache, void *object, struct hp_inline_thread *me);
+HP_API int hp_cache_put_begun(hp_cache *cache, void *object, struct hp_inline_magazine *mag);
 
 /* Inline is what was got last, so that it need not be looked up. */
 HP_INLINE_FORCED int hp_cache_put_inline(hp_cache *cache, void *object)
 {
 	const struct hp_inline_cache *c = (const struct hp_inline_cache *)(const void *)cache;
-	struct hp_inline_thread *me = hp_thread_current;
-	struct hp_inline_slot *slot = me->slot;
-	if (HP_INLINE_LIKELY(__atomic_load_n(&me->fast, __ATOMIC_RELAXED) == c->pool) &&
-	    HP_INLINE_LIKELY(hp_inline_enter(slot))) {
-		struct hp_inline_magazine *mag = (struct hp_inline_magazine *)(void *)((char *)me + c->magazine);
-		if (HP_INLINE_LIKELY(__atomic_load_n(&slot->taker, __ATOMIC_ACQUIRE) == me->seen)) {
+	struct hp_inline_magazine *mag = hp_inline_magazine_of(c);
+	struct hp_inline_slot *slot = __atomic_load_n(&mag->slot, __ATOMIC_RELAXED);
+	if (HP_INLINE_LIKELY(slot != NULL) && HP_INLINE_LIKELY(hp_inline_enter(slot))) {
+		if (HP_INLINE_LIKELY(!__atomic_load_n(&slot->news, __ATOMIC_ACQUIRE))) {
 			char **top = mag->top;
-			if (*top != (char *)object || !object) return hp_cache_put_begun(cache, object, me);
-			uint64_t *a = (uint64_t *)(void *)top[HP_INLINE_STACK], bit = (uint64_t)(uintptr_t)top[2 * HP_INLINE_STACK];
+			if (*top != (char *)object || !object) return hp_cache_put_begun(cache, object, mag);
+			uint64_t at = (uint64_t)(uintptr_t)top[HP_INLINE_STACK], bit = UINT64_C(1) << (at & 63);
+			uint64_t *a = (uint64_t *)(uintptr_t)(at >> 6);
 			uint64_t old = __atomic_load_n(a, __ATOMIC_RELAXED), live = old ^ __atomic_load_n(a + 6, __ATOMIC_RELAXED);
 			const struct hp_inline_slab *slab = (const struct hp_inline_slab *)((uintptr_t)a & ~(uintptr_t)127);
 			if (HP_INLINE_LIKELY(live & bit) && HP_INLINE_LIKELY(live != bit || slab->noted & 12)) {
@@ -146,7 +153,7 @@ HP_INLINE_FORCED int hp_cache_put_inline(hp_cache *cache, void *object)
 /* hp_heap_read_enter and hp_heap_read_exit. */
 HP_INLINE_FORCED int hp_heap_read_enter_inline(hp_pool *pool)
 {
-	struct hp_inline_thread *me = hp_thread_current;
+	struct hp_inline_participant *me = hp_inline_this.current;
 	if (!HP_INLINE_LIKELY(__atomic_load_n(&me->fast, __ATOMIC_RELAXED) == pool)) return hp_heap_read_enter(pool);
 	struct hp_inline_slot *slot = me->slot;
 	if (!HP_INLINE_LIKELY(!__atomic_load_n(&slot->section, __ATOMIC_RELAXED))) return hp_heap_read_enter(pool);
@@ -157,7 +164,7 @@ HP_INLINE_FORCED int hp_heap_read_enter_inline(hp_pool *pool)
 
 HP_INLINE_FORCED void hp_heap_read_exit_inline(hp_pool *pool)
 {
-	struct hp_inline_thread *me = hp_thread_current;
+	struct hp_inline_participant *me = hp_inline_this.current;
 	struct hp_inline_slot *slot = me->slot;
 	if (HP_INLINE_LIKELY(__atomic_load_n(&me->fast, __ATOMIC_RELAXED) == pool) &&
 	    HP_INLINE_LIKELY((uint16_t)__atomic_load_n(&slot->section, __ATOMIC_RELAXED) == 1))

@@ -45,6 +45,12 @@ static bool fit(struct slab_class *class, uint64_t size, uint32_t align, uint32_
 	return true;
 }
 
+void cache_set_slow(hp_cache *cache)
+{
+	atomic_store_explicit(&cache->magazine, participant_nobodys(NULL, 0), memory_order_relaxed);
+	atomic_store_explicit(&cache->fast, cache, memory_order_relaxed);
+}
+
 static hp_cache *handles; /* of this process; looked at inside participant_lock */
 
 /* Handles of what was in this place before are stale: what is in magazines from now on is not theirs to take. */
@@ -54,7 +60,7 @@ static void enlist(hp_cache *cache)
 	if (participant_lock(&guard) < 0) return;
 	for (hp_cache *other = handles; other; other = other->next)
 		if (other->pool == cache->pool && other->class == cache->class && other->generation != cache->generation)
-			__atomic_store_n(&other->fast, other, __ATOMIC_RELAXED);
+			cache_set_slow(other);
 	cache->next = handles;
 	handles = cache;
 	participant_unlock(&guard);
@@ -88,8 +94,6 @@ static int handle_new(hp_pool *pool, unsigned i, const struct hp_cache_options *
 	                           .capacity = pool->capacity,
 	                           .map = pool->map,
 	                           .waiting = &shared->waiting,
-	                           .magazine = offsetof(struct participant, slab_state) + offsetof(struct slab_state, mag) +
-	                                       (CACHE_FIRST_CLASS + i) * sizeof(struct slab_mag),
 	                           .class = CACHE_FIRST_CLASS + i,
 	                           .skew = class.lead & 15,
 	                           .pool = pool,
@@ -97,7 +101,7 @@ static int handle_new(hp_pool *pool, unsigned i, const struct hp_cache_options *
 	                           .generation = cache_generation(atomic_load(&shared->word)),
 	                           .flags = shared->flags,
 	                           .size = shared->size};
-	cache->fast = cache;
+	cache_set_slow(cache);
 	class.cache = shared;
 	class.generation = cache->generation;
 	if (options) {
@@ -107,7 +111,11 @@ static int handle_new(hp_pool *pool, unsigned i, const struct hp_cache_options *
 		class.dtor = options->dtor;
 		class.arg = options->arg;
 	}
-	if (!cache->ctor && !(cache->flags & (HP_CACHE_ZERO | HP_CACHE_PROCESS | HP_CACHE_COUNT))) cache->fast = pool;
+	if (!cache->ctor && !(cache->flags & (HP_CACHE_ZERO | HP_CACHE_PROCESS | HP_CACHE_COUNT))) {
+		atomic_store_explicit(&cache->magazine, participant_nobodys(pool, CACHE_MAGAZINE_AT(cache->class)),
+		                      memory_order_relaxed);
+		atomic_store_explicit(&cache->fast, pool, memory_order_relaxed);
+	}
 	enlist(cache);
 	/* threads may be using the cache through another handle: what they know is not written again */
 	struct slab_class *known = &pool->classes[cache->class];

@@ -10,10 +10,11 @@ struct cache_regions;
 
 struct hp_cache {
 	/* struct hp_inline_cache of the public header */
-	const void *fast; /* the pool, or this handle itself where calls need more than the common case */
+	_Atomic(char *)
+		magazine; /* of nobody (pool/participant.h); in no pool's place where calls need more than the common case */
 	_Atomic uint32_t *waiting;
-	uint64_t magazine; /* where in a participant its magazine lies, in bytes */
 
+	_Atomic(void *) fast; /* the pool, or this handle itself where calls need more */
 	char *base;
 	uint64_t capacity;
 	pool_map *map;
@@ -31,6 +32,31 @@ struct hp_cache {
 	bool owns_pool;                /* a private cache: the pool goes with it (cache/private.c) */
 	struct cache_regions *regions; /* one whose memory comes from the caller's functions, or NULL (cache/region.h) */
 };
+
+#define CACHE_MAGAZINE_AT(class) \
+	(offsetof(struct participant, slab_state) + offsetof(struct slab_state, mag) + (class) * sizeof(struct slab_mag))
+
+/* The thread's magazine, when its slot is not NULL; fast paths begin by that. */
+static inline struct slab_mag *cache_magazine(hp_cache *cache)
+{
+	return participant_of_thread(atomic_load_explicit(&cache->magazine, memory_order_relaxed));
+}
+
+static inline struct participant *cache_participant(const hp_cache *cache, struct slab_mag *mag)
+{
+	return (struct participant *)(void *)((char *)mag - CACHE_MAGAZINE_AT(cache->class));
+}
+
+/* The thread's participant, inside an operation; NULL, and nothing has begun: not a case for fast paths. */
+static inline struct participant *cache_begin(hp_cache *cache)
+{
+	struct slab_mag *mag = cache_magazine(cache);
+	struct pool_slot *slot = atomic_load_explicit(&mag->slot, memory_order_relaxed);
+	return likely(slot != NULL) && likely(participant_try_begin(slot)) ? cache_participant(cache, mag) : NULL;
+}
+
+/* From now on: calls need more than the common case. */
+void cache_set_slow(hp_cache *cache);
 
 static inline uint8_t cache_epoch(const hp_cache *cache)
 {

@@ -4,9 +4,7 @@
 #include "debug/debug.h"
 #include "page/page.h"
 #include "os/os.h"
-#define hp_thread_current hp_inline_thread_current /* declared by the library as what it is */
 #include <hugepool/inline.h>
-#undef hp_thread_current
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,18 +12,19 @@
 /* The inline forms see the same structures, under names of their own. */
 #define SAME(inside, field, outside, name) \
 	_Static_assert(offsetof(struct inside, field) == offsetof(struct outside, name), #outside " is as inline.h says")
-SAME(participant, fast, hp_inline_thread, fast);
-SAME(participant, slot, hp_inline_thread, slot);
-SAME(participant, seen, hp_inline_thread, seen);
+SAME(participant_thread, current, hp_inline_thread, current);
+SAME(participant_thread, distance, hp_inline_thread, distance);
+SAME(participant, fast, hp_inline_participant, fast);
+SAME(participant, slot, hp_inline_participant, slot);
 SAME(pool_slot, in_op, hp_inline_slot, in_op);
-SAME(pool_slot, taker, hp_inline_slot, taker);
+SAME(pool_slot, news, hp_inline_slot, news);
 SAME(pool_slot, section, hp_inline_slot, section);
-SAME(participant, epoch, hp_inline_thread, epoch);
+SAME(participant, epoch, hp_inline_participant, epoch);
 SAME(slab_mag, top, hp_inline_magazine, top);
+SAME(slab_mag, slot, hp_inline_magazine, slot);
 SAME(slab, a, hp_inline_slab, a);
 SAME(slab, r, hp_inline_slab, r);
 SAME(slab, noted, hp_inline_slab, noted);
-SAME(hp_cache, fast, hp_inline_cache, pool);
 SAME(hp_cache, waiting, hp_inline_cache, waiting);
 SAME(hp_cache, magazine, hp_inline_cache, magazine);
 _Static_assert(SLAB_QUIET == 12 && sizeof(struct slab) == 128 && SLAB_STACK == HP_INLINE_STACK,
@@ -144,10 +143,9 @@ static void count(const hp_cache *cache, _Atomic uint64_t *counter, size_t n)
 	if (cache->flags & HP_CACHE_COUNT) atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
 }
 
-static __attribute__((noinline)) void *get_slow(hp_cache *cache, unsigned flags, uint64_t ns, const void *caller)
+static __attribute__((noinline)) void *get_rest(hp_cache *cache, unsigned flags, uint64_t ns, const void *caller)
 {
 	int error;
-	if (participant_switch(cache->pool)) return hp_cache_get_timed(cache, flags, ns);
 	void *object = obtain(cache, 0, flags, ns, &error);
 	if (object) count(cache, &cache->shared->gets, 1);
 	if (object && unlikely(debug_on(cache->pool))) debug_got(regions_at(cache, object), object, caller);
@@ -156,23 +154,42 @@ static __attribute__((noinline)) void *get_slow(hp_cache *cache, unsigned flags,
 	return object;
 }
 
-/* Goes on inside an operation, where nothing is at hand. */
+/* Goes on inside an operation, where the magazine is empty. */
 static __attribute__((noinline)) void *get_refill(struct participant *me, hp_cache *cache, unsigned flags, uint64_t ns,
                                                   const void *caller)
 {
-	char *object = slab_refill_own(me, cache->class) ? slab_at_hand(slab_state(me), cache->class) : NULL;
+	char *object = slab_at_hand(slab_state(me), cache->class);
+	if (!object && slab_refill_own(me, cache->class)) object = slab_at_hand(slab_state(me), cache->class);
 	participant_end_fast(me->slot);
-	return likely(object != NULL) ? object : get_slow(cache, flags, ns, caller);
+	return likely(object != NULL) ? object : get_rest(cache, flags, ns, caller);
+}
+
+/* As cache_begin, in a pool beyond those that have a place in regions. */
+static struct participant *begin_unplaced(hp_cache *cache)
+{
+	if (likely(cache->pool->place < PARTICIPANT_PLACES)) return NULL;
+	participant_switch(cache->pool);
+	struct participant *me = hp_thread_current;
+	if (atomic_load_explicit(&me->fast, memory_order_relaxed) !=
+	    atomic_load_explicit(&cache->fast, memory_order_relaxed))
+		return NULL;
+	return participant_try_begin(me->slot) ? me : NULL;
+}
+
+static __attribute__((noinline)) void *get_slow(hp_cache *cache, unsigned flags, uint64_t ns, const void *caller)
+{
+	struct participant *me = begin_unplaced(cache);
+	return me ? get_refill(me, cache, flags, ns, caller) : get_rest(cache, flags, ns, caller);
 }
 
 static inline __attribute__((always_inline)) void *get(hp_cache *cache, unsigned flags, uint64_t ns)
 {
-	struct participant *me = hp_thread_current;
-	struct pool_slot *slot = me->slot;
-	if (likely(atomic_load_explicit(&me->fast, memory_order_relaxed) == cache->fast) &&
-	    likely(participant_try_begin(me, slot))) {
-		char *object = slab_at_hand(slab_state(me), cache->class);
-		if (unlikely(!object)) return get_refill(me, cache, flags, ns, __builtin_return_address(0));
+	struct slab_mag *mag = cache_magazine(cache);
+	struct pool_slot *slot = atomic_load_explicit(&mag->slot, memory_order_relaxed);
+	if (likely(slot != NULL) && likely(participant_try_begin(slot))) {
+		char *object = slab_take(mag);
+		if (unlikely(!object))
+			return get_refill(cache_participant(cache, mag), cache, flags, ns, __builtin_return_address(0));
 		participant_end_fast(slot);
 		return object;
 	}
@@ -192,15 +209,13 @@ void *hp_cache_get_timed(hp_cache *cache, unsigned flags, uint64_t ns)
 int hp_cache_get_bulk(hp_cache *cache, unsigned flags, size_t n, void **objects)
 {
 	size_t have = 0;
-	struct participant *me = hp_thread_current;
-	struct pool_slot *slot = me->slot;
+	struct participant *me = cache_begin(cache);
 	/* as many as the magazine and the thread's slabs give, in one operation */
-	if (likely(atomic_load_explicit(&me->fast, memory_order_relaxed) == cache->fast) &&
-	    likely(participant_try_begin(me, slot))) {
+	if (likely(me != NULL)) {
 		while (have < n && (slab_has_any(slab_state(me), cache->class) || slab_refill_own(me, cache->class)))
 			have += slab_take_bulk(slab_state(me), cache->class,
 			                       n - have < SLAB_MAGAZINE ? (unsigned)(n - have) : SLAB_MAGAZINE, objects + have);
-		participant_end_fast(slot);
+		participant_end_fast(me->slot);
 	}
 	for (; have < n; have++) {
 		objects[have] = get(cache, flags, UINT64_MAX);
@@ -287,12 +302,11 @@ static int put_word(hp_cache *cache, struct slab *slab, unsigned w, uint64_t bit
 	return damage ? damage : left ? -EALREADY : 0;
 }
 
-static __attribute__((noinline)) int put_slow(hp_cache *cache, void *object)
+static __attribute__((noinline)) int put_rest(hp_cache *cache, void *object)
 {
 	struct slab *slab;
 	unsigned index;
 	if (!object) return 0;
-	if (participant_switch(cache->pool)) return hp_cache_put(cache, object);
 	if (cache->pool->observer) return -EROFS;
 	if (!cache_is_live(cache)) return -ESTALE;
 	int error = cache_find(cache, object, &slab, &index);
@@ -305,7 +319,8 @@ static __attribute__((noinline)) int put_slow(hp_cache *cache, void *object)
 static __attribute__((noinline)) int put_rare(struct participant *me, hp_cache *cache, struct slab *slab)
 {
 	unsigned class = cache->class;
-	bool untidy = slab_given(me, slab ? slab : slab_of_word(*slab_a_of(slab_state(me)->mag[class].top - 1)), class);
+	if (!slab) slab = slab_of_word(slab_word_at(*slab_at_of(slab_state(me)->mag[class].top - 1)));
+	bool untidy = slab_given(me, slab, class);
 	participant_end_fast(me->slot);
 	if (untidy) slab_tidy(me, class);
 	served(cache);
@@ -316,7 +331,7 @@ static __attribute__((noinline)) int put_rare(struct participant *me, hp_cache *
 static __attribute__((noinline)) int put_other(struct participant *me, hp_cache *cache, void *object)
 {
 	participant_end_fast(me->slot);
-	return put_slow(cache, object);
+	return put_rest(cache, object);
 }
 
 static __attribute__((noinline)) int put_served(hp_cache *cache)
@@ -325,10 +340,10 @@ static __attribute__((noinline)) int put_served(hp_cache *cache)
 	return 0;
 }
 
-/* `begun` is not hp_thread_current any more where a signal handler came and used another pool. */
-int hp_cache_put_begun(hp_cache *cache, void *object, struct hp_inline_thread *begun)
+int hp_cache_put_begun(hp_cache *cache, void *object, struct hp_inline_magazine *begun)
 {
-	struct participant *me = (struct participant *)(void *)begun;
+	struct slab_mag *mag = (struct slab_mag *)(void *)begun;
+	struct participant *me = cache_participant(cache, mag);
 	struct slab *slab;
 	unsigned index;
 	hp_off off = (hp_off)((uintptr_t)object - (uintptr_t)cache->base);
@@ -337,25 +352,30 @@ int hp_cache_put_begun(hp_cache *cache, void *object, struct hp_inline_thread *b
 	if (unlikely(map_class(map) != cache->class) ||
 	    unlikely(!slab_find_in(cache->pool, map, off, cache->skew, &slab, &index)) || unlikely(!slab_is_mine(me, slab)))
 		return put_other(me, cache, object);
-	enum slab_gave gave = slab_give(&slab_state(me)->mag[cache->class], slab, index, object);
+	enum slab_gave gave = slab_give(mag, slab, index, object);
 	if (unlikely(gave == SLAB_NOT)) return put_other(me, cache, object);
 	if (unlikely(gave == SLAB_RARE)) return put_rare(me, cache, slab);
 	participant_end_fast(me->slot);
 	return likely(!atomic_load_explicit(cache->waiting, memory_order_relaxed)) ? 0 : put_served(cache);
 }
 
+static __attribute__((noinline)) int put_slow(hp_cache *cache, void *object)
+{
+	struct participant *me = begin_unplaced(cache);
+	if (!me) return put_rest(cache, object);
+	return hp_cache_put_begun(cache, object, (struct hp_inline_magazine *)(void *)&slab_state(me)->mag[cache->class]);
+}
+
 int hp_cache_put(hp_cache *cache, void *object)
 {
-	struct participant *me = hp_thread_current;
-	struct pool_slot *slot = me->slot;
+	struct slab_mag *mag = cache_magazine(cache);
+	struct pool_slot *slot = atomic_load_explicit(&mag->slot, memory_order_relaxed);
 	enum slab_gave gave;
-	if (unlikely(atomic_load_explicit(&me->fast, memory_order_relaxed) != cache->fast) ||
-	    unlikely(!participant_try_begin(me, slot)))
-		return put_slow(cache, object);
-	if (!slab_give_back(&slab_state(me)->mag[cache->class], object, &gave))
-		return hp_cache_put_begun(cache, object, (struct hp_inline_thread *)(void *)me);
-	if (unlikely(gave == SLAB_NOT)) return put_other(me, cache, object);
-	if (unlikely(gave == SLAB_RARE)) return put_rare(me, cache, NULL);
+	if (unlikely(!slot) || unlikely(!participant_try_begin(slot))) return put_slow(cache, object);
+	if (!slab_give_back(mag, object, &gave))
+		return hp_cache_put_begun(cache, object, (struct hp_inline_magazine *)(void *)mag);
+	if (unlikely(gave == SLAB_NOT)) return put_other(cache_participant(cache, mag), cache, object);
+	if (unlikely(gave == SLAB_RARE)) return put_rare(cache_participant(cache, mag), cache, NULL);
 	participant_end_fast(slot);
 	return likely(!atomic_load_explicit(cache->waiting, memory_order_relaxed)) ? 0 : put_served(cache);
 }
@@ -363,14 +383,11 @@ int hp_cache_put(hp_cache *cache, void *object)
 /* How many of the first objects are of slabs that the thread owns: those are back, in one operation. */
 static size_t put_own(hp_cache *cache, size_t n, void *const *objects)
 {
-	struct participant *me = hp_thread_current;
-	struct pool_slot *slot = me->slot;
+	struct participant *me = cache_begin(cache);
 	bool untidy = false;
-	if (unlikely(atomic_load_explicit(&me->fast, memory_order_relaxed) != cache->fast) ||
-	    unlikely(!participant_try_begin(me, slot)))
-		return 0;
+	if (unlikely(!me)) return 0;
 	size_t i = slab_give_bulk(me, cache->class, cache->skew, n, objects, &untidy);
-	participant_end_fast(slot);
+	participant_end_fast(me->slot);
 	if (untidy) slab_tidy(me, cache->class);
 	if (i) served(cache);
 	return i;

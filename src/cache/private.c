@@ -93,7 +93,7 @@ int hp_cache_create_private(const char *name, const struct hp_cache_options *opt
 		return error;
 	}
 	/* no address is its own, and no call may take what lies in its pool */
-	(*cache)->fast = *cache;
+	cache_set_slow(*cache);
 	(*cache)->base = NULL;
 	(*cache)->capacity = 0;
 	return 0;

@@ -305,7 +305,7 @@ static void *take_from(hp_cache *cache, size_t n, int *error)
 	/* the one at hand, where the thread's last object was of this region */
 	struct participant *me = hp_thread_current;
 	char *object = NULL;
-	if (participant_is_fast(me, cache->pool) && participant_try_begin(me, me->slot)) {
+	if (participant_is_fast(me, cache->pool) && participant_try_begin(me->slot)) {
 		object = slab_at_hand(slab_state(me), cache->class);
 		participant_end_fast(me->slot);
 	}

@@ -85,7 +85,7 @@ static inline __attribute__((always_inline)) void *alloc(hp_pool *pool, size_t s
 	struct participant *me = hp_thread_current;
 	struct pool_slot *slot = me->slot;
 	if (unlikely(size > SLAB_MALLOC_MAX)) return alloc_pages(pool, size, __builtin_return_address(0));
-	if (participant_is_fast(me, pool) && likely(participant_try_begin(me, slot))) {
+	if (participant_is_fast(me, pool) && likely(participant_try_begin(slot))) {
 		char *block = slab_at_hand_recent(slab_state(me), slab_malloc_class(size));
 		if (unlikely(!block)) return alloc_refill(me, size);
 		participant_end_fast(slot);
@@ -221,7 +221,7 @@ static __attribute__((noinline)) int free_rare(struct participant *me, struct sl
 /* The same for the last one in a magazine. */
 static __attribute__((noinline)) int free_rare_last(struct participant *me, const struct slab_mag *mag)
 {
-	return free_rare(me, slab_of_word(*slab_a_of(mag->top - 1)), mag);
+	return free_rare(me, slab_of_word(slab_word_at(*slab_at_of(mag->top - 1))), mag);
 }
 
 /* And where it was not what the fast path is for. */
@@ -262,7 +262,7 @@ int hp_free(hp_pool *pool, void *block)
 	struct participant *me = hp_thread_current;
 	struct pool_slot *slot = me->slot;
 	enum slab_gave gave;
-	if (unlikely(!participant_is_fast(me, pool)) || unlikely(!participant_try_begin(me, slot)))
+	if (unlikely(!participant_is_fast(me, pool)) || unlikely(!participant_try_begin(slot)))
 		return free_slow(pool, block);
 	/* first of all without asking the map whose block it is, which the next hp_malloc would have to wait for */
 	struct slab_mag *mag = slab_state(me)->recent;

@@ -221,7 +221,7 @@ static __attribute__((noinline)) intptr_t alloc_other(hp_pool *pool, size_t byte
 	struct participant *me = hp_thread_current;
 	struct pool_slot *slot = me->slot;
 	uint64_t pages = (bytes + HP_PAGE_SIZE - 1) / HP_PAGE_SIZE;
-	if (participant_is_fast(me, pool) && pages - 1 < PARITY_GRANULES && !flags && participant_try_begin(me, slot)) {
+	if (participant_is_fast(me, pool) && pages - 1 < PARITY_GRANULES && !flags && participant_try_begin(slot)) {
 		struct page_owned *own = &page_state(me)->own[PAGE_ACTIVE];
 		int i = pages > 1 ? parity_view_find_run(&own->view, (unsigned)pages) : parity_view_find(&own->view, 1);
 		if (likely(i >= 0)) {
@@ -244,7 +244,7 @@ static __attribute__((noinline)) intptr_t alloc_run(hp_pool *pool, size_t bytes,
 	struct participant *me = hp_thread_current;
 	struct pool_slot *slot = me->slot;
 	if (participant_is_fast(me, pool) && likely(bytes - 1 < 64 * HP_PAGE_SIZE && !flags) &&
-	    likely(participant_try_begin(me, slot))) {
+	    likely(participant_try_begin(slot))) {
 		struct page_owned *own = &page_state(me)->own[PAGE_ACTIVE];
 		unsigned pages = (unsigned)(bytes + HP_PAGE_SIZE - 1) / HP_PAGE_SIZE;
 		ptrdiff_t i = parity_allocate_run_near(own->unit, &own->view, pages);
@@ -264,7 +264,7 @@ intptr_t hp_page_alloc_address(hp_pool *pool, size_t bytes, unsigned flags)
 	struct participant *me = hp_thread_current;
 	struct pool_slot *slot = me->slot;
 	if (unlikely(bytes > HP_PAGE_SIZE)) return alloc_run(pool, bytes, flags);
-	if (participant_is_fast(me, pool) && likely(bytes != 0 && !flags) && likely(participant_try_begin(me, slot))) {
+	if (participant_is_fast(me, pool) && likely(bytes != 0 && !flags) && likely(participant_try_begin(slot))) {
 		struct page_owned *own = &page_state(me)->own[PAGE_ACTIVE];
 		ptrdiff_t i = parity_allocate_near(own->unit, &own->view);
 		if (likely(i >= 0)) {
@@ -379,7 +379,7 @@ static __attribute__((noinline)) int free_other(hp_pool *pool, hp_off off)
 		unsigned i = (unsigned)page & (pool->chunk_pages - 1);
 		struct page_owned *own = page_find_owned(me, chunk);
 		if (own) {
-			if (likely(participant_try_begin(me, slot))) {
+			if (likely(participant_try_begin(slot))) {
 				/* looked at again: a signal handler may have changed what we own before the operation began */
 				if (likely(own->chunk1 == chunk + 1 && !type_of(pool, chunk, i) &&
 				           parity_free_run(own->unit, &own->view, i))) {
@@ -438,7 +438,7 @@ int hp_page_free(hp_pool *pool, void *block)
 	struct participant *me = hp_thread_current;
 	struct page_owned *own = &page_state(me)->own[PAGE_ACTIVE];
 	struct pool_slot *slot = me->slot;
-	if (participant_is_fast(me, pool) && likely(participant_try_begin(me, slot))) {
+	if (participant_is_fast(me, pool) && likely(participant_try_begin(slot))) {
 		uintptr_t at = (uintptr_t)block - (uintptr_t)own->start;
 		if (likely(at < own->bytes && !(at & (HP_PAGE_SIZE - 1)))) {
 			size_t i = at >> 12;

@@ -244,7 +244,7 @@ int pool_join(hp_pool *pool)
 	struct participant_guard guard;
 	int error = participant_lock(&guard);
 	if (error < 0) return error;
-	error = pool->private ? participant_reserve_private() : 0;
+	error = participant_reserve(pool->private);
 	if (error == 0) error = record_join(pool);
 	if (error == 0) {
 		atomic_store(&pool->joined, participant_fork_generation());

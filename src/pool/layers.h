@@ -10,6 +10,8 @@ struct pool_layer {
 	void (*joined)(hp_pool *pool);
 	/* The participant begins, with nothing; its memory is zero, or what a thread before it has left. */
 	void (*begin)(struct participant *me);
+	/* Fast paths may use the participant, by that slot; NULL: they may not. Inside participant_lock, by any thread. */
+	void (*fast)(struct participant *me, struct pool_slot *slot);
 	/* Inside an operation whose thread found another taker word than it remembered. `marked`: a taker is at work; give
 	 * back what this participant owns. Otherwise look again at what it owns and drop what was moved. */
 	void (*reread)(struct participant *me, bool marked);

@@ -123,9 +123,9 @@ enum slot_state { SLOT_FREE = 0, SLOT_LIVE = 1, SLOT_RECOVERING = 2 };
 struct pool_slot {
 	/* by its thread alone, in every operation */
 	_Alignas(64) _Atomic uint32_t in_op; /* not 0: inside an operation, its units are not to be moved */
-	_Atomic uint32_t node;
-	/* by takers, read in every operation: {slot + 1:16, generation:16, sequence:32}; slot 0: no mark */
-	_Atomic uint64_t taker;
+	/* by takers, read in every operation: not 0 after a mark, until the thread has looked at `taker` */
+	_Atomic uint32_t news;
+	_Atomic uint64_t taker; /* {slot + 1:16, generation:16, sequence:32}; slot 0: no mark */
 	/* counters, by its thread alone; they outlive it and go on with the slot's next user */
 	_Atomic uint64_t allocs, frees, remote_frees;
 	_Atomic uint32_t tid;
@@ -134,6 +134,7 @@ struct pool_slot {
 	_Atomic uint64_t waiting; /* {heap:16, count:48}: the lock it waits for; heap 0: none */
 	/* by registration and recovery */
 	_Alignas(64) _Atomic uint64_t word;
+	_Atomic uint32_t node;
 };
 
 _Static_assert(sizeof(struct pool_slot) == 128, "a slot is two cache lines");
@@ -203,6 +204,7 @@ static inline uint64_t pool_layout_hash(void)
 		offsetof(struct pool_header, container),
 		sizeof(struct pool_record),
 		sizeof(struct pool_slot),
+		offsetof(struct pool_slot, news),
 		offsetof(struct pool_slot, taker),
 		offsetof(struct pool_slot, allocs),
 		offsetof(struct pool_slot, section),

@@ -1,9 +1,9 @@
 /* Slots for threads: registration, thread exit, fork, signal handlers.
  *
- * The private states of all participants of a process are entries of one arena of MADV_WIPEONFORK memory, each in memory
- * of its own. A child finds its `live` word 0, maps a new arena and never uses the old one again, so that thread-local
- * pointers into it, which the child inherited, lead to zeros for ever. The arena's lock is in it too, hence free in every
- * child.
+ * The private states of all participants of a process are entries of one arena, in MADV_WIPEONFORK memory: in the region of
+ * their thread, or, those of signal handlers and of pools beyond the places that a region has, each in memory of its own.
+ * A child finds the arena's `live` word 0 and maps a new one; of what the old one names it uses only the region of the
+ * thread that forked, which it finds full of zeros. The arena's lock is in it too, hence free in every child.
  *
  * Those of private pools are of a second arena, of ordinary memory: the thread that forked goes on with them in the child.
  * The child notices by the first arena that it is one, at the fork handler or else at the first slow path of that
@@ -28,8 +28,10 @@ struct arena {
 	_Atomic uint32_t lock; /* 0 free, 1 held */
 	_Atomic uint32_t live;
 	uint32_t generation;
-	uint32_t top; /* entries at and above were never used */
+	uint32_t top;     /* entries at and above were never used */
+	uint32_t regions; /* that threads have left */
 	struct participant *entry[ARENA_ENTRIES];
+	char *region[ARENA_ENTRIES];
 };
 
 /* What a participant that is not for fast paths has in place of its pool; not NULL, which hp_malloc and its like take for
@@ -37,11 +39,14 @@ struct arena {
 static char not_a_pool;
 #define NOT_FAST ((hp_pool *)(void *)&not_a_pool)
 static struct participant nobody = {.fast = NOT_FAST}; /* so that the fast path has something to look at */
-_Thread_local struct participant *hp_thread_current __attribute__((tls_model("initial-exec"))) = &nobody;
+_Thread_local struct participant_thread hp_thread __attribute__((tls_model("initial-exec"))) = {&nobody, 0};
 _Thread_local unsigned participant_busy __attribute__((tls_model("initial-exec")));
 static _Thread_local struct participant *thread_list __attribute__((tls_model("initial-exec")));
 static _Thread_local struct participant *thread_private __attribute__((tls_model("initial-exec")));
 static _Thread_local uint32_t thread_generation __attribute__((tls_model("initial-exec")));
+
+static _Thread_local char *thread_region __attribute__((tls_model("initial-exec")));
+static char *nobodys_region;
 
 static _Atomic(struct arena *) arena_current;
 static struct arena *arena_private; /* only its entries and top are in use */
@@ -55,11 +60,10 @@ static struct participant_guard fork_guard;
 static bool fork_guarded;
 
 /* Zero, and small pages, of which few are touched. NULL: there is none. */
-static void *map_memory(size_t bytes, int advice)
+static void *map_memory(size_t bytes, int protection, int advice)
 {
 	void *memory;
-	if (os_map(NULL, bytes, PROT_READ | PROT_WRITE, OS_MAP_PRIVATE_ANON | OS_MAP_NORESERVE, -1, 0, &memory) < 0)
-		return NULL;
+	if (os_map(NULL, bytes, protection, OS_MAP_PRIVATE_ANON | OS_MAP_NORESERVE, -1, 0, &memory) < 0) return NULL;
 	if (os_advise(memory, bytes, MADV_NOHUGEPAGE) < 0) {} /* a kernel without huge pages */
 	if (!advice || os_advise(memory, bytes, advice) == 0) return memory;
 	os_unmap(memory, bytes);
@@ -70,7 +74,7 @@ static struct arena *arena_get(void)
 {
 	struct arena *old = atomic_load_explicit(&arena_current, memory_order_acquire);
 	if (likely(old && atomic_load_explicit(&old->live, memory_order_acquire))) return old;
-	struct arena *arena = map_memory(sizeof(struct arena), MADV_WIPEONFORK);
+	struct arena *arena = map_memory(sizeof(struct arena), PROT_READ | PROT_WRITE, MADV_WIPEONFORK);
 	if (!arena) return NULL;
 	arena->generation = atomic_fetch_add(&arena_generations, 1) + 1;
 	atomic_store_explicit(&arena->live, 1, memory_order_relaxed);
@@ -196,9 +200,22 @@ static void fork_child(void)
 
 /* ---- the end of a thread ---- */
 
+/* Lets fast paths use it, or not. */
+static void set_fast(struct participant *me, bool fast)
+{
+	atomic_store_explicit(&me->fast, fast ? me->pool : NOT_FAST, memory_order_relaxed);
+	for (const struct pool_layer *const *layer = pool_layers; *layer; layer++)
+		if ((*layer)->fast) (*layer)->fast(me, fast ? me->slot : NULL);
+}
+
+static bool may_be_fast(const hp_pool *pool)
+{
+	return !pool->slow && !pool->fenced;
+}
+
 static void participant_drop(struct participant *me)
 {
-	atomic_store_explicit(&me->fast, NOT_FAST, memory_order_relaxed);
+	set_fast(me, false);
 	me->pool = NULL;
 	me->slot = NULL;
 	me->used = false;
@@ -238,7 +255,10 @@ static void thread_exit(void *unused)
 		participant_leave(p);
 	}
 	thread_list = thread_private = NULL;
-	hp_thread_current = &nobody;
+	hp_thread = (struct participant_thread){&nobody, 0};
+	struct arena *arena = arena_get();
+	if (thread_region && arena->regions < ARENA_ENTRIES) arena->region[arena->regions++] = thread_region;
+	thread_region = NULL;
 	participant_unlock(&guard);
 }
 
@@ -295,27 +315,87 @@ static int slot_take(hp_pool *pool, struct participant *me)
 	return -EUSERS;
 }
 
+/* ---- regions ---- */
+
+/* Left over from a pool that was detached. */
+static void delist(struct participant **list, const struct participant *me)
+{
+	while (*list && *list != me) list = &(*list)->next;
+	if (*list) *list = me->next;
+}
+
+/* A participant each, of which the first page is for its shift. */
+#define PLACE_BYTES ((sizeof(struct participant) + 2 * HP_PAGE_SIZE - 1) & ~((size_t)HP_PAGE_SIZE - 1))
+#define REGION_BYTES ((PARTICIPANT_PLACES + 1) * PLACE_BYTES) /* the last one is of no pool */
+
+/* Participants are shifted within their pages. The first line, which fast paths only read, has the place in its page that
+ * the thread-local pointer to it has, which they read, too: a processor that takes a store for one to what it loads, by
+ * the last twelve bits of their addresses, makes the load wait, and what else is in here is stored to all the time. */
+static char *shifted(char *memory)
+{
+	return memory + ((uintptr_t)&hp_thread & (HP_PAGE_SIZE - 64));
+}
+
+char *participant_nobodys(const hp_pool *pool, size_t offset)
+{
+	unsigned place = pool ? pool->place : PARTICIPANT_PLACES;
+	return nobodys_region + place * PLACE_BYTES + (place < PARTICIPANT_PLACES ? offset : 0);
+}
+
+/* The thread's in the place of the pool, in memory that can be written to; NULL: there is none to be had. */
+static struct participant *place_get(hp_pool *pool, int *error)
+{
+	struct arena *arena = arena_get(), *of = arena_of(pool);
+	*error = -ENOMEM;
+	if (!thread_region && arena->regions) thread_region = arena->region[--arena->regions];
+	if (!thread_region) {
+		/* where no participant is, it is only read */
+		char *memory = map_memory(REGION_BYTES, PROT_READ, MADV_WIPEONFORK);
+		if (!memory) return NULL;
+		thread_region = shifted(memory);
+	}
+	hp_thread.distance = (uintptr_t)thread_region - (uintptr_t)nobodys_region;
+	char *memory = thread_region + pool->place * PLACE_BYTES;
+	struct participant *me = (void *)memory;
+	if (!me->placed || me->kept != pool->private) {
+		void *pages = memory - ((uintptr_t)memory & (HP_PAGE_SIZE - 1));
+		if (os_advise(pages, PLACE_BYTES, pool->private ? MADV_KEEPONFORK : MADV_WIPEONFORK) < 0) return NULL;
+		if (os_protect(pages, PLACE_BYTES, PROT_READ | PROT_WRITE) < 0) return NULL;
+		me->placed = true;
+		me->kept = pool->private;
+	}
+	uint32_t generation = pool->private ? 1 : arena->generation, *listed = &me->listed[pool->private];
+	if (*listed != generation) {
+		*error = -EUSERS;
+		if (of->top == ARENA_ENTRIES) return NULL;
+		of->entry[of->top++] = me;
+		*listed = generation;
+	}
+	delist(&thread_list, me);
+	delist(&thread_private, me);
+	*error = 0;
+	return me;
+}
+
 /* An entry that is nobody's, or a new one. NULL and *error: no more are to be had. */
 static struct participant *entry_get(hp_pool *pool, uint32_t generation, int *error)
 {
 	struct arena *arena = arena_of(pool);
 	for (uint32_t i = 0; i < arena->top; i++) {
 		struct participant *me = arena->entry[i];
-		if (me->used && me->generation == generation) continue;
+		if (me->placed || (me->used && me->generation == generation)) continue;
 		me->used = false;
 		return me;
 	}
-	/* Its first line, which fast paths only read, has the place in its page that the thread-local pointer to it has, which
-	 * they read, too: a processor that takes a store for one to what it loads, by the last twelve bits of their addresses,
-	 * makes the load wait, and what else is in here is stored to all the time. */
 	bool room = arena->top < ARENA_ENTRIES;
-	char *memory = room ? map_memory(sizeof(struct participant) + HP_PAGE_SIZE, pool->private ? 0 : MADV_WIPEONFORK)
+	char *memory = room ? map_memory(sizeof(struct participant) + HP_PAGE_SIZE, PROT_READ | PROT_WRITE,
+	                                 pool->private ? 0 : MADV_WIPEONFORK)
 	                    : NULL;
 	if (!memory) {
 		*error = room ? -ENOMEM : -EUSERS;
 		return NULL;
 	}
-	struct participant *me = (void *)(memory + ((uintptr_t)&hp_thread_current & (HP_PAGE_SIZE - 64)));
+	struct participant *me = (void *)shifted(memory);
 	arena->entry[arena->top++] = me;
 	return me;
 }
@@ -343,18 +423,17 @@ static int participant_register(hp_pool *pool, bool nested, struct participant *
 		}
 	}
 	if (error == 0) {
-		for (struct participant *p = *list; p && !me; p = p->next)
-			if (!p->pool) me = p; /* left over from a pool that was detached */
+		bool placed = !nested && pool->place < PARTICIPANT_PLACES;
+		for (struct participant *p = placed ? NULL : *list; p && !me; p = p->next)
+			if (!p->pool && !p->placed) me = p; /* left over from a pool that was detached */
 		bool listed = me != NULL;
-		if (!me) me = entry_get(pool, arena->generation, &error);
+		if (!me) me = placed ? place_get(pool, &error) : entry_get(pool, arena->generation, &error);
 		if (me) {
-			struct participant *next = me->next;
-			bool used = me->used; /* one that is in the list stays ours, also if there is no slot for it */
-			memset(me, 0, offsetof(struct participant, slab_state));
+			/* what is behind stays: also that one that is in the list is ours, if there is no slot for it */
+			memset(me, 0, offsetof(struct participant, next));
+			memset(me->page_state, 0, sizeof me->page_state);
 			for (const struct pool_layer *const *layer = pool_layers; *layer; layer++)
 				if ((*layer)->begin) (*layer)->begin(me);
-			me->next = next;
-			me->used = used;
 			me->generation = arena->generation;
 			recover_namesake(pool, (uint32_t)os_tid());
 			error = slot_take(pool, me);
@@ -374,7 +453,7 @@ static int participant_register(hp_pool *pool, bool nested, struct participant *
 				*list = me;
 			}
 			me->pool = pool;
-			atomic_store_explicit(&me->fast, pool->slow || pool->fenced ? NOT_FAST : pool, memory_order_relaxed);
+			set_fast(me, may_be_fast(pool));
 			*out = me;
 		}
 	}
@@ -432,10 +511,13 @@ bool participant_switch(const hp_pool *pool)
 
 void participant_reread(struct participant *me)
 {
-	uint64_t word = atomic_load_explicit(&me->slot->taker, memory_order_acquire);
+	/* before the look: of a mark that comes after it there is news again */
+	atomic_exchange_explicit(&me->slot->news, 0, memory_order_seq_cst);
+	uint64_t word = atomic_load_explicit(&me->slot->taker, memory_order_seq_cst);
+	me->rereads++;
+	if (word == me->seen) return;
 	for (const struct pool_layer *const *layer = pool_layers; *layer; layer++)
 		if ((*layer)->reread) (*layer)->reread(me, word >> 32 != 0);
-	me->rereads++;
 	/* Remembering a mark is safe: a taker moves only what was owned before it marked, that has now been given back, and
 	 * every end of a mark counts the sequence up, so the same word does not come again. */
 	me->seen = word;
@@ -445,9 +527,7 @@ void participant_set_fast(hp_pool *pool)
 {
 	struct arena *arena = arena_of(pool);
 	for (uint32_t i = 0; arena && i < arena->top; i++)
-		if (arena->entry[i]->pool == pool)
-			atomic_store_explicit(&arena->entry[i]->fast, pool->slow || pool->fenced ? NOT_FAST : pool,
-			                      memory_order_relaxed);
+		if (arena->entry[i]->pool == pool) set_fast(arena->entry[i], may_be_fast(pool));
 }
 
 void participant_forget(hp_pool *pool)
@@ -455,21 +535,27 @@ void participant_forget(hp_pool *pool)
 	struct arena *arena = arena_of(pool);
 	for (uint32_t i = 0; arena && i < arena->top; i++)
 		if (arena->entry[i]->pool == pool) {
-			atomic_store_explicit(&arena->entry[i]->fast, NOT_FAST, memory_order_relaxed);
+			set_fast(arena->entry[i], false);
 			arena->entry[i]->pool = NULL; /* stays with its thread, which uses it for its next pool */
 			arena->entry[i]->slot = NULL;
 		}
 }
 
-int participant_reserve_private(void)
+int participant_reserve(bool private)
 {
-	if (!arena_private) arena_private = map_memory(sizeof(struct arena), 0);
+	if (!nobodys_region) nobodys_region = map_memory(REGION_BYTES, PROT_READ, 0);
+	if (!nobodys_region) return -ENOMEM;
+	if (!private) return 0;
+	if (!arena_private) arena_private = map_memory(sizeof(struct arena), PROT_READ | PROT_WRITE, 0);
 	return arena_private ? 0 : -ENOMEM;
 }
 
 void participant_add_pool(hp_pool *pool)
 {
 	pthread_once(&exit_once, process_once);
+	uint32_t taken = 0;
+	for (const hp_pool *other = all_pools; other; other = other->next) taken |= UINT32_C(1) << other->place;
+	pool->place = (unsigned)__builtin_ctz(~(taken & ((UINT32_C(1) << PARTICIPANT_PLACES) - 1)));
 	pool->next = all_pools;
 	all_pools = pool;
 	atomic_fetch_add_explicit(&participant_pool_changes, 1, memory_order_release);

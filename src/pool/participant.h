@@ -4,9 +4,9 @@
  * found through one thread-local word, so that a forked child, however it was forked, finds zeros where its parent's
  * state was and takes a slot of its own. (For private pools it is ordinary memory, and the child goes on: private.c.)
  *
- * Every operation that touches what the slot owns is bracketed: in_op = 1, look at `taker`, work, in_op = 0. Whoever
- * wants memory that a sleeping owner holds marks `taker`, makes every CPU pass a barrier, and moves units only if in_op is
- * 0 (pool/take.c). So the owner's side costs two plain stores and a load, and the owner never waits. */
+ * Every operation that touches what the slot owns is bracketed: in_op = 1, look at `news`, work, in_op = 0. Whoever
+ * wants memory that a sleeping owner holds marks `taker`, says so in `news`, makes every CPU pass a barrier, and moves
+ * units only if in_op is 0 (pool/take.c). So the owner's side costs two plain stores and a load, and the owner never waits. */
 #ifndef HUGEPOOL_PARTICIPANT_H
 #define HUGEPOOL_PARTICIPANT_H
 
@@ -14,32 +14,57 @@
 
 #define PARTICIPANT_PAGE_STATE 384 /* bytes for the page layer */
 
-#define PARTICIPANT_SLAB_STATE 430080 /* and for the slab layer, little of which is ever touched */
+#define PARTICIPANT_SLAB_STATE 432128 /* and for the slab layer, little of which is ever touched */
+
+/* Those of up to so many pools of a process lie in one region a thread, each in a place of its pool. So what a fast path needs
+ * of any of them has an address that is at the same distance from that in the region of nobody, all of whose bytes are 0
+ * for ever, as are those of a place that the thread has no participant in, and all of a child that was just forked. A
+ * handle says where that is, a thread-local word says how far: no pool is compared. A thread that has no region yet has
+ * distance 0. */
+#define PARTICIPANT_PLACES 16u
 
 struct participant {
 	_Atomic(hp_pool *) fast; /* the pool, when neither traced nor fenced: what the fast paths compare with */
 	struct pool_slot *slot;
 	hp_pool *pool;                 /* NULL: not in use, or wiped by fork */
-	uint64_t seen;                 /* the taker word that brings no news */
+	uint64_t seen;                 /* the taker word as of the last look */
 	const _Atomic uint64_t *epoch; /* the pool's, for sections of heaps */
 	uint32_t who;                  /* {slot + 1, generation} */
 	uint32_t rereads;
 	bool fenced;
 	bool nested; /* taken by a signal handler that met its thread inside an operation */
-	bool used;   /* the entry belongs to a thread */
 	bool busy;   /* its thread is in a slow path, between operations: not for its signal handlers */
 	uint8_t node;
-	bool cell;                /* its waiting cell has memory */
-	uint32_t cursor;          /* where the page layer looked last */
-	uint32_t generation;      /* participant_fork_generation() that the entry is valid in */
+	bool cell;           /* its waiting cell has memory */
+	uint32_t cursor;     /* where the page layer looked last */
+	uint32_t generation; /* participant_fork_generation() that the entry is valid in */
+	/* what outlives its pool */
 	struct participant *next; /* of the same thread */
+	bool used;                /* the entry belongs to a thread */
+	bool placed;              /* in the region of a thread */
+	bool kept;                /* in memory that forked children keep */
+	uint32_t listed[2]; /* placed: generation of the arena (of shared pools, of private ones) that it is an entry of */
 	_Alignas(64) unsigned char page_state[PARTICIPANT_PAGE_STATE];
 	_Alignas(64) unsigned char slab_state[PARTICIPANT_SLAB_STATE];
 };
 
 /* What programs that were compiled with hugepool/inline.h see of it is called by the version of that. */
-extern HP_API_DATA _Thread_local struct participant *hp_thread_current __asm__("hp_inline_3")
+struct participant_thread {
+	struct participant *current; /* the last used */
+	uintptr_t distance;          /* of the thread's region from that of nobody */
+};
+extern HP_API_DATA _Thread_local struct participant_thread hp_thread __asm__("hp_inline_4")
 	__attribute__((tls_model("initial-exec")));
+#define hp_thread_current hp_thread.current
+
+/* Where in the region of nobody the byte at `offset` of the pool's participants is; NULL for the pool: of none. */
+char *participant_nobodys(const hp_pool *pool, size_t offset);
+
+/* The same of this thread. */
+static inline void *participant_of_thread(const char *nobodys)
+{
+	return (void *)((uintptr_t)nobodys + hp_thread.distance);
+}
 
 /* Not 0: the thread is at work on shared memory outside of an operation, in a way that a child forked in the middle by a
  * signal handler must not go on with: growing, recovering, taking. */
@@ -73,7 +98,7 @@ static inline void participant_begin(struct participant *me)
 	}
 	/* the store must be before the load below, for the compiler; for the processor the taker's membarrier sees to it */
 	atomic_signal_fence(memory_order_seq_cst);
-	if (unlikely(atomic_load_explicit(&me->slot->taker, memory_order_acquire) != me->seen)) participant_reread(me);
+	if (unlikely(atomic_load_explicit(&me->slot->news, memory_order_acquire))) participant_reread(me);
 }
 
 static inline void participant_end(struct participant *me)
@@ -106,12 +131,12 @@ static inline bool slot_enter(struct pool_slot *slot)
 }
 
 /* Fast entry, without a call: false, and nothing has begun, when the thread is inside an operation already (this is a
- * signal handler) or there is news of a taker; the slow path deals with both. slot: me's. */
-static inline bool participant_try_begin(const struct participant *me, struct pool_slot *slot)
+ * signal handler) or there is news of a taker; the slow path deals with both. */
+static inline bool participant_try_begin(struct pool_slot *slot)
 {
 	if (unlikely(!slot_enter(slot))) return false;
 	atomic_signal_fence(memory_order_seq_cst); /* as in participant_begin */
-	if (likely(atomic_load_explicit(&slot->taker, memory_order_acquire) == me->seen)) return true;
+	if (likely(!atomic_load_explicit(&slot->news, memory_order_acquire))) return true;
 	atomic_store_explicit(&slot->in_op, 0, memory_order_release);
 	return false;
 }
@@ -182,14 +207,14 @@ void participant_set_fast(hp_pool *pool);
 /* Detach: forget all participants of the handle, in all threads. Called inside participant_lock. */
 void participant_forget(hp_pool *pool);
 
-/* Room for participants of private pools; before the first one is joined, inside participant_lock. */
-int participant_reserve_private(void);
+/* The region of nobody, and room for participants of private pools; before a pool is joined, inside participant_lock. */
+int participant_reserve(bool private);
 
 /* For a process that has private pools only: fork does not wait for threads that register. A malloc needs that, because
  * fork itself waits for locks of libc, whose holders may be about to register. */
 void participant_fork_unlocked(void);
 
-/* The handles of this process, for the fork handlers. Called inside participant_lock. */
+/* The handles of this process, for the fork handlers, and their places. Called inside participant_lock. */
 void participant_add_pool(hp_pool *pool);
 void participant_remove_pool(hp_pool *pool);
 /* The first, linked by `next`; and a number that is another one when some came or went. */

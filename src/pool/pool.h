@@ -72,6 +72,7 @@ struct hp_pool {
 	_Atomic uint32_t settling;
 	void *life; /* the mapping that holds our lock */
 	unsigned forked_in_op;
+	unsigned place; /* of its participants in the regions of threads (pool/participant.h) */
 
 	_Atomic(struct debug *) debug; /* NULL: never had a debug mode (src/debug) */
 	bool aborts;                   /* hp_malloc: when memory is short */

@@ -1,7 +1,7 @@
 /* Taking units from live owners that do not use them.
  *
  * Everything wanted is listed before anything is marked (the caller does that); then every owner concerned is marked,
- * one barrier makes all processors see the marks or shows us their in_op, and what belongs to owners outside of an
+ * one barrier makes all processors see the news or shows us their in_op, and what belongs to owners outside of an
  * operation is moved by compare-and-swap at the version that was listed. An owner that comes back finds the mark, or a
  * higher sequence, and looks again at what it owns before it touches anything. Nobody waits. */
 #include "pool/recover.h"
@@ -28,11 +28,13 @@ unsigned take_units(struct participant *me, const struct take_want *want, unsign
 		if (word >> 32) continue; /* another taker is at it; recovery displaces the marks of the dead */
 		uint64_t mine = (uint64_t)me->who << 32 | (uint32_t)word;
 		if (!atomic_compare_exchange_strong(&pool->slots[slot].taker, &word, mine)) continue;
+		/* after the mark: who clears this looks at the mark then */
+		atomic_store_explicit(&pool->slots[slot].news, 1, memory_order_release);
 		marked[marks] = slot;
 		mark[marks++] = mine;
 	}
 	if (marks) {
-		/* pairs with participant_begin: an owner that is not yet seen inside sees the mark when it enters */
+		/* pairs with participant_begin: an owner that is not yet seen inside sees the news when it enters */
 		bool passed = true;
 		if (pool->fenced)
 			atomic_thread_fence(memory_order_seq_cst);

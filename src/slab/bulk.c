@@ -14,36 +14,34 @@ static inline uint64_t or_of(pair two)
 /* Do all entries lie in one word? Then their bits. `copy`, where it is not NULL, gets their objects. */
 static inline __attribute__((always_inline)) bool in_one_word(char **entry, size_t n, uint64_t *bits, void **copy)
 {
-	_Atomic uint64_t *const *a = slab_a_of(entry);
-	const uint64_t *bit = slab_bit_of(entry);
-	uintptr_t word = (uintptr_t)a[0];
+	const uint64_t *at = slab_at_of(entry), *bit = slab_bit_of(entry);
+	uint64_t word = at[0];
 	pair other = {0}, all = {0};
 	size_t i = 0;
 	/* without a branch: they often do */
 	for (; i + STRIDE <= n; i += STRIDE)
 #pragma GCC unroll 8
 		for (size_t k = i; k < i + STRIDE; k += 2) {
-			other |= *(const pair *)(const void *)(a + k) ^ word;
+			other |= *(const pair *)(const void *)(at + k) ^ word;
 			all |= *(const pair *)(const void *)(bit + k);
 			if (copy) *(pair *)(void *)(copy + k) = *(const pair *)(const void *)(entry + k);
 		}
 	uint64_t rest = 0, last = 0;
 	for (; i < n; i++) {
-		last |= (uintptr_t)a[i] ^ word;
+		last |= at[i] ^ word;
 		rest |= bit[i];
 		if (copy) copy[i] = entry[i];
 	}
 	*bits = or_of(all) | rest;
-	return !(or_of(other) | last);
+	return (or_of(other) | last) < 64; /* nothing but the numbers of the bits differs */
 }
 
 /* The first entries that lie in the word of the first one, each once: how many. */
 static inline size_t in_a_word(char **entry, size_t n, uint64_t *bits)
 {
-	_Atomic uint64_t *const *a = slab_a_of(entry);
-	const uint64_t *bit = slab_bit_of(entry);
+	const uint64_t *at = slab_at_of(entry), *bit = slab_bit_of(entry);
 	size_t i = 0;
-	for (*bits = 0; i < n && a[i] == a[0] && !(*bits & bit[i]); i++) *bits |= bit[i];
+	for (*bits = 0; i < n && (at[i] ^ at[0]) < 64 && !(*bits & bit[i]); i++) *bits |= bit[i];
 	return i;
 }
 
@@ -58,7 +56,7 @@ unsigned slab_take_bulk(struct slab_state *state, unsigned class, unsigned n, vo
 	bool one = have && in_one_word(first, have, &all, objects);
 	while (i < have) {
 		uint64_t bits = all;
-		_Atomic uint64_t *a = *slab_a_of(first + i);
+		_Atomic uint64_t *a = slab_word_at(*slab_at_of(first + i));
 		i += one ? have : (unsigned)in_a_word(first + i, have - i, &bits);
 		/* commit: all of these are the caller's. A death leaves some to it, and the rest free. */
 		parity_flip(a, bits);
@@ -128,7 +126,7 @@ static size_t found(const struct participant *me, unsigned class, uint32_t skew,
 		*bits |= bit;
 		if (top == mag->limit) continue; /* left to its slab */
 		*top = objects[i];
-		*slab_a_of(top) = word;
+		*slab_at_of(top) = slab_at_make(word, index);
 		*slab_bit_of(top) = bit;
 		top++;
 	}
@@ -161,10 +159,10 @@ static size_t give_known(struct participant *me, unsigned class, size_t n, void 
 	uint64_t bits;
 	n = known(mag, n, objects);
 	if (n > 1 && in_one_word(mag->top, n, &bits, NULL) && likely(count(bits) == n)) /* fewer: one is there twice */
-		return give_word(me, class, *slab_a_of(mag->top), bits, n, untidy) ? n : 0;
+		return give_word(me, class, slab_word_at(*slab_at_of(mag->top)), bits, n, untidy) ? n : 0;
 	while (i < n) {
 		size_t some = in_a_word(mag->top, n - i, &bits);
-		if (!give_word(me, class, *slab_a_of(mag->top), bits, some, untidy)) break;
+		if (!give_word(me, class, slab_word_at(*slab_at_of(mag->top)), bits, some, untidy)) break;
 		i += some;
 	}
 	return i;

@@ -59,7 +59,14 @@ static bool reclaim(struct participant *me, unsigned *skipped)
 	return slab_reclaim_class(me, SLAB_CLASSES, skipped) > 0;
 }
 
+static void fast(struct participant *me, struct pool_slot *slot)
+{
+	for (unsigned c = 0; c < SLAB_CLASSES; c++)
+		atomic_store_explicit(&slab_state(me)->mag[c].slot, slot, memory_order_relaxed);
+}
+
 const struct pool_layer slab_layer = {.begin = slab_state_renew,
+                                      .fast = fast,
                                       .reread = reread,
                                       .recover_slot = release_all,
                                       .recover_record = recover_record_slabs,

@@ -163,7 +163,8 @@ void slab_empty_magazine(struct participant *me, unsigned class)
 {
 	struct slab_mag *mag = &slab_state(me)->mag[class];
 	slab_state(me)->word[class].free = 0; /* that of the current slab */
-	for (; mag->top != mag->base; mag->top--) slab_list(me, slab_of_word(*slab_a_of(mag->top - 1)), class);
+	for (; mag->top != mag->base; mag->top--)
+		slab_list(me, slab_of_word(slab_word_at(*slab_at_of(mag->top - 1))), class);
 	forget_known(mag); /* who empties it is about to give slabs up */
 }
 

@@ -13,17 +13,19 @@
 #include "parity/parity.h"
 #include "slab/class.h"
 
-/* Objects, and for each its word of A and its bit there; a list each, so that many are looked at together. */
+/* Objects, for each where its bit of A lies, {address of the word:58, number of the bit:6}, and the bit itself: for one
+ * object it is made from the number, since a load costs more, for many it is at hand. A list each, so that many are looked
+ * at together. */
 #define SLAB_STACK (SLAB_MAGAZINE + 2) /* with one below, and one above */
 struct slab_stack {
 	char *object[SLAB_STACK];
-	_Atomic uint64_t *a[SLAB_STACK];
+	uint64_t at[SLAB_STACK];
 	uint64_t bit[SLAB_STACK];
 };
 
-static inline _Atomic uint64_t **slab_a_of(char **entry)
+static inline uint64_t *slab_at_of(char **entry)
 {
-	return (_Atomic uint64_t **)(void *)((char *)entry + offsetof(struct slab_stack, a));
+	return (uint64_t *)(void *)((char *)entry + offsetof(struct slab_stack, at));
 }
 
 static inline uint64_t *slab_bit_of(char **entry)
@@ -31,14 +33,30 @@ static inline uint64_t *slab_bit_of(char **entry)
 	return (uint64_t *)(void *)((char *)entry + offsetof(struct slab_stack, bit));
 }
 
+static inline uint64_t slab_at_make(_Atomic uint64_t *a, unsigned index)
+{
+	return (uint64_t)(uintptr_t)a << 6 | (index & 63);
+}
+
+static inline _Atomic uint64_t *slab_word_at(uint64_t at)
+{
+	return (_Atomic uint64_t *)(uintptr_t)(at >> 6);
+}
+
+static inline uint64_t slab_bit_at(uint64_t at)
+{
+	return UINT64_C(1) << (at & 63);
+}
+
 /* What was taken last and comes back first need not be looked up: entries from top up to `known` were taken, and as long as
  * the thread has given up no slab of the class they still say where their objects lie. Below base, and from known on, the
  * objects are NULL, so that one comparison tells. */
 struct slab_mag {
-	char **top;   /* above the last one, in the objects of a stack */
-	char **base;  /* empty: top == base */
-	char **known; /* top or above */
-	char **limit; /* full: top == limit */
+	char **top;                       /* above the last one, in the objects of a stack */
+	_Atomic(struct pool_slot *) slot; /* the participant's, or NULL: not for fast paths of caches */
+	char **base;                      /* empty: top == base */
+	char **known;                     /* top or above */
+	char **limit;                     /* full: top == limit */
 };
 
 /* What a magazine is filled up from: the free objects of one word of the current slab, which are in no magazine. */
@@ -144,10 +162,10 @@ static inline char *slab_take(struct slab_mag *mag)
 {
 	char **top = mag->top - 1, *object = *top;
 	if (unlikely(!object)) return NULL;
-	_Atomic uint64_t *a = *slab_a_of(top);
+	uint64_t at = *slab_at_of(top);
 	mag->top = top;
 	/* commit: before it the object is free, after it it is the caller's */
-	parity_flip(a, *slab_bit_of(top));
+	parity_flip(slab_word_at(at), slab_bit_at(at));
 	return object;
 }
 
@@ -210,8 +228,9 @@ static inline bool slab_give_back(struct slab_mag *mag, const void *object, enum
 {
 	char **top = mag->top;
 	if (*top != object || unlikely(!object)) return false;
-	_Atomic uint64_t *a = *slab_a_of(top);
-	uint64_t bit = *slab_bit_of(top), old = atomic_load_explicit(a, memory_order_relaxed);
+	uint64_t at = *slab_at_of(top), bit = slab_bit_at(at);
+	_Atomic uint64_t *a = slab_word_at(at);
+	uint64_t old = atomic_load_explicit(a, memory_order_relaxed);
 	uint64_t live = old ^ atomic_load_explicit(a + (SLAB_R - SLAB_A), memory_order_relaxed);
 	*gave = SLAB_NOT;
 	if (unlikely(!(live & bit))) return true;
@@ -235,7 +254,7 @@ static inline enum slab_gave slab_give(struct slab_mag *mag, struct slab *slab, 
 	atomic_store_explicit(a, old ^ bit, memory_order_release);
 	if (likely(top != limit)) {
 		*top = object;
-		*slab_a_of(top) = a;
+		*slab_at_of(top) = slab_at_make(a, index);
 		*slab_bit_of(top) = bit;
 		if (top == mag->known) mag->known = top + 1;
 		mag->top = top + 1;

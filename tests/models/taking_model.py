@@ -1,9 +1,10 @@
 """
-T: taking units from a live owner. O owns U, nobody owns V. Every operation of O: in_op = 1; load the word taker =
-(mark, sequence) and compare it with the value O remembers; work; in_op = 0, all plain, through a store buffer. A
-taker lists the control words it wants, marks by CAS (nobody, n) -> (me, n), runs membarrier (O's buffer is empty),
-and only if in_op is 0 moves what it listed, each by CAS at unchanged version; then it takes the mark away. If O
-meets a mark it gives its units back by CAS, remembers the marked word and competes for units like anybody, V or U
+T: taking units from a live owner. O owns U, nobody owns V. Every operation of O: in_op = 1; load `news`; work;
+in_op = 0, all plain, through a store buffer. Where there is news, O clears it by a locked instruction, then loads the
+word taker = (mark, sequence) and compares it with the value O remembers. A taker lists the control words it wants,
+marks by CAS (nobody, n) -> (me, n), stores news, runs membarrier (O's buffer is empty), and only if in_op is 0 moves
+what it listed, each by CAS at unchanged version; then it takes the mark away, of which there is no news. If O meets a
+mark it gives its units back by CAS, remembers the marked word and competes for units like anybody, V or U
 again, by CAS; the mark may stay for ever, the taker stop anywhere. If O meets another sequence it reads ctl of its
 units again and drops what was moved. Two takers; the first goes round twice and may be killed at any step: its mark
 is displaced by n + 1, its units are recovered. O may be killed too.
@@ -27,7 +28,7 @@ from explore import Suite, drain, seen
 
 def taking(barrier=True, fenced=False, moves='listed, version', unmark='n + 1', remembers='marks too',
            on_mark='gives back', on_sequence='reads ctl', displaced='n + 1', kill_o=False, ops=2, rounds=(2, 0),
-           early=None, settles='with the CAS'):
+           early=None, settles='with the CAS', tells='after the mark', clears='before the look'):
     takers = (('1', rounds[0]), ('2', rounds[1]))
 
     def next_steps(s, add):
@@ -63,15 +64,24 @@ def taking(barrier=True, fenced=False, moves='listed, version', unmark='n + 1', 
                 add('O in_op=1', o=1, buf=s.buf + (('in_op', 1),))
             elif not s.buf:                                 # a locked store
                 add('O in_op=1', o=1, in_op=1)
-        if o == 1:
-            if s.word == s.exp or (s.word[0] and on_mark == 'goes on'):
-                add('O sees what it remembers', o=2)
-            elif s.word[0]:
-                add('O sees a mark', o=3, reg=s.word, news=1)
+        if o == 1 and not s.bell:
+            add('O sees no news', o=2)
+        elif o == 1 and clears == 'after the look':
+            add('O looks first', o='clear', reg=s.word)
+        elif o == 1 and not s.buf:
+            add('O clears the news', o='look', bell=0, news=1)
+        if o == 'clear' and not s.buf:
+            add('O clears the news', o='look', bell=0, news=1)
+        if o == 'look':
+            word = s.reg if clears == 'after the look' else s.word
+            if word == s.exp or (word[0] and on_mark == 'goes on'):
+                add('O sees what it remembers', o=2, reg=0)
+            elif word[0]:
+                add('O sees a mark', o=3, reg=word)
             elif on_sequence == 'reads ctl':
-                add('O sees a sequence', exp=s.word, o='read U', reg=0, news=1)
+                add('O sees a sequence', exp=word, o='read U', reg=0)
             else:
-                add('O sees a sequence', exp=s.word, o=2)
+                add('O sees a sequence', exp=word, o=2, reg=0)
         for u, then in (('U', 'read V'), ('V', 2)):
             if o == 'read ' + u:
                 still = getattr(s, 'ctl' + u) == 'O' and getattr(s, 'mine' + u) == 1
@@ -117,13 +127,18 @@ def taking(barrier=True, fenced=False, moves='listed, version', unmark='n + 1', 
             add(me + ' lists U', **{pc: 'list V', 'l%sU' % t: int(s.ctlU == 'O')})
         if at == 'list V':
             add(me + ' lists V', **{pc: 'mark', 'l%sV' % t: int(s.ctlV == 'O')})
-        if at == 'mark' and not s.word[0]:
-            add(me + ' marks', word=(me, n), **{pc: 'barrier', 'm' + t: 0})
+        if at == 'mark' and tells == 'before the mark':
+            add(me + ' tells', bell=1, **{pc: 'mark now'})
+        elif at in ('mark', 'mark now') and not s.word[0]:
+            add(me + ' marks', word=(me, n), **{pc: 'tell' if tells == 'after the mark' else 'barrier', 'm' + t: 0})
+        if at == 'tell':
+            add(me + ' tells', bell=1, **{pc: 'in_op' if tells == 'after the barrier' else 'barrier'})
         if at == 'barrier':
+            then = 'tell' if tells == 'after the barrier' else 'in_op'
             if not barrier:
-                add(me + ' goes on', **{pc: 'in_op'})
+                add(me + ' goes on', **{pc: then})
             elif not s.buf:
-                add(me + ' membarrier', **{pc: 'in_op'})
+                add(me + ' membarrier', **{pc: then})
         if at == 'in_op':
             add('%s reads in_op=%d' % (me, s.in_op), **{pc: 'unmark' if s.in_op else 'move U'})
         for u, then in (('U', 'move V'), ('V', 'unmark')):
@@ -154,7 +169,7 @@ def taking(barrier=True, fenced=False, moves='listed, version', unmark='n + 1', 
         for u in 'UV':
             if getattr(s, 'h' + u) and not getattr(s, 'A' + u) and not s.buf:
                 return 'a held run was freed'
-    init = dict(o=0, k=0, buf=(), in_op=0, word=('', 0), exp=('', 0), reg=0, ctlU='O', ctlV='-', mineU=1, mineV=0,
+    init = dict(o=0, k=0, buf=(), in_op=0, bell=0, word=('', 0), exp=('', 0), reg=0, ctlU='O', ctlV='-', mineU=1, mineV=0,
                 AU=0, AV=0, hU=0, hV=0, hand='', news=0, unsettled=0)
     for t in '12':
         init.update({'t' + t: 'list U', 'r' + t: 0, 'm' + t: 0, 'l%sU' % t: 0, 'l%sV' % t: 0})
@@ -185,6 +200,10 @@ def main():
     suite.mutant('T n kept if nothing moved, the owner remembers the mark', taking(unmark='n kept if nothing moved'),
                  'two owners')
     suite.mutant('T n kept though units were moved', taking(unmark='n kept'), 'two owners')
+    suite.mutant('T news before the mark', taking(tells='before the mark'), 'two owners')
+    suite.mutant('T news after the barrier', taking(tells='after the barrier'), 'two owners')
+    suite.mutant('T the owner looks at the mark before it clears the news', taking(clears='after the look'),
+                 'two owners')
     suite.mutant('T no membarrier', taking(barrier=False), 'two owners')
     suite.mutant("T all that is O's at that time is moved", taking(moves="all that is O's"), 'two owners')
     suite.mutant('T what was listed is moved, owner alone compared', taking(moves='listed, owner alone'), 'two owners')

@@ -26,7 +26,8 @@ recoverers_live_for_ever | pool/recover.c | s/if \(record_state\(word\) == RECOR
 record_freed_first | pool/record.c | s/(\t\trecover_record\(pool, pool->record, pool->record_generation\);\n)(\t\tatomic_store_explicit\(&record->word[^;]*;\n)/$2$1/ | life:detach
 in_op_never_set | pool/participant.h | s/"subl \$1, %0"/"cmpl \$1, %0"/; s/(&me->slot->in_op), SLOT_IN_OP, memory_order_relaxed/$1, 0, memory_order_relaxed/ | interleave:owner
 in_op_cleared_early | page/page.c | s/(parity_allocate_(?:run_)?near\([^;]*)\;/(participant_end(me), $1);/g | interleave:owner
-marks_not_noticed | pool/participant.h | s/atomic_load_explicit\(&(me->slot|slot)->taker, memory_order_acquire\) (!=|==) me->seen/$2 eq '!=' ? '0' : '1'/ge | interleave
+marks_not_noticed | pool/participant.h | s/atomic_load_explicit\(&(me->slot|slot)->news, memory_order_acquire\)/0/g | interleave
+marks_not_told | pool/take.c | s/atomic_store_explicit\(&pool->slots\[slot\]\.news, 1, memory_order_release\);// | interleave
 busy_owners_robbed | pool/take.c | s/idle\[k\] = [^;]*;/idle[k] = true;/ | alloc:is somebody interleave:owner
 sequence_not_counted | pool/take.c | s/\(uint32_t\)\(mark\[k\] \+ 1\)/(uint32_t)mark[k]/ | interleave
 publishing_not_said | pool/grow.c | s/atomic_store_explicit\(&pool->header->plan_phase, PLAN_PUBLISHING, memory_order_release\);// | life:grow by

@@ -264,7 +264,7 @@ static uint64_t magazines_hash(const struct slab_state *state, uint64_t hash)
 	for (unsigned c = 0; c < SLAB_CLASSES; c++) {
 		size_t bytes = (size_t)((char *)state->mag[c].known - (char *)state->mag[c].base);
 		hash = step_hash(state->stack[c].object, bytes, hash);
-		hash = step_hash(state->stack[c].a, bytes, hash);
+		hash = step_hash(state->stack[c].at, bytes, hash);
 		hash = step_hash(state->stack[c].bit, bytes, hash);
 	}
 	return hash;
