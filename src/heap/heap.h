@@ -101,6 +101,7 @@ struct hp_tx {
 	/* what lasts from one transaction to the next */
 	uint64_t last; /* the number of the latest on this handle: another one in between makes free masks void */
 	uint32_t grace_skips, grace_wait;
+	struct heap_graph *graph; /* while marking goes by it */
 };
 
 /* ---- finding ---- */
@@ -346,7 +347,17 @@ void heap_mark_roots(hp_heap *heap);                  /* root, log, born, pins *
 void heap_mark_born(hp_tx *tx);                       /* their members */
 void heap_mark_end(hp_heap *heap);                    /* gives the stack back */
 void heap_slices_free(hp_heap *heap);
+bool heap_stack_grow(hp_heap *heap);
+bool heap_grow(void **memory, uint64_t *room, uint64_t used, uint64_t more, size_t size);
 uint64_t heap_object_of(const hp_heap *heap, uint64_t off); /* the reference of the live value around an offset, or 0 */
+
+/* ---- graph.c ---- */
+/* From begin to end heap_mark goes by a copy of the graph, if that is worth it and there is memory. The marks count from the
+ * end on. */
+extern uint64_t heap_graph_least; /* bytes that lived last time, from which on it is; 0: always, for tests */
+void heap_graph_begin(hp_heap *heap);
+void heap_graph_mark(struct heap_graph *graph, uint64_t root);
+void heap_graph_end(hp_heap *heap);
 
 /* ---- collect.c ---- */
 /* Under the lock. 0: reclaimed. -EAGAIN: found, and a reader keeps it. */

@@ -29,7 +29,7 @@ static uint64_t entry_make(uint64_t off, uint32_t type)
 	return (uint64_t)type << HEAP_OFFSET_BITS | off;
 }
 
-static bool grow(void **memory, uint64_t *room, uint64_t used, uint64_t more, size_t size)
+bool heap_grow(void **memory, uint64_t *room, uint64_t used, uint64_t more, size_t size)
 {
 	void *new;
 	if (os_map(NULL, more * size, PROT_READ | PROT_WRITE, OS_MAP_PRIVATE_ANON | OS_MAP_NORESERVE, -1, 0, &new) < 0)
@@ -44,14 +44,14 @@ static bool grow(void **memory, uint64_t *room, uint64_t used, uint64_t more, si
 }
 
 /* At most 1/32 of the heap; entries for the smallest values are half as large as they are. */
-static __attribute__((noinline)) bool stack_grow(hp_heap *heap)
+__attribute__((noinline)) bool heap_stack_grow(hp_heap *heap)
 {
 	uint64_t most = atomic_load_explicit(&heap->entry->pages, memory_order_relaxed) * (HP_PAGE_SIZE / 32 / 8);
 	uint64_t more = heap->stack_room ? heap->stack_room * 2 : STACK_LEAST;
 	if (heap->stack_room && more > most) return false;
 	if (more > heap_stack_most) more = heap_stack_most;
 	if (more <= heap->stack_room) return false;
-	return grow((void **)&heap->stack, &heap->stack_room, heap->stack_top, more, sizeof *heap->stack);
+	return heap_grow((void **)&heap->stack, &heap->stack_room, heap->stack_top, more, sizeof *heap->stack);
 }
 
 void heap_mark_end(hp_heap *heap)
@@ -65,7 +65,7 @@ void heap_mark_end(hp_heap *heap)
 
 static inline void push(hp_heap *heap, struct heap_slab *slab, uint64_t entry)
 {
-	if (unlikely(heap->stack_top == heap->stack_room) && !stack_grow(heap)) {
+	if (unlikely(heap->stack_top == heap->stack_room) && !heap_stack_grow(heap)) {
 		atomic_store_explicit(&slab->flags, atomic_load_explicit(&slab->flags, memory_order_relaxed) | HEAP_RESCAN,
 		                      memory_order_relaxed);
 		heap->overflown = true;
@@ -161,9 +161,9 @@ static void scan_tail(struct marker *m, const struct heap_type *type, uint64_t o
 		to = from + SLICE;
 		/* the rest first, so that what these elements lead to is done before it, and the stack stays short */
 		if (heap->slice_top < heap->slice_room ||
-		    grow((void **)&heap->slices, &heap->slice_room, heap->slice_top,
+		    heap_grow((void **)&heap->slices, &heap->slice_room, heap->slice_top,
 		         heap->slice_room ? heap->slice_room * 2 : 512, sizeof *heap->slices)) {
-			if (heap->stack_top < heap->stack_room || stack_grow(heap)) {
+			if (heap->stack_top < heap->stack_room || heap_stack_grow(heap)) {
 				heap->slices[heap->slice_top++] = (struct heap_slice){off, to};
 				heap->stack[heap->stack_top++] = entry_make(off, TYPE_SLICE);
 			} else {
@@ -264,6 +264,10 @@ static void complete(struct marker *m)
 
 void heap_mark(hp_heap *heap, uint64_t word)
 {
+	if (heap->tx->graph) {
+		heap_graph_mark(heap->tx->graph, word);
+		return;
+	}
 	struct marker m = marker_of(heap);
 	visit(&m, word);
 	complete(&m);
@@ -271,6 +275,7 @@ void heap_mark(hp_heap *heap, uint64_t word)
 
 void heap_mark_members(hp_heap *heap, uint64_t word)
 {
+	if (heap->tx->graph) return; /* nothing is stored while it is gone by */
 	struct marker m = marker_of(heap);
 	uint64_t page;
 	uint32_t i;
