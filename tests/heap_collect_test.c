@@ -1,11 +1,14 @@
-/* The collector: shapes of all kinds, small stacks, shortage, thrift.
+/* The collector: shapes of all kinds, small stacks, shortage, thrift; marking in place, and by a copy of the graph.
  *
  * Would catch a value that is lost or kept by some shape of graph; a mark stack that overflows without anybody noticing, or a
  * recursion; an array whose slices are scanned short by one; memory that is not had although garbage holds it, or that is
- * given back and wanted again all the time. */
+ * given back and wanted again all the time; a reference that has no place in the copy, or one that is copied and names nothing. */
 #include "hp_heap.h"
 
 #include "heap/heap.h"
+#include "heap/layout.h"
+#include "os/os.h"
+#include <errno.h>
 #include <sys/resource.h>
 
 static hp_pool *pool;
@@ -21,6 +24,7 @@ static int tear_down(void **state)
 {
 	(void)state;
 	heap_stack_most = UINT64_MAX;
+	os_hook = NULL;
 	hp_must_be_empty(pool);
 	hp_must_be_sound(pool);
 	return hp_pool_detach(pool);
@@ -298,6 +302,104 @@ static void every_size(void **state)
 	must_be(hp_heap_destroy(heap, 0, 0), 0);
 }
 
+/* ---- the copy ---- */
+
+/* Values of every number of references, in members and in tails: each of them keeps what it names, and nothing else is kept. */
+static void every_number_of_references(void **state)
+{
+	(void)state;
+	/* what a heap has seen stays as it is */
+	static struct kind {
+		struct hp_type type;
+		char name[32];
+		struct hp_member member[24], tail_member[2];
+	} kinds[32];
+	struct kind *kind = kinds;
+	hp_heap *heap = hp_heap_make(pool, 0);
+	for (uint32_t fixed = 0; fixed <= 24; fixed += fixed < 6 ? 1 : 6)
+		for (uint32_t tail = 0; tail <= 2; tail++, kind++) {
+			uint32_t bytes = 8 + 16 * fixed;
+			for (uint32_t k = 0; k < fixed; k++) kind->member[k] = (struct hp_member){8 + 16 * k, &hp_any};
+			for (uint32_t k = 0; k < tail; k++) kind->tail_member[k] = (struct hp_member){8 * k, &hp_any};
+			snprintf(kind->name, sizeof kind->name, "of_%u_and_%u", fixed, tail);
+			kind->type = (struct hp_type){kind->name, bytes, 8,    tail * 8,     tail ? bytes : 0,
+			                              0,          fixed, tail, kind->member, kind->tail_member};
+			hp_tx *tx = hp_heap_start(heap);
+			uint64_t values = 0;
+			hp_ref last = HP_NONE;
+			for (uint32_t elements = 0; elements <= (tail ? 12u : 0); elements++) {
+				hp_ref ref = hp_heap_new(tx, &kind->type, elements);
+				must(ref.word);
+				char *at = hp_heap_deref(heap, ref);
+				for (uint32_t k = 0; k < fixed + elements * tail; k++) {
+					/* some none, some to two of them, the last one on to the value before */
+					hp_ref to = k + 1 == fixed + elements * tail ? last : k % 5 == 3 ? HP_NONE : node_make(tx, k);
+					values += to.word && k + 1 != fixed + elements * tail;
+					memcpy(at + (k < fixed ? 8 + 16 * k : bytes + 8 * (k - fixed)), &to, sizeof to);
+				}
+				node_make(tx, 0);
+				if (fixed + elements * tail == 0) continue;
+				last = ref;
+				values++;
+			}
+			must_be(hp_heap_set_root(tx, last), 0);
+			must_be(hp_heap_commit(tx), 0);
+			must_keep(heap, values);
+		}
+	must_be(hp_heap_destroy(heap, 0, 0), 0);
+}
+
+static void what_names_nothing_is_passed_over(void **state)
+{
+	(void)state;
+	hp_heap *heap = hp_heap_make(pool, 0);
+	list_make(heap, 0, 1000);
+	hp_ref root = hp_heap_root(heap);
+	const uint64_t end = heap->view.capacity, off = heap_ref_offset(root.word);
+	const uint64_t wrong[] = {1,
+	                          HEAP_OFFSET_MASK,
+	                          UINT64_MAX,
+	                          root.word + 8,
+	                          root.word & ~HEAP_REFERENCE,
+	                          root.word ^ UINT64_C(1) << HEAP_OFFSET_BITS,
+	                          heap->tag | 0,
+	                          heap->tag | (end - 64),
+	                          heap->tag | (off + UINT64_C(100) * HP_PAGE_SIZE)};
+	for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+		node_at(heap, root)->b.ref.word = wrong[i];
+		hp_heap_clean(heap);
+		must_be(heap->bad, 1);
+		must_be(hp_heap_numbers(heap).values, 1000);
+	}
+	node_at(heap, root)->b.ref = HP_NONE;
+	must_keep(heap, 1000);
+	must_be(hp_heap_destroy(heap, 0, 0), 0);
+}
+
+static bool no_memory(enum os_call call, int64_t *result)
+{
+	if (call != OS_MAP) return false;
+	*result = -ENOMEM;
+	return true;
+}
+
+/* Neither for the copy nor for any stack. */
+static void collects_without_memory(void **state)
+{
+	(void)state;
+	hp_heap *heap = hp_heap_make(pool, 0);
+	hp_tx *tx = hp_heap_start(heap);
+	uint64_t values = shape_tree(heap, tx, scale(20000));
+	for (int k = 0; k < 1000; k++) must(node_make(tx, 1).word);
+	must_be(hp_heap_commit(tx), 0);
+	os_hook = no_memory;
+	hp_heap_clean(heap);
+	os_hook = NULL;
+	must_be(hp_heap_numbers(heap).values, values);
+	must_keep(heap, values);
+	must_be(hp_heap_destroy(heap, 0, 0), 0);
+}
+
 /* ---- memory ---- */
 
 /* Half of it garbage, and nothing more to be had: room is made by collecting. */
@@ -427,11 +529,21 @@ int main(void)
 		cmocka_unit_test(no_recursion),
 		cmocka_unit_test(last_elements_count),
 		cmocka_unit_test(every_size),
+		cmocka_unit_test(every_number_of_references),
+		cmocka_unit_test(what_names_nothing_is_passed_over),
+		cmocka_unit_test(collects_without_memory),
 		cmocka_unit_test(garbage_makes_room),
 		cmocka_unit_test(garbage_makes_room_in_a_full_pool),
 		cmocka_unit_test(no_slab_comes_and_goes),
 		cmocka_unit_test(empty_slabs_go_back),
 		cmocka_unit_test(garbage_stays_in_proportion),
 	};
-	return cmocka_run_group_tests(tests, set_up, tear_down);
+	/* as programs have it; in place; by a copy */
+	const uint64_t least[] = {heap_graph_least, UINT64_MAX, 0};
+	int failed = 0;
+	for (unsigned i = 0; i < 3; i++) {
+		heap_graph_least = least[i];
+		failed += cmocka_run_group_tests(tests, set_up, tear_down);
+	}
+	return failed;
 }

@@ -196,6 +196,12 @@ static int64_t collects(struct step_env *env, uint64_t x, uint64_t y)
 	return hp_heap_gc(env->heap, (unsigned)x, env->list[HASTE] ? 0 : 10);
 }
 
+static int64_t collects_by_a_copy(struct step_env *env, uint64_t x, uint64_t y)
+{
+	heap_graph_least = 0;
+	return collects(env, x, y);
+}
+
 /* Collects while everything hangs on the log, and what is new on nothing but its being new; and stores over what was free. */
 static int64_t collects_inside(struct step_env *env, uint64_t x, uint64_t y)
 {
@@ -677,6 +683,7 @@ static const struct step_case writing[] = {
 
 static const struct step_case collecting[] = {
 	CASE("collect", garbage, collects),
+	CASE("collect by a copy", garbage, collects_by_a_copy),
 	CASE("collect and trim", garbage, collects, .x = HP_GC_TRIM),
 	CASE("collect again", empty_slabs, collects),
 	CASE("collect what waited", waited, collects, .flags = STEP_FEWER),
