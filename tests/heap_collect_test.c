@@ -10,6 +10,8 @@
 #include "os/os.h"
 #include <errno.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 static hp_pool *pool;
 
@@ -400,6 +402,42 @@ static void collects_without_memory(void **state)
 	must_be(hp_heap_destroy(heap, 0, 0), 0);
 }
 
+static pid_t forked;
+
+/* At the first growth of the stack. */
+static bool fork_once(enum os_call call, int64_t *result)
+{
+	(void)result;
+	if (call != OS_MAP || !forked++) return false; /* the first is the copy's own */
+	os_hook = NULL;
+	must((forked = fork()) >= 0);
+	return false;
+}
+
+/* A handler of a signal forks, and the child returns into the collection, whose lock is the parent's. */
+static void a_child_of_a_collector_collects_nothing(void **state)
+{
+	(void)state;
+	uint64_t least = heap_graph_least;
+	heap_graph_least = 0;
+	hp_heap *heap = hp_heap_make(pool, 0);
+	hp_tx *tx = hp_heap_start(heap);
+	uint64_t values = shape_tree(heap, tx, 20000);
+	must_be(hp_heap_commit(tx), 0);
+	forked = 0;
+	os_hook = fork_once;
+	int error = hp_heap_gc(heap, HP_GC_WAIT, 5000);
+	if (!forked) _exit(error != -EBADF);
+	int status;
+	must_be(waitpid(forked, &status, 0), forked);
+	must_be(status, 0);
+	must_be(error, 0);
+	must_be(hp_heap_numbers(heap).values, values);
+	must_keep(heap, values);
+	heap_graph_least = least;
+	must_be(hp_heap_destroy(heap, 0, 0), 0);
+}
+
 /* ---- memory ---- */
 
 /* Half of it garbage, and nothing more to be had: room is made by collecting. */
@@ -532,6 +570,7 @@ int main(void)
 		cmocka_unit_test(every_number_of_references),
 		cmocka_unit_test(what_names_nothing_is_passed_over),
 		cmocka_unit_test(collects_without_memory),
+		cmocka_unit_test(a_child_of_a_collector_collects_nothing),
 		cmocka_unit_test(garbage_makes_room),
 		cmocka_unit_test(garbage_makes_room_in_a_full_pool),
 		cmocka_unit_test(no_slab_comes_and_goes),

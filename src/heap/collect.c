@@ -154,9 +154,9 @@ int heap_collect(hp_heap *heap, uint64_t wait_ns)
 	heap->overflown = false;
 	atomic_store_explicit(&entry->cycle, atomic_load_explicit(&entry->cycle, memory_order_relaxed) + 1,
 	                      memory_order_release);
-	heap_graph_begin(heap);
+	struct heap_graph *graph = heap_graph_begin(heap);
 	heap_mark_roots(heap);
-	heap_graph_end(heap);
+	if ((error = heap_graph_end(heap, graph)) < 0) return error;
 	atomic_fetch_add_explicit(&entry->collections, 1, memory_order_relaxed);
 	/* From here on the heap is pending, for all who guard and unguard; then the epoch moves, so that sections that begin
 	 * later can be told; then every processor passes a barrier, so that none has begun one with the old epoch unseen. */

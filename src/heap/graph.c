@@ -14,6 +14,7 @@
 #include "heap/heap.h"
 #include "heap/layout.h"
 #include "os/os.h"
+#include <errno.h>
 #include <sys/mman.h>
 
 /* Half of a cell: flags, and the number of a cell. 0: its slab has not been copied yet. */
@@ -149,28 +150,28 @@ static bool is_worth_it(const struct heap_entry *entry)
 	return live >= heap_graph_least && atomic_load_explicit(&entry->allocated, memory_order_relaxed) / 2 <= live;
 }
 
-void heap_graph_begin(hp_heap *heap)
+struct heap_graph *heap_graph_begin(hp_heap *heap)
 {
 	struct heap_entry *entry = heap->entry;
 	uint64_t held = atomic_load_explicit(&entry->pages, memory_order_relaxed) * HP_PAGE_SIZE;
 	struct extent extent = {.low = UINT64_MAX, .cells = FIRST};
 	void *memory;
 	heap->tx->graph = NULL;
-	if (heap_graph_least && !is_worth_it(entry)) return;
+	if (heap_graph_least && !is_worth_it(entry)) return NULL;
 	heap_slabs(heap, count_slab, &extent);
 	if (!extent.parts || extent.unknown || extent.cells > NUMBER || extent.high > heap->view.capacity / HP_PAGE_SIZE)
-		return;
+		return NULL;
 	/* of small values the cells would be as large as they are */
-	if (heap_graph_least && extent.cells * CELL > held / 4) return;
+	if (heap_graph_least && extent.cells * CELL > held / 4) return NULL;
 	uint64_t cells = extent.cells * CELL, pages = extent.high - extent.low;
 	uint64_t parts = lines((extent.parts + UINT64_C(1)) * sizeof(struct part)), head = lines(sizeof(struct heap_graph));
 	uint64_t bytes = cells + head + parts + pages * sizeof(uint32_t);
 	/* whole huge pages, or the kernel does not let it begin where one does */
 	uint64_t step = bytes < HUGE ? HP_PAGE_SIZE : HUGE;
 	bytes = (bytes + step - 1) / step * step;
-	if (os_map(NULL, bytes, PROT_READ | PROT_WRITE, OS_MAP_PRIVATE_ANON | OS_MAP_NORESERVE, -1, 0, &memory) < 0) return;
-	os_advise(memory, bytes, MADV_DONTFORK); /* who forks knows nothing of it; no harm where these fail */
-	os_advise(memory, bytes, MADV_HUGEPAGE);
+	if (os_map(NULL, bytes, PROT_READ | PROT_WRITE, OS_MAP_PRIVATE_ANON | OS_MAP_NORESERVE, -1, 0, &memory) < 0)
+		return NULL;
+	os_advise(memory, bytes, MADV_HUGEPAGE); /* no harm where it fails */
 	struct heap_graph *graph = (struct heap_graph *)(void *)((char *)memory + cells);
 	graph->heap = heap;
 	graph->one = memory;
@@ -187,10 +188,11 @@ void heap_graph_begin(hp_heap *heap)
 	graph->one[NOWHERE] = DEAD;
 	extent.graph = graph;
 	heap_slabs(heap, add_slab, &extent);
-	if (extent.unknown)
+	if (extent.unknown) {
 		os_unmap(memory, bytes);
-	else
-		heap->tx->graph = graph;
+		return NULL;
+	}
+	return heap->tx->graph = graph;
 }
 
 /* ---- copying ---- */
@@ -437,14 +439,15 @@ static void publish(const struct heap_graph *graph, const struct part *part, uin
 	atomic_store_explicit(&slab->mark_stamp, cycle, memory_order_release);
 }
 
-void heap_graph_end(hp_heap *heap)
+int heap_graph_end(hp_heap *heap, struct heap_graph *graph)
 {
-	struct heap_graph *graph = heap->tx->graph;
 	uint64_t cycle = atomic_load_explicit(&heap->entry->cycle, memory_order_relaxed);
-	if (!graph) return;
+	if (heap->tx->graph != graph) return -EBADF; /* wiped: a forked child, which holds no lock */
+	if (!graph) return 0;
 	for (uint32_t k = 1; k < graph->parts; k++)
 		if (graph->part[k].copied) publish(graph, &graph->part[k], cycle);
 	heap->tx->graph = NULL;
 	if (graph->scan) os_unmap(graph->scan, graph->scan_room * sizeof *graph->scan);
 	os_unmap(graph->one, graph->bytes);
+	return 0;
 }

@@ -355,9 +355,9 @@ uint64_t heap_object_of(const hp_heap *heap, uint64_t off); /* the reference of 
 /* From begin to end heap_mark goes by a copy of the graph, if that is worth it and there is memory. The marks count from the
  * end on. */
 extern uint64_t heap_graph_least; /* bytes that lived last time, from which on it is; 0: always, for tests */
-void heap_graph_begin(hp_heap *heap);
+struct heap_graph *heap_graph_begin(hp_heap *heap); /* NULL: it does not */
 void heap_graph_mark(struct heap_graph *graph, uint64_t root);
-void heap_graph_end(hp_heap *heap);
+int heap_graph_end(hp_heap *heap, struct heap_graph *graph); /* -EBADF: a child forked meanwhile */
 
 /* ---- collect.c ---- */
 /* Under the lock. 0: reclaimed. -EAGAIN: found, and a reader keeps it. */
