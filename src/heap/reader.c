@@ -128,7 +128,7 @@ void *hp_heap_deref_checked(const hp_heap *heap, hp_ref ref, const struct hp_typ
 	if (unlikely(atomic_load_explicit(&heap->user[id], memory_order_relaxed) != user) && user)
 		return checked_slow((hp_heap *)heap, ref, user, bytes);
 	if (bytes) *bytes = atomic_load_explicit(&slab->size, memory_order_relaxed);
-	return heap->view.data + heap_ref_offset(ref.word);
+	return hp_heap_deref(heap, ref);
 }
 
 int hp_heap_read_begin_version(hp_heap *heap, uint64_t *version)
