@@ -1,7 +1,7 @@
 /* The heap layer's private side: the handle, the transaction, and finding a value's slab.
  *
  * heap.c: making, opening, ending; type.c: types; run.c: the heap's pages; slab.c: new values; lock.c: who writes; tx.c:
- * transactions and their undoing; mark.c, collect.c: the collector; reader.c: sections and guards; layer.c: what the pool
+ * transactions and their undoing; mark.c, graph.c, collect.c: the collector; reader.c: sections and guards; layer.c: what the pool
  * asks. docs/heap.md has the protocols. */
 #ifndef HUGEPOOL_HEAP_INTERNAL_H
 #define HUGEPOOL_HEAP_INTERNAL_H
