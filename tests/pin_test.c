@@ -3,6 +3,7 @@
  * Catches: objects or pages handed out, wiped or given back to the kernel while I/O on them is in flight; frees that are lost
  * meanwhile, or done twice; pins that stay when their ring is gone. The kernel's part, to hold the ring's descriptor for longer
  * than its process lives, is played by a child of it. */
+#include "hp_cache.h"
 #include "hp_malloc.h"
 #include "hp_page.h"
 #include "hp_process.h"
@@ -14,6 +15,7 @@
 #include <hugepool/inspect.h>
 #include <hugepool/malloc.h>
 #include <errno.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <unistd.h>
@@ -313,6 +315,36 @@ static void the_kernel_outlives_the_process(void **state)
 	}
 }
 
+static void *get_one(void *cache)
+{
+	return hp_cache_get(cache, HP_CACHE_WAIT);
+}
+
+static void who_waits_is_woken_by_the_last_pin(void **state)
+{
+	(void)state;
+	hp_pool *pool = hp_plain_pool(4 * MIB, 0);
+	struct pin_table *table = table_of(pool, 8);
+	hp_cache *cache = cache_of(pool, 2048);
+	must_be(hp_cache_set_hard_limit(cache, 1, NULL, 0), 0);
+	void *object = hp_cache_get(cache, 0), *got;
+	must_be(pin_add(table, 0, hp_pool_offset(pool, object), 2048), 0);
+	must_be(hp_cache_put(cache, object), 0);
+	pthread_t thread;
+	must_be(pthread_create(&thread, NULL, get_one, cache), 0);
+	while (hp_cache_numbers(cache).waiting == 0) sched_yield();
+	must_be(hp_cache_numbers(cache).wakes, 0);
+	pin_drop(table, 0);
+	must_be(pthread_join(thread, &got), 0);
+	must(got);
+	must_be(hp_cache_numbers(cache).wakes, 1);
+	must_be(hp_cache_put(cache, got), 0);
+	must_be(hp_cache_destroy(cache), 0);
+	pin_close(table);
+	hp_must_be_empty(pool);
+	must_be(hp_pool_detach(pool), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -323,6 +355,7 @@ int main(void)
 		cmocka_unit_test(registered_memory_is_not_trimmed),
 		cmocka_unit_test(a_rings_own_objects_go_back_with_it),
 		cmocka_unit_test(rings_can_be_opened_again_and_again),
+		cmocka_unit_test(who_waits_is_woken_by_the_last_pin),
 		cmocka_unit_test(the_kernel_outlives_the_process),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

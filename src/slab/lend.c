@@ -108,7 +108,9 @@ void slab_unlend(hp_pool *pool, struct slab *slab, unsigned index, uint64_t natu
 			set_bit(slab, index, state & LENT_FREED ? !natural : natural);
 			/* commit: its holder's, or free */
 			if (!lent_change(pool, at, state, 0, step, LENT_ENDS)) continue;
-			if (state & LENT_FREED) slab_freed_remote(pool, slab, true);
+			if (!(state & LENT_FREED)) return;
+			slab_freed_remote(pool, slab, true);
+			cache_given_late(pool, atomic_load_explicit(&slab->class, memory_order_relaxed));
 			return;
 		}
 	}
