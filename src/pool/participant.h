@@ -175,6 +175,8 @@ static inline void participant_count(_Atomic uint64_t *counter)
 
 /* Process-wide. Changes in every forked child; never 0. */
 uint32_t participant_fork_generation(void);
+/* A word that is 0 in every child of this process from now on, and not 0 in it. NULL: no memory. */
+const _Atomic uint32_t *participant_fork_word(void);
 
 /* The same for work in the name of the process: growing and recovering. False in a child that was forked by a signal handler
  * right before and comes here instead of its parent: it has no business in the pool. */

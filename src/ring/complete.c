@@ -74,6 +74,10 @@ static inline bool complete(hp_ring *ring, const struct io_uring_cqe *cqe, struc
 	struct ring_request *request = &ring->requests[index];
 	bool last = true;
 	*to = (struct hp_ring_completion){.user = request->user, .result = cqe->res};
+	if (likely(request->op <= RING_RECV)) { /* most */
+		ring_retire(ring, index);
+		return true;
+	}
 	switch ((enum ring_op)request->op) {
 	case RING_RECV_OBJECT:
 		if (!received(ring, index, cqe, to, &last)) return false;
@@ -244,7 +248,7 @@ static void nudge(hp_ring *ring)
 int hp_ring_poll(hp_ring *ring, struct hp_ring_completion *completions, unsigned room)
 {
 	if (unlikely(!ring || (room && !completions))) return -EINVAL;
-	if (unlikely(ring->generation != participant_fork_generation())) return -ESRCH;
+	if (ring_is_inherited(ring)) return -ESRCH;
 	if (likely(ring->error == 0)) nudge(ring);
 	unsigned count = 0;
 	while (count < room && next(ring, &completions[count])) count++;
