@@ -42,8 +42,7 @@ static inline bool slab_same(void *const *objects, char *const *entry, size_t n)
 static inline bool slab_take_batch(struct slab_mag *mag, size_t n, void **objects)
 {
 	char **first = mag->batch;
-	if (unlikely(mag->top != first + n) || unlikely(mag->batch_n != n)) return false; /* of none batch_n is 0 */
-	if (unlikely(!n)) return false;
+	if (unlikely(mag->batch_n != n) || unlikely(!n) || unlikely(mag->top != first + n)) return false;
 	mag->top = first;
 	/* commit: all of these are the caller's */
 	parity_flip(slab_word_at(*slab_at_of(first)), mag->batch_bits);
