@@ -14,7 +14,7 @@
 
 #define PARTICIPANT_PAGE_STATE 384 /* bytes for the page layer */
 
-#define PARTICIPANT_SLAB_STATE 432128 /* and for the slab layer, little of which is ever touched */
+#define PARTICIPANT_SLAB_STATE 438272 /* and for the slab layer, little of which is ever touched */
 
 /* Those of up to so many pools of a process lie in one region a thread, each in a place of its pool. So what a fast path needs
  * of any of them has an address that is at the same distance from that in the region of nobody, all of whose bytes are 0

@@ -57,6 +57,9 @@ struct slab_mag {
 	char **base;                      /* empty: top == base */
 	char **known;                     /* top or above */
 	char **limit;                     /* full: top == limit */
+	char **batch;                     /* the first of those that were taken together last (slab/batch.h), */
+	size_t batch_n;                   /* how many; 0: there are none, or one of the entries has been written, */
+	uint64_t batch_bits;              /* and their bits in their word */
 };
 
 /* What a magazine is filled up from: the free objects of one word of the current slab, which are in no magazine. */
@@ -256,6 +259,7 @@ static inline enum slab_gave slab_give(struct slab_mag *mag, struct slab *slab, 
 		*top = object;
 		*slab_at_of(top) = slab_at_make(a, index);
 		*slab_bit_of(top) = bit;
+		mag->batch_n = 0;
 		if (top == mag->known) mag->known = top + 1;
 		mag->top = top + 1;
 		return likely(live != bit || slab_is_quiet(slab)) ? SLAB_GAVE : SLAB_RARE;
