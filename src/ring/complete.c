@@ -25,6 +25,12 @@ static bool give_again(hp_ring *ring)
 	return given;
 }
 
+/* Objects are got several at a time, or at once when a request waits for one. */
+static inline bool wants_more(const hp_ring *ring)
+{
+	return ring->again.count || ring->buffers.missing > ring->buffers.count / 8;
+}
+
 static void to_again(hp_ring *ring, uint32_t index)
 {
 	ring->requests[index].state = REQUEST_AGAIN;
@@ -183,7 +189,7 @@ int hp_ring_submit(hp_ring *ring)
 	int error = ring ? ring_usable(ring) : -EINVAL;
 	if (error < 0) return error;
 	if (ring->plain) return plain_submit(ring);
-	if (unlikely(ring->again.count || ring->buffers.missing)) give_again(ring);
+	if (unlikely(wants_more(ring))) give_again(ring);
 	return submit(ring);
 }
 
@@ -202,7 +208,7 @@ static int submit_and_wait(hp_ring *ring, unsigned wait, uint64_t ns)
 			result = plain_drive(ring, most);
 			have = ring->done.count;
 		} else {
-			if (unlikely(ring->again.count || ring->buffers.missing)) give_again(ring);
+			if (unlikely(wants_more(ring))) give_again(ring);
 			if (unlikely(ring->again.count && most > RING_STALL_NS)) most = RING_STALL_NS;
 			result = ring_enter(ring, wait > have ? wait - have : 0, most);
 			if (result > 0) sum += result;
@@ -237,11 +243,13 @@ static void nudge(hp_ring *ring)
 		plain_drive(ring, 0);
 		return;
 	}
-	if (unlikely(ring->again.count || ring->buffers.missing) && give_again(ring)) {
+	if (unlikely(wants_more(ring)) && give_again(ring)) {
 		submit(ring);
 		return;
 	}
-	if (unlikely(IO_URING_READ_ONCE(*ring->kernel.sq.kflags) & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN)))
+	/* first what is there; what comes meanwhile comes with the next call */
+	if (!io_uring_cq_ready(&ring->kernel) &&
+	    unlikely(IO_URING_READ_ONCE(*ring->kernel.sq.kflags) & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN)))
 		os_uring_enter(ring->kernel.ring_fd, 0, 0, IORING_ENTER_GETEVENTS, NULL, 0);
 }
 

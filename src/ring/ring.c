@@ -184,8 +184,8 @@ int hp_ring_create(hp_pool *pool, const struct hp_ring_options *given, hp_ring *
 	ring->report.struct_size = sizeof ring->report;
 	if (pool) error = pin_open(pool, options.requests + options.buffers, &ring->pins, &life);
 	if (error == 0 && (error = begin(ring, &options, life)) < 0) {
+		if (life >= 0) os_close(life); /* first, or its byte is waited for */
 		if (ring->pins) pin_close(ring->pins);
-		if (life >= 0) os_close(life);
 	}
 	if (options.report) *options.report = ring->report;
 	if (error == 0 && ring->report.error && ring->log) {
