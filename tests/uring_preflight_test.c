@@ -393,6 +393,27 @@ static void an_error_on_the_way_leaves_nothing(void **state)
 	}
 }
 
+/* So often that a page lost each time would be seen. */
+static void buffers_that_are_refused_leave_nothing(void **state)
+{
+	(void)state;
+	need_io_uring();
+	begin();
+	hp_ring *ring;
+	must_be(hp_ring_create(with.pool, NULL, &ring), 0);
+	refused = OS_URING_REGISTER;
+	refusal = -ENOMEM;
+	struct held before = held_now();
+	os_hook = refuse;
+	for (unsigned i = 0; i < 400; i++) must_be(hp_ring_buffers(ring, with.cache, 4), -ENOMEM);
+	os_hook = NULL;
+	must_hold_no_more(before);
+	must_be(hp_ring_buffers(ring, with.cache, 4), 0);
+	does_its_work(ring, with.pool, with.cache);
+	must_be(hp_ring_destroy(ring), 0);
+	end();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -403,6 +424,7 @@ int main(void)
 		cmocka_unit_test(too_small_a_memlock_is_said),
 		cmocka_unit_test(without_descriptors_there_is_no_ring),
 		on_both_engines(an_error_on_the_way_leaves_nothing),
+		cmocka_unit_test(buffers_that_are_refused_leave_nothing),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -14,6 +14,8 @@
 #include "debug/debug.h"
 #include <errno.h>
 
+#define OUT_TRIES 64 /* of a word that seven others have pins on, too */
+
 static struct lent_place place_of(const hp_pool *pool, const struct slab *slab, unsigned index)
 {
 	return lent_place(pool, (uint64_t)(slab - pool->slabs), index);
@@ -61,9 +63,20 @@ bool slab_none_lent(const hp_pool *pool, const struct slab *slab)
 	return true;
 }
 
-bool slab_lent(const hp_pool *pool, const struct slab *slab, unsigned i)
+/* Its bit and its state are two words, and a pin that goes between two looks, or comes, changes both. Where the word of the states,
+ * mark included, is the same before and after, they were so together. */
+bool slab_out_lent(const hp_pool *pool, const struct slab *slab, unsigned i)
 {
-	return !pool->private && lent_is_held(lent_state(place_of(pool, slab, i)));
+	if (pool->private) return false;
+	struct lent_place at = place_of(pool, slab, i);
+	uint64_t word = atomic_load_explicit(at.word, memory_order_acquire), before;
+	for (unsigned tries = 0; tries < OUT_TRIES; tries++) {
+		if (lent_is_held(lent_state_in(word, at.shift)) || slab_live(slab, i)) return true;
+		before = word;
+		word = atomic_load_explicit(at.word, memory_order_acquire);
+		if (word == before) return false;
+	}
+	return false;
 }
 
 void slab_unlend(hp_pool *pool, struct slab *slab, unsigned index, uint64_t natural, struct lent_step step)

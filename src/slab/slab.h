@@ -143,8 +143,8 @@ static inline bool slab_live(const struct slab *slab, unsigned i)
 	return ((a ^ atomic_load_explicit(&slab->r[i >> 6], memory_order_acquire)) >> (i & 63)) & 1;
 }
 
-/* The same of those that are lent (slab/lend.c), and look free, and have not been freed. */
-bool slab_lent(const hp_pool *pool, const struct slab *slab, unsigned i);
+/* Of one that looked free, where some have been lent (slab/lend.c): is it somebody's all the same? */
+bool slab_out_lent(const hp_pool *pool, const struct slab *slab, unsigned i);
 
 /* Objects of word w that have pins. */
 uint64_t slab_lent_in(const hp_pool *pool, const struct slab *slab, unsigned w);
@@ -153,7 +153,7 @@ uint64_t slab_lent_in(const hp_pool *pool, const struct slab *slab, unsigned w);
 static inline bool slab_out(const hp_pool *pool, const struct slab *slab, unsigned i)
 {
 	return slab_live(slab, i) ||
-	       (unlikely(atomic_load_explicit(&slab->lends, memory_order_acquire)) && slab_lent(pool, slab, i));
+	       (unlikely(atomic_load_explicit(&slab->lends, memory_order_acquire)) && slab_out_lent(pool, slab, i));
 }
 
 /* An object that is not live is freed, by its own holder if there is one: 0 when it was lent, and will be free. -ENOENT: it was
