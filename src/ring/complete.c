@@ -145,7 +145,7 @@ static inline bool next(hp_ring *ring, struct hp_ring_completion *to)
 /* ---- entering the kernel ---- */
 
 /* Hands over what is prepared, and waits for so many completions. How many were handed over, or -errno. */
-int ring_enter(hp_ring *ring, unsigned wait, uint64_t ns)
+static inline int ring_enter(hp_ring *ring, unsigned wait, uint64_t ns)
 {
 	struct io_uring_sq *sq = &ring->kernel.sq;
 	unsigned submit = sq->sqe_tail - *sq->khead, flags = 0;
@@ -195,7 +195,7 @@ int hp_ring_submit(hp_ring *ring)
 
 /* Submits, and waits until there are as many completions, or entries of the queue that may be some; for objects, in slices. Of
  * more than is under way nothing is to be waited for: that may be yet to be prepared, by whom they are told. */
-static int submit_and_wait(hp_ring *ring, unsigned wait, uint64_t ns)
+static inline __attribute__((always_inline)) int submit_and_wait(hp_ring *ring, unsigned wait, uint64_t ns)
 {
 	int sum = 0, result;
 	if (ring->plain) sum = plain_submit(ring);
@@ -272,7 +272,7 @@ int hp_ring_run(hp_ring *ring, hp_ring_fn *call, void *arg, unsigned wait, uint6
 	bool calling = ring->calling;
 	uint64_t until = wait && ns != UINT64_MAX ? os_now_ns() + ns : UINT64_MAX;
 	for (;;) {
-		error = submit_and_wait(ring, count < wait ? wait - count : 0, ns);
+		error = hp_ring_submit_and_wait(ring, count < wait ? wait - count : 0, ns);
 		ring->calling = true;
 		/* a callback may go on for ever, this call does not */
 		while (count < most && next(ring, &completion)) {

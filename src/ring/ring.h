@@ -169,7 +169,6 @@ void ring_note_pools(hp_ring *ring);
 
 /* ---- complete.c ---- */
 
-int ring_enter(hp_ring *ring, unsigned wait, uint64_t ns);
 /* Cancels all and waits for the kernel. */
 void ring_drain(hp_ring *ring);
 
