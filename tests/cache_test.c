@@ -4,6 +4,7 @@
  * twice or not at all; a bulk of which a part stays behind when it fails; limits and reservations that do not hold; an
  * error that is another than the header says; memory that stays behind when a cache ends. */
 #include "hp_cache.h"
+#include <pthread.h>
 #include <hugepool/malloc.h>
 
 #define MAX_OUT 64
@@ -343,6 +344,116 @@ static void zero_when_got(void **state)
 
 /* ---- many at once ---- */
 
+static void *put_one(void *what)
+{
+	void **cache_and_object = what;
+	return (void *)(intptr_t)hp_cache_put(cache_and_object[0], cache_and_object[1]);
+}
+
+static void all_out_are_back(hp_cache *cache, size_t n, void *const *object)
+{
+	must_be(hp_cache_numbers(cache).in_use, n);
+	for (size_t i = 0; i < n; i++) must_be(hp_cache_put(cache, object[i]), 0);
+	must_be(hp_cache_numbers(cache).in_use, 0);
+}
+
+/* What comes back together is taken for what was taken together, where it is that, and nowhere else. */
+static void a_bulk_is_what_was_taken_together_or_not(void **state)
+{
+	(void)state;
+	enum { N = 8 };
+	hp_pool *pool = hp_plain_pool(4 * MIB, 0);
+	hp_cache *cache = hp_cache_make(pool, "together", 64, 0);
+	void *a[2 * N], *b[N], *c[N], *none[N] = {NULL}, *one, *error;
+	for (unsigned round = 0; round < 9; round++) {
+		must_be(hp_cache_get_bulk(cache, 0, 2 * N, a), 0);
+		must_be(hp_cache_put_bulk(cache, 2 * N, a), 0);
+		switch (round) {
+		case 0: /* it is */
+			for (unsigned i = 0; i < 10; i++) {
+				must_be(hp_cache_get_bulk(cache, 0, N, a), 0);
+				must_be(hp_cache_numbers(cache).in_use, N);
+				must_be(hp_cache_put_bulk(cache, N, a), 0);
+				must_be(hp_cache_numbers(cache).in_use, 0);
+				must_be(hp_cache_put_bulk(cache, N, a), -EALREADY);
+			}
+			break;
+		case 1: /* as many others */
+			must_be(hp_cache_get_bulk(cache, 0, N, a), 0);
+			must_be(hp_cache_get_bulk(cache, 0, N, b), 0);
+			must_be(hp_cache_put_bulk(cache, N, a), 0);
+			all_out_are_back(cache, N, b);
+			break;
+		case 2: /* another one, and all but the last */
+			must_be(hp_cache_get_bulk(cache, 0, N, a + 1), 0);
+			a[0] = hp_cache_get(cache, 0);
+			must_be(hp_cache_put_bulk(cache, N, a), 0);
+			all_out_are_back(cache, 1, a + N);
+			break;
+		case 3: /* one was put by somebody else */
+			must_be(hp_cache_get_bulk(cache, 0, N, a), 0);
+			pthread_t thread;
+			must_be(pthread_create(&thread, NULL, put_one, (void *[]){cache, a[3]}), 0);
+			must_be(pthread_join(thread, &error), 0);
+			must(error == NULL);
+			must_be(hp_cache_put_bulk(cache, N, a), -EALREADY);
+			must_be(hp_cache_numbers(cache).in_use, 0);
+			break;
+		case 4: /* others came to lie in their place */
+			must_be(hp_cache_get_bulk(cache, 0, N, a), 0);
+			must_be(hp_cache_get_bulk(cache, 0, N, b), 0);
+			must_be(hp_cache_put_bulk(cache, N, a), 0);
+			must_be(hp_cache_get_bulk(cache, 0, N, c), 0);
+			must_be(hp_cache_put_bulk(cache, N, b), 0);
+			all_out_are_back(cache, N, c);
+			break;
+		case 5: /* the same, one by one */
+			must_be(hp_cache_get_bulk(cache, 0, N, a), 0);
+			must_be(hp_cache_get_bulk(cache, 0, N, b), 0);
+			for (unsigned i = 0; i < N; i++) must_be(hp_cache_put(cache, a[i]), 0);
+			must_be(hp_cache_get_bulk(cache, 0, N, c), 0);
+			must_be(hp_cache_put_bulk(cache, N, b), 0);
+			all_out_are_back(cache, N, c);
+			break;
+		case 6: /* nothing at all, when nothing is remembered any more */
+			hp_cache_reclaim(cache);
+			one = hp_cache_get(cache, 0);
+			for (unsigned i = 0; i < 2; i++) {
+				must_be(hp_cache_get_bulk(cache, 0, N, a), 0);
+				if (i == 0) must_be(hp_cache_put_bulk(cache, N, a), 0);
+			}
+			hp_cache_reclaim(cache);
+			must_be(hp_cache_put_bulk(cache, N, none), 0);
+			must_be(hp_cache_put(cache, one), 0);
+			all_out_are_back(cache, N, a);
+			break;
+		case 7: /* one of them is out still */
+			must_be(hp_cache_get_bulk(cache, 0, N, a), 0);
+			must_be(hp_cache_put_bulk(cache, N, a), 0);
+			one = hp_cache_get(cache, 0);
+			must_be(hp_cache_get_bulk(cache, 0, N, b), 0);
+			for (unsigned i = 0; i < N; i++) must(b[i] != one);
+			must_be(hp_cache_put_bulk(cache, N, b), 0);
+			all_out_are_back(cache, 1, &one);
+			break;
+		case 8: /* of several words */
+			must_be(hp_cache_prime(cache, 1000), 0);
+			for (unsigned i = 0; i < 1000; i++) {
+				must_be(hp_cache_get_bulk(cache, 0, N, i % 2 ? b : a), 0);
+				if (i % 2) must_be(hp_cache_put_bulk(cache, N, a), 0);
+				if (i % 2) memcpy(a, b, sizeof b);
+				if (i % 2) must_be(hp_cache_numbers(cache).in_use, N);
+				if (i % 2) must_be(hp_cache_put_bulk(cache, N, a), 0);
+			}
+			break;
+		}
+	}
+	must_be(hp_cache_numbers(cache).in_use, 0);
+	must_be(hp_cache_destroy(cache), 0);
+	hp_must_be_empty(pool);
+	hp_pool_detach(pool);
+}
+
 static void a_bulk_is_all_or_nothing(void **state)
 {
 	(void)state;
@@ -650,6 +761,7 @@ int main(void)
 		cmocka_unit_test(a_constructor_may_refuse),
 		cmocka_unit_test(zero_when_got),
 		cmocka_unit_test(a_bulk_is_all_or_nothing),
+		cmocka_unit_test(a_bulk_is_what_was_taken_together_or_not),
 		cmocka_unit_test(arrays_are_contiguous),
 		cmocka_unit_test(primed_objects_need_no_memory),
 		cmocka_unit_test(reclaim_gives_back_what_nobody_has_out),

@@ -280,6 +280,28 @@ static void dead_takers_leave_it_to_others(void **state)
 	}
 }
 
+/* Who gets the dead one's place does not get what he had taken. */
+static void who_takes_a_dead_ones_place(void **state)
+{
+	(void)state;
+	hp_pool *pool = hp_plain_pool(SIZE, 0);
+	struct hp_fifo_options options = {.struct_size = sizeof options, .capacity = 8, .flags = HP_FIFO_MC, .handles = 2};
+	hp_fifo *fifo;
+	must_be(hp_fifo_create(pool, &options, &fifo), 0);
+	struct scene scene = {.pool = pool, .id = hp_fifo_id(fifo)};
+	for (uint64_t i = 0; i < 3; i++) push(fifo, i);
+	struct child child = child_start(taker, &scene);
+	must(child_hear(&child));
+	child_kill(&child);
+	hp_fifo *successor = again(pool, fifo);
+	must_be(hp_fifo_count(fifo), 2);
+	must_be(hp_fifo_count(successor), 2);
+	must_pop(fifo, 1);
+	must_pop(successor, 2);
+	hp_fifo_close(successor);
+	over(pool, fifo);
+}
+
 static void opener(const struct child *me, void *arg)
 {
 	struct scene *scene = arg;
@@ -476,7 +498,7 @@ static void a_taker_that_was_not_confirmed(void **state)
 		atomic_store(&fifo->holds[2], word);
 		fifo->held[2 * HP_FIFO_TAKE_MAX] = 1;
 		if (committed) must(pair_swap(&fifo->shared->tail, 0, 0, 1, hold_name(2, word)));
-		if (committed == 2) must_pop(fifo, 2); /* which has confirmed it */
+		if (committed == 2) must_pop(fifo, 2); /* which leaves its name there */
 		must_be(hp_fifo_count(fifo), committed == 2 ? 2 : 3);
 		uint64_t got, sum = 0;
 		while (hp_fifo_pop(fifo, &got) == 0) sum += got;
@@ -798,16 +820,27 @@ int main(void)
 {
 	if (!FIFO_HAS_PAIRS) hp_test_skip("this processor has no compare-and-swap of 16 bytes");
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(options_that_make_no_sense),      cmocka_unit_test(comes_out_as_it_went_in),
-		cmocka_unit_test(bulk_is_all_or_nothing),          cmocka_unit_test(staged_is_seen_when_published),
-		cmocka_unit_test(taken_stays_until_acknowledged),  cmocka_unit_test(taken_goes_back_with_its_handle),
-		cmocka_unit_test(dead_takers_leave_it_to_others),  cmocka_unit_test(the_dead_do_not_have_it_open),
-		cmocka_unit_test(a_forked_child_goes_on),          cmocka_unit_test(wrong_offsets_are_refused),
-		cmocka_unit_test(wrong_shapes_are_refused),        cmocka_unit_test(wrong_positions_are_not_believed),
-		cmocka_unit_test(a_claim_does_not_keep_others),    cmocka_unit_test(a_taker_that_was_not_confirmed),
-		cmocka_unit_test(waits_until_there_is_something),  cmocka_unit_test(dead_waiters_are_harmless),
-		cmocka_unit_test(waiters_get_what_the_dead_leave), cmocka_unit_test(pushes_signal_who_has_armed),
-		cmocka_unit_test(everything_comes_once),           cmocka_unit_test(threads_share_one),
+		cmocka_unit_test(options_that_make_no_sense),
+		cmocka_unit_test(comes_out_as_it_went_in),
+		cmocka_unit_test(bulk_is_all_or_nothing),
+		cmocka_unit_test(staged_is_seen_when_published),
+		cmocka_unit_test(taken_stays_until_acknowledged),
+		cmocka_unit_test(taken_goes_back_with_its_handle),
+		cmocka_unit_test(dead_takers_leave_it_to_others),
+		cmocka_unit_test(who_takes_a_dead_ones_place),
+		cmocka_unit_test(the_dead_do_not_have_it_open),
+		cmocka_unit_test(a_forked_child_goes_on),
+		cmocka_unit_test(wrong_offsets_are_refused),
+		cmocka_unit_test(wrong_shapes_are_refused),
+		cmocka_unit_test(wrong_positions_are_not_believed),
+		cmocka_unit_test(a_claim_does_not_keep_others),
+		cmocka_unit_test(a_taker_that_was_not_confirmed),
+		cmocka_unit_test(waits_until_there_is_something),
+		cmocka_unit_test(dead_waiters_are_harmless),
+		cmocka_unit_test(waiters_get_what_the_dead_leave),
+		cmocka_unit_test(pushes_signal_who_has_armed),
+		cmocka_unit_test(everything_comes_once),
+		cmocka_unit_test(threads_share_one),
 		cmocka_unit_test(a_private_pool_has_them_too),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

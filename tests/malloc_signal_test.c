@@ -271,7 +271,7 @@ static void end(void)
 
 /* Steps for each pair, at 20 us: a long operation is interrupted at each so many-th instruction, from a random one on;
  * HUGEPOOL_THOROUGH=1 has them all, which takes long. */
-#define STEPS 30000u
+#define STEPS 10000u
 
 static void at_every_instruction(void **state)
 {

@@ -3,6 +3,7 @@
  * Catches: objects or pages handed out, wiped or given back to the kernel while I/O on them is in flight; frees that are lost
  * meanwhile, or done twice; pins that stay when their ring is gone. The kernel's part, to hold the ring's descriptor for longer
  * than its process lives, is played by a child of it. */
+#include "hp_cache.h"
 #include "hp_malloc.h"
 #include "hp_page.h"
 #include "hp_process.h"
@@ -14,6 +15,7 @@
 #include <hugepool/inspect.h>
 #include <hugepool/malloc.h>
 #include <errno.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <unistd.h>
@@ -54,20 +56,25 @@ static void what_is_freed_under_io_is_free_afterwards(void **state)
 {
 	(void)state;
 	const size_t sizes[] = {64, 2048, 16384, 40000, 3000000};
-	for (unsigned i = 0; i < 5; i++) {
+	for (unsigned i = 0; i < 10; i++) {
+		const size_t size = sizes[i % 5];
 		hp_pool *pool = hp_plain_pool(4 * MIB, HP_POOL_NO_AUTOGROW);
 		struct pin_table *table = table_of(pool, 8);
-		char *block = hp_malloc(pool, sizes[i]);
+		char *block = hp_malloc(pool, size);
 		hp_off off = hp_pool_offset(pool, block);
-		must_be(pin_add(table, 3, off + 5, sizes[i] - 9), 0);
-		must(hp_usable_size(pool, block) >= sizes[i]);
+		if (i >= 5) { /* the first pin in a slab is another way than those that follow */
+			must_be(pin_add(table, 0, off, 1), 0);
+			pin_drop(table, 0);
+		}
+		must_be(pin_add(table, 3, off + 5, size - 9), 0);
+		must(hp_usable_size(pool, block) >= size);
 		hp_must_be_sound(pool);
 		must_be(hp_free(pool, block), 0);
 		must_be(hp_free(pool, block), -EALREADY);
 		must_be(hp_usable_size(pool, block), 0);
-		must(!is_to_be_had(pool, off, sizes[i]));
+		must(!is_to_be_had(pool, off, size));
 		pin_drop(table, 3);
-		must(is_to_be_had(pool, off, sizes[i]));
+		must(is_to_be_had(pool, off, size));
 		pin_close(table);
 		hp_purge(pool);
 		hp_must_be_empty(pool);
@@ -225,6 +232,51 @@ static void rings_can_be_opened_again_and_again(void **state)
 	must_be(hp_pool_detach(pool), 0);
 }
 
+/* Two rings, whose objects have one word for their states: each changes it under the other's hands. */
+static struct {
+	hp_pool *pool;
+	hp_off off[8];
+	_Atomic unsigned ready;
+} neighbours;
+
+static void *pin_again_and_again(void *arg)
+{
+	enum { ROUNDS = HP_TEST_SANITIZER ? 3000 : 100000 };
+	struct pin_table *table = arg;
+	atomic_fetch_add(&neighbours.ready, 1);
+	while (atomic_load(&neighbours.ready) < 2) sched_yield();
+	for (unsigned round = 0; round < ROUNDS; round++) {
+		for (unsigned i = 0; i < 8; i++) {
+			int error = pin_add(table, i, neighbours.off[i] + i, 1);
+			if (error != -EBUSY) must_be(error, 0); /* the last pin of the other is just being taken off */
+		}
+		for (unsigned i = 0; i < 8; i++) pin_drop(table, i);
+	}
+	return NULL;
+}
+
+static void two_rings_pin_at_once(void **state)
+{
+	(void)state;
+	hp_pool *pool = neighbours.pool = hp_plain_pool(4 * MIB, HP_POOL_NO_AUTOGROW);
+	struct pin_table *table[] = {table_of(pool, 8), table_of(pool, 8)};
+	hp_cache *cache = cache_of(pool, 512);
+	void *object[8];
+	pthread_t thread[2];
+	atomic_store(&neighbours.ready, 0);
+	must_be(hp_cache_get_bulk(cache, 0, 8, object), 0);
+	for (unsigned i = 0; i < 8; i++) neighbours.off[i] = hp_pool_offset(pool, object[i]);
+	for (unsigned i = 0; i < 2; i++) must_be(pthread_create(&thread[i], NULL, pin_again_and_again, table[i]), 0);
+	for (unsigned i = 0; i < 2; i++) must_be(pthread_join(thread[i], NULL), 0);
+	must_be(hp_stats(pool).pinned_blocks, 0);
+	for (unsigned i = 0; i < 8; i++) must_be(hp_cache_put(cache, object[i]), 0);
+	pin_close(table[0]), pin_close(table[1]);
+	must_be(hp_cache_destroy(cache), 0);
+	hp_purge(pool);
+	hp_must_be_empty(pool);
+	must_be(hp_pool_detach(pool), 0);
+}
+
 /* ---- deaths ---- */
 
 struct shared {
@@ -313,6 +365,36 @@ static void the_kernel_outlives_the_process(void **state)
 	}
 }
 
+static void *get_one(void *cache)
+{
+	return hp_cache_get(cache, HP_CACHE_WAIT);
+}
+
+static void who_waits_is_woken_by_the_last_pin(void **state)
+{
+	(void)state;
+	hp_pool *pool = hp_plain_pool(4 * MIB, 0);
+	struct pin_table *table = table_of(pool, 8);
+	hp_cache *cache = cache_of(pool, 2048);
+	must_be(hp_cache_set_hard_limit(cache, 1, NULL, 0), 0);
+	void *object = hp_cache_get(cache, 0), *got;
+	must_be(pin_add(table, 0, hp_pool_offset(pool, object), 2048), 0);
+	must_be(hp_cache_put(cache, object), 0);
+	pthread_t thread;
+	must_be(pthread_create(&thread, NULL, get_one, cache), 0);
+	while (hp_cache_numbers(cache).waiting == 0) sched_yield();
+	must_be(hp_cache_numbers(cache).wakes, 0);
+	pin_drop(table, 0);
+	must_be(pthread_join(thread, &got), 0);
+	must(got);
+	must_be(hp_cache_numbers(cache).wakes, 1);
+	must_be(hp_cache_put(cache, got), 0);
+	must_be(hp_cache_destroy(cache), 0);
+	pin_close(table);
+	hp_must_be_empty(pool);
+	must_be(hp_pool_detach(pool), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -323,6 +405,8 @@ int main(void)
 		cmocka_unit_test(registered_memory_is_not_trimmed),
 		cmocka_unit_test(a_rings_own_objects_go_back_with_it),
 		cmocka_unit_test(rings_can_be_opened_again_and_again),
+		cmocka_unit_test(two_rings_pin_at_once),
+		cmocka_unit_test(who_waits_is_woken_by_the_last_pin),
 		cmocka_unit_test(the_kernel_outlives_the_process),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

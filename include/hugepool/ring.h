@@ -52,7 +52,7 @@ struct hp_ring_report {
 #define HP_RING_UNREGISTERED \
 	4u /* the pool's memory is not registered: nothing is charged, and the pool can be trimmed */
 #define HP_RING_ONE_THREAD \
-	8u /* only the thread that makes the ring ever uses it: -EPERM for others. The kernel then does less */
+	8u /* only the thread that makes the ring ever uses it: the kernel then does less, and has -EPERM for others */
 #define HP_RING_REPORT_EMPTY \
 	16u /* hp_ring_recv_object fails with -ENOBUFS while the cache is empty, instead of waiting */
 
@@ -97,9 +97,10 @@ HP_API int hp_ring_register_file(hp_ring *ring, int fd);
 HP_API int hp_ring_unregister_file(hp_ring *ring, int file);
 
 /* Lays out `count` objects of a cache of the ring's pool (rounded up to a power of two; at most options.buffers) into which
- * hp_ring_recv_object receives. What is used up is got from the cache again on every call that submits, waits or polls. Once a ring.
- * -EEXIST: there is one; -ENOTSUP: a cache with a constructor; -EXDEV: the cache is not of the ring's pool; -EINVAL. An empty cache
- * is no error. */
+ * hp_ring_recv_object receives. What is used up is got from the cache again, an eighth at a time, or at once where a request waits
+ * for it, by every call that submits, waits or polls. Once a ring. -EEXIST: there is one; -ENOTSUP: a cache with a constructor;
+ * -EXDEV: the cache is not of the ring's pool; -ENOMEM: RLIMIT_MEMLOCK, too, which counts a few pages of each ring; -EINVAL. An
+ * empty cache is no error. */
 HP_API int hp_ring_buffers(hp_ring *ring, hp_cache *cache, unsigned count);
 
 /* ---- requests ----
@@ -109,7 +110,7 @@ HP_API int hp_ring_buffers(hp_ring *ring, hp_cache *cache, unsigned count);
  * private memory, which has to stay.
  * -EAGAIN: the ring is full: submit what is prepared, or wait for completions. -EINVAL: a length of 0, or of 2 GiB and
  * more; memory of the pool that is not inside one live block, or only in part inside the pool; flags. -EXDEV: memory of
- * another pool. -EBADF: no descriptor, or none registered there; or the ring's own was closed by somebody. -EBUSY: seven
+ * another pool. -EBADF: no descriptor, or none registered there; or the ring's own was closed by somebody. -EBUSY: six
  * I/Os are under way on that block already. -ESRCH: a forked child. On an error nothing was prepared. */
 
 #define HP_RING_FILE 1u /* fd is the place of a registered descriptor */

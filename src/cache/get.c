@@ -3,6 +3,7 @@
 #include "cache/region.h"
 #include "debug/debug.h"
 #include "page/page.h"
+#include "slab/batch.h"
 #include "os/os.h"
 #include <hugepool/inline.h>
 #include <errno.h>
@@ -206,7 +207,7 @@ void *hp_cache_get_timed(hp_cache *cache, unsigned flags, uint64_t ns)
 	return get(cache, flags, ns);
 }
 
-int hp_cache_get_bulk(hp_cache *cache, unsigned flags, size_t n, void **objects)
+static __attribute__((noinline)) int get_bulk_rest(hp_cache *cache, unsigned flags, size_t n, void **objects)
 {
 	size_t have = 0;
 	struct participant *me = cache_begin(cache);
@@ -225,6 +226,16 @@ int hp_cache_get_bulk(hp_cache *cache, unsigned flags, size_t n, void **objects)
 		return error;
 	}
 	return 0;
+}
+
+int hp_cache_get_bulk(hp_cache *cache, unsigned flags, size_t n, void **objects)
+{
+	struct slab_mag *mag = cache_magazine(cache);
+	struct pool_slot *slot = atomic_load_explicit(&mag->slot, memory_order_relaxed);
+	if (unlikely(!slot) || unlikely(!participant_try_begin(slot))) return get_bulk_rest(cache, flags, n, objects);
+	bool taken = slab_take_batch(mag, n, objects);
+	participant_end_fast(slot);
+	return likely(taken) ? 0 : get_bulk_rest(cache, flags, n, objects);
 }
 
 /* ---- putting ---- */
@@ -407,7 +418,7 @@ int hp_cache_destruct_object(hp_cache *cache, void *object)
 	return hp_cache_put(cache, object);
 }
 
-int hp_cache_put_bulk(hp_cache *cache, size_t n, void *const *objects)
+static __attribute__((noinline)) int put_bulk_rest(hp_cache *cache, size_t n, void *const *objects)
 {
 	struct slab *pending = NULL;
 	unsigned word = 0;
@@ -436,6 +447,17 @@ int hp_cache_put_bulk(hp_cache *cache, size_t n, void *const *objects)
 	}
 	int put = bits ? put_word(cache, pending, word, bits) : 0;
 	return error ? error : put;
+}
+
+int hp_cache_put_bulk(hp_cache *cache, size_t n, void *const *objects)
+{
+	struct slab_mag *mag = cache_magazine(cache);
+	struct pool_slot *slot = atomic_load_explicit(&mag->slot, memory_order_relaxed);
+	if (unlikely(!slot) || unlikely(!participant_try_begin(slot))) return put_bulk_rest(cache, n, objects);
+	bool given = slab_give_batch(mag, n, objects);
+	participant_end_fast(slot);
+	if (unlikely(!given)) return put_bulk_rest(cache, n, objects);
+	return likely(!atomic_load_explicit(cache->waiting, memory_order_relaxed)) ? 0 : put_served(cache);
 }
 
 /* ---- arrays ---- */

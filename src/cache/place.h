@@ -37,4 +37,7 @@ void cache_place_free(hp_pool *pool, unsigned class, unsigned place, uint64_t re
 void cache_places_widen(hp_pool *pool, unsigned class);
 int cache_places_populate(hp_pool *pool, unsigned class, uint64_t places);
 
+/* An object of the class is free that was put while I/O on it was in flight: whoever waits for one is woken. */
+void cache_given_late(hp_pool *pool, unsigned class);
+
 #endif

@@ -48,17 +48,28 @@ static int64_t first_waiter(hp_pool *pool, unsigned class, int64_t me)
 	return slot;
 }
 
-void hp_cache_wake(hp_cache *cache)
+static void wake(hp_pool *pool, unsigned class, struct pool_cache *shared)
 {
-	hp_pool *pool = cache->pool;
 	uint64_t behind = 0;
 	int64_t slot;
-	while ((slot = next_waiter(pool, cache->class, &behind)) >= 0) {
+	while ((slot = next_waiter(pool, class, &behind)) >= 0) {
 		atomic_fetch_add_explicit(&pool->waits[slot].futex, 1, memory_order_release);
-		atomic_fetch_add_explicit(&cache->shared->wakes, 1, memory_order_relaxed);
+		atomic_fetch_add_explicit(&shared->wakes, 1, memory_order_relaxed);
 		/* who does not sleep is about to look, or dead */
 		if (os_futex_wake(&pool->waits[slot].futex, 1) > 0 || is_alive(pool, (uint32_t)slot)) return;
 	}
+}
+
+void hp_cache_wake(hp_cache *cache)
+{
+	wake(cache->pool, cache->class, cache->shared);
+}
+
+void cache_given_late(hp_pool *pool, unsigned class)
+{
+	if (class < CACHE_FIRST_CLASS || class >= SLAB_CLASSES) return;
+	struct pool_cache *shared = &pool->caches[class - CACHE_FIRST_CLASS];
+	if (atomic_load(&shared->waiting)) wake(pool, class, shared);
 }
 
 static void leave(hp_cache *cache, struct pool_wait *wait)

@@ -135,9 +135,7 @@ void fifo_read(const hp_fifo *fifo, uint64_t position, void *elements, uint64_t 
 uint64_t fifo_push_some(hp_fifo *fifo, const void *elements, uint64_t n, uint64_t least);
 uint64_t fifo_pop_some(hp_fifo *fifo, void *elements, uint64_t n, uint64_t least);
 
-/* Holds (take.c). Confirms the hold that the tail names; before the tail is moved on. */
-void fifo_confirm(const hp_fifo *fifo, uint64_t mover);
-/* Pops from what the dead have left. */
+/* Holds (take.c). Pops from what the dead have left. */
 uint64_t fifo_pop_orphan(hp_fifo *fifo, void *elements, uint64_t n, uint64_t least);
 /* Elements that the dead have left. */
 uint64_t fifo_orphans(hp_fifo *fifo);

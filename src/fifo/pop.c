@@ -2,8 +2,8 @@
  *
  * One consumer: copies elements, then moves the tail by one store. Many: each copies first and then moves the tail by a
  * compare-and-swap, which fails when another was faster; then what was copied, perhaps while it was written over, is forgotten. So
- * nobody is ever between a reservation and its end. Where things are also taken, what the tail says about the last
- * taker is settled before it moves on, and now and then, and when there is nothing else, what dead takers have left is popped. */
+ * nobody is ever between a reservation and its end. Where things are also taken, what the tail says of the last taker stays
+ * where it is; now and then, and when there is nothing else, what dead takers have left is popped. */
 #include "fifo/fifo.h"
 #include <errno.h>
 
@@ -52,13 +52,11 @@ static uint64_t pop_shared(hp_fifo *fifo, void *elements, uint64_t n, uint64_t l
 	}
 	for (;;) {
 		uint64_t at = atomic_load_explicit(&tail->a, memory_order_acquire);
-		/* which goes with the position, if the tail is still there when it is moved */
-		uint64_t mover = atomic_load_explicit(&tail->b, memory_order_acquire);
 		uint64_t ready = fifo_ready(fifo, at, n), some = n < ready ? n : ready;
 		if (some < least || some == 0) return takes ? fifo_pop_orphan(fifo, elements, n, least) : 0;
 		fifo_read(fifo, at, elements, some);
-		if (mover) fifo_confirm(fifo, mover);
-		/* commit: they are the caller's. Acquire and release: they were read before they are written over. */
+		/* commit: they are the caller's. Acquire and release: they were read before they are written over. What the tail
+		 * says of the last taker stays. */
 		if (atomic_compare_exchange_strong(&tail->a, &at, at + some)) return some;
 	}
 }

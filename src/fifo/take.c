@@ -4,8 +4,8 @@
  * moves the tail. Who comes after a dead one finds all of it.
  *
  * Many: a hold has a word {sequence, holder, count, first, state} and room for the elements. A taker claims a free hold, fills
- * it, and moves the tail by a compare-and-swap that also names the hold in it. Whoever moves the tail next has first turned the
- * hold that is named there from tentative to taken. So of a tentative hold of a dead one: the tail names it, and it is
+ * it, and moves the tail by a compare-and-swap that also names the hold in it. Whoever takes next has first turned the
+ * hold that is named there from tentative to taken; who pops leaves the name there. So of a tentative hold of a dead one: the tail names it, and it is
  * taken; or not, and it never was. Holds whose holder is dead, by his cell, are nobody's; who is looking for elements makes
  * them his own by one compare-and-swap. The hold is looked at before the cell, and a cell changes hands only when nothing is
  * held by it any more. Model: tests/models/fifo_model.py. */
@@ -36,7 +36,8 @@ static uint64_t handed(uint64_t word, uint32_t holder, unsigned first)
 	return hold_make(hold_sequence(word) + 1, holder, count, first, HOLD_TAKEN);
 }
 
-void fifo_confirm(const hp_fifo *fifo, uint64_t mover)
+/* The hold that the tail names is taken, and no longer tentative; before the tail names another. */
+static void confirm(const hp_fifo *fifo, uint64_t mover)
 {
 	uint64_t hold = (mover & 0xfffffff) - 1;
 	if (hold >= fifo->handles) return;
@@ -155,7 +156,7 @@ static bool take_new(hp_fifo *fifo, size_t n, uint32_t *hold, uint64_t *word)
 		fifo_read(fifo, at, held_at(fifo, *hold, 0), some);
 		*word = hold_make(hold_sequence(*word), fifo->cell, (unsigned)some, 0, HOLD_TENTATIVE);
 		atomic_store_explicit(&fifo->holds[*hold], *word, memory_order_release);
-		if (mover) fifo_confirm(fifo, mover);
+		if (mover) confirm(fifo, mover);
 		/* commit: they are taken. Before it the hold means nothing. */
 		if (!pair_swap(tail, at, mover, at + some, hold_name(*hold, *word))) continue;
 		uint64_t was = *word;

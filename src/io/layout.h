@@ -73,6 +73,7 @@ struct pool_lent {
 };
 
 #define LENT_EACH 8u
+#define LENT_PAGES (4096 / sizeof(struct pool_lent)) /* whose words fill a page */
 #define LENT_PINS_MOST 6u
 #define LENT_RETURNING 7u
 #define LENT_FREED 8u

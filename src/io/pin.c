@@ -20,7 +20,8 @@
 
 #define RUN 0xfffu /* in the place of an object's number: a run of pages */
 #define BUSY_TRIES 3
-#define CLOSE_NS 1000000000 /* the kernel lets go of a ring within milliseconds; if not, others see to it later */
+#define NEAR (UINT64_C(1) << 20) /* no slab is larger */
+#define CLOSE_NS 1000000000      /* the kernel lets go of a ring within milliseconds; if not, others see to it later */
 
 struct pin_table {
 	hp_pool *pool;
@@ -45,6 +46,13 @@ static unsigned block_index(uint64_t block)
 static enum pin_state block_state(uint64_t block)
 {
 	return (enum pin_state)(block & 15);
+}
+
+/* Others can write where it stands. */
+static bool sensible(const hp_pool *pool, uint64_t block, unsigned count)
+{
+	return block_page(block) < pool->capacity / HP_PAGE_SIZE && count <= 64 &&
+	       (block_index(block) == RUN ? count <= 1 : block_index(block) + count <= SLAB_OBJECTS);
 }
 
 static uint32_t life_byte(uint32_t ring)
@@ -129,43 +137,48 @@ static struct lent_place place_of(const hp_pool *pool, uint64_t block, unsigned 
 	return lent_place(pool, block_page(block), block_index(block) == RUN ? 0 : block_index(block) + i);
 }
 
-static struct lent_step step_of(const struct pin_table *table, const struct pin_entry *entry, unsigned i)
+/* Of the i-th object. */
+static struct lent_step step_of(struct lent_step first, unsigned i)
 {
-	return (struct lent_step){table->number,
-	                          atomic_load_explicit(&entry->op, memory_order_relaxed) + i * LENT_STEPS_EACH};
+	return (struct lent_step){first.ring, first.number + i * LENT_STEPS_EACH};
 }
 
-static int lend(struct pin_table *table, struct pin_entry *entry, uint64_t block, unsigned i)
+static struct lent_step noted_step(const struct pin_table *table, const struct pin_entry *entry)
 {
-	hp_pool *pool = table->pool;
-	uint64_t page = block_page(block), natural = atomic_load_explicit(&entry->natural, memory_order_relaxed) >> i & 1;
-	struct lent_step step = step_of(table, entry, i);
-	return block_index(block) == RUN ? page_lend(pool, page, step)
-	                                 : slab_lend(pool, &pool->slabs[page], block_index(block) + i, natural, step);
+	return (struct lent_step){table->number, atomic_load_explicit(&entry->op, memory_order_relaxed)};
 }
 
-static void unlend(struct pin_table *table, struct pin_entry *entry, uint64_t block, unsigned i)
+static int lend(hp_pool *pool, uint64_t block, unsigned i, uint64_t natural, struct lent_step first)
 {
-	hp_pool *pool = table->pool;
-	uint64_t page = block_page(block), natural = atomic_load_explicit(&entry->natural, memory_order_relaxed) >> i & 1;
-	struct lent_step step = step_of(table, entry, i);
+	uint64_t page = block_page(block);
+	struct lent_step step = step_of(first, i);
+	return block_index(block) == RUN
+	           ? page_lend(pool, page, step)
+	           : slab_lend(pool, &pool->slabs[page], block_index(block) + i, natural >> i & 1, step);
+}
+
+static void unlend(hp_pool *pool, uint64_t block, unsigned i, uint64_t natural, struct lent_step first)
+{
+	uint64_t page = block_page(block);
+	struct lent_step step = step_of(first, i);
 	if (block_index(block) == RUN)
 		page_unlend(pool, page, step);
 	else
-		slab_unlend(pool, &pool->slabs[page], block_index(block) + i, natural, step);
+		slab_unlend(pool, &pool->slabs[page], block_index(block) + i, natural >> i & 1, step);
 }
 
-/* Numbers for the steps on these objects that nothing in sight can be mistaken for. */
-static void number(struct pin_table *table, struct pin_entry *entry, uint64_t block, unsigned count)
+/* Numbers for the steps on these objects that nothing in sight can be mistaken for: the first. */
+static struct lent_step number(struct pin_table *table, struct pin_entry *entry, uint64_t block, unsigned count)
 {
-	struct lent_step step = {table->number, atomic_load_explicit(&table->ring->op, memory_order_relaxed) + 1};
-	for (unsigned i = 0; i < count * LENT_STEPS_EACH; i++)
-		if (unlikely(lent_done(table->pool, place_of(table->pool, block, i / LENT_STEPS_EACH), step, i))) {
-			step.number += i + 1;
-			i = UINT_MAX; /* again from the first */
-		}
-	atomic_store_explicit(&table->ring->op, step.number + count * LENT_STEPS_EACH - 1, memory_order_relaxed);
-	atomic_store_explicit(&entry->op, step.number, memory_order_relaxed);
+	struct lent_step first = {table->number, atomic_load_explicit(&table->ring->op, memory_order_relaxed) + 1};
+	for (unsigned i = 0; i < count;) {
+		unsigned seen = lent_seen(table->pool, place_of(table->pool, block, i), step_of(first, i), LENT_STEPS_EACH);
+		first.number += seen ? i * LENT_STEPS_EACH + seen : 0;
+		i = unlikely(seen) ? 0 : i + 1; /* again from the first */
+	}
+	atomic_store_explicit(&table->ring->op, first.number + count * LENT_STEPS_EACH - 1, memory_order_relaxed);
+	atomic_store_explicit(&entry->op, first.number, memory_order_relaxed);
+	return first;
 }
 
 static void set_state(struct pin_entry *entry, uint64_t block, enum pin_state state)
@@ -183,34 +196,36 @@ static void clear(struct pin_entry *entry)
 	atomic_store_explicit(&entry->block, 0, memory_order_release);
 }
 
-/* The first that could not be lent decides; those before it stay to be dropped. */
+/* The first that could not be lent decides; those before it stay to be dropped. That the last one was, its marks tell. */
 static int add(struct pin_table *table, struct pin_entry *entry, uint64_t block, unsigned count)
 {
-	const hp_pool *pool = table->pool;
+	hp_pool *pool = table->pool;
 	uint64_t natural = 0;
 	unsigned i = 0;
 	int error = 0;
 	for (; i < count && block_index(block) != RUN; i++)
 		natural |= slab_natural(&pool->slabs[block_page(block)], block_index(block) + i) << i;
-	number(table, entry, block, count);
+	struct lent_step first = number(table, entry, block, count);
 	atomic_store_explicit(&entry->natural, natural, memory_order_relaxed);
 	atomic_store_explicit(&entry->count, (uint16_t)count, memory_order_relaxed);
 	set_progress(entry, 0);
 	set_state(entry, block, PIN_ADDING);
-	for (i = 0; i < count && (error = lend(table, entry, block, i)) == 0; i++) set_progress(entry, i + 1);
-	if (i < count) atomic_store_explicit(&entry->count, (uint16_t)i, memory_order_release);
+	for (i = 0; i < count && (error = lend(pool, block, i, natural, first)) == 0; i++)
+		if (unlikely(i + 1 < count)) set_progress(entry, i + 1);
+	if (unlikely(i < count)) atomic_store_explicit(&entry->count, (uint16_t)i, memory_order_release);
 	set_state(entry, block, PIN_HELD);
 	return error;
 }
 
 /* Those from the i-th on; each may have been begun by one who has died. */
-static void drop_from(struct pin_table *table, struct pin_entry *entry, unsigned i)
+static void drop_from(struct pin_table *table, struct pin_entry *entry, unsigned i, struct lent_step first)
 {
-	uint64_t block = atomic_load_explicit(&entry->block, memory_order_relaxed);
+	uint64_t block = atomic_load_explicit(&entry->block, memory_order_relaxed),
+			 natural = atomic_load_explicit(&entry->natural, memory_order_relaxed);
 	unsigned count = atomic_load_explicit(&entry->count, memory_order_relaxed);
 	for (; i < count; i++) {
-		unlend(table, entry, block, i);
-		set_progress(entry, i + 1);
+		unlend(table->pool, block, i, natural, first);
+		if (unlikely(i + 1 < count)) set_progress(entry, i + 1);
 	}
 	clear(entry);
 }
@@ -219,9 +234,9 @@ static void drop(struct pin_table *table, struct pin_entry *entry)
 {
 	uint64_t block = atomic_load_explicit(&entry->block, memory_order_relaxed);
 	set_progress(entry, 0);
-	number(table, entry, block, atomic_load_explicit(&entry->count, memory_order_relaxed));
+	struct lent_step first = number(table, entry, block, atomic_load_explicit(&entry->count, memory_order_relaxed));
 	set_state(entry, block, PIN_DROPPING);
-	drop_from(table, entry, 0);
+	drop_from(table, entry, 0, first);
 }
 
 /* The block that the bytes lie in; -EINVAL: in none, or not in one. */
@@ -239,23 +254,22 @@ static int locate(const hp_pool *pool, hp_off off, uint64_t len, uint64_t *block
 	}
 	head = page - (uint8_t)(map - 1);
 	const struct slab *slab = &pool->slabs[head];
-	if (page < (uint8_t)(map - 1) || slab_at(pool, head) != slab) return -EINVAL;
+	if (unlikely(page < (uint8_t)(map - 1))) return -EINVAL;
 	uint64_t start = head * HP_PAGE_SIZE + atomic_load_explicit(&slab->first, memory_order_relaxed);
 	uint64_t first = ((off - start) * (map >> 32)) >> 32, last = ((off + len - 1 - start) * (map >> 32)) >> 32;
 	unsigned objects = slab_objects(slab);
-	if (off < start || first >= objects || last >= objects || last - first >= 64) return -EINVAL;
+	if (unlikely(off < start || first >= objects || last >= objects || last - first >= 64)) return -EINVAL;
+	/* where something lives there is a slab; what is lent already may be so by rubbish */
+	if (unlikely(!slab_live(slab, (unsigned)first)) && slab_at(pool, head) != slab) return -EINVAL;
 	*block = block_make(head, (unsigned)first, PIN_NONE);
 	*count = (unsigned)(last - first) + 1;
 	return 0;
 }
 
-int pin_add(struct pin_table *table, uint32_t index, hp_off off, uint64_t len)
+static __attribute__((noinline)) int add_any(struct pin_table *table, struct pin_entry *entry, hp_off off, uint64_t len)
 {
 	uint64_t block;
 	unsigned count;
-	if (index >= table->pins) return -EINVAL;
-	if (table->pool->private) return 0;
-	struct pin_entry *entry = &table->entry[index];
 	int error = locate(table->pool, off, len, &block, &count);
 	if (error == 0) error = pool_control_populate_lent(table->pool, block_page(block));
 	for (unsigned tries = 0; error == 0 || (error == -EBUSY && tries < BUSY_TRIES); tries++) {
@@ -266,11 +280,106 @@ int pin_add(struct pin_table *table, uint32_t index, hp_off off, uint64_t len)
 	return error;
 }
 
+/* An object that one pin at most is on, as most are: what add and drop do, by one look at its word and without a loop. */
+struct single {
+	struct lent_place at;
+	uint64_t word;
+	struct lent_step step;
+};
+
+/* False: it has other pins than these, or the numbers of its steps have to be looked for. */
+static inline bool single(struct pin_table *table, uint64_t page, unsigned index, unsigned pins, struct single *one)
+{
+	one->at = lent_place(table->pool, page, index);
+	one->step = (struct lent_step){table->number, atomic_load_explicit(&table->ring->op, memory_order_relaxed) + 1};
+	one->word = atomic_load_explicit(one->at.word, memory_order_acquire);
+	return likely(lent_state_in(one->word, one->at.shift) == pins) &&
+	       likely(!lent_seen_in(table->pool, one->word, one->step, LENT_STEPS_EACH));
+}
+
+static inline void single_begin(struct pin_table *table, struct pin_entry *entry, const struct single *one)
+{
+	atomic_store_explicit(&table->ring->op, one->step.number + LENT_STEPS_EACH - 1, memory_order_relaxed);
+	atomic_store_explicit(&entry->op, one->step.number, memory_order_relaxed);
+	set_progress(entry, 0);
+	if (unlikely(lent_ring1(one->word) != table->number + 1)) lent_note(table->pool, one->word);
+}
+
+static inline bool single_step(struct single *one, unsigned state, unsigned which)
+{
+	uint64_t to = lent_with(one->word, one->at.shift, state, one->step, which);
+	/* commit of the step; the word tells that it was done */
+	bool done = atomic_compare_exchange_strong_explicit(one->at.word, &one->word, to, memory_order_acq_rel,
+	                                                    memory_order_acquire);
+	one->word = to;
+	return likely(done);
+}
+
+int pin_add(struct pin_table *table, uint32_t index, hp_off off, uint64_t len)
+{
+	hp_pool *pool = table->pool;
+	struct pin_entry *entry = &table->entry[index];
+	if (unlikely(index >= table->pins)) return -EINVAL;
+	if (unlikely(pool->private)) return 0;
+	if (unlikely(len == 0 || off >= pool->capacity || len > pool->capacity - off)) return -EINVAL;
+	uint64_t page = off / HP_PAGE_SIZE, map = atomic_load_explicit(&pool->map[page], memory_order_acquire);
+	unsigned back = (uint8_t)(map - 1);
+	if (unlikely(!(uint8_t)map || page < back || len > NEAR)) return add_any(table, entry, off, len);
+	page -= back;
+	struct slab *slab = &pool->slabs[page];
+	/* as locate has it, with the multiplications alone */
+	uint64_t at = (off & (HP_PAGE_SIZE - 1)) + (uint64_t)((int64_t)(int16_t)(map >> 16) * 16);
+	uint64_t object = (at * (map >> 32)) >> 32, last = ((at + len - 1) * (map >> 32)) >> 32;
+	struct single one;
+	if (unlikely(at > NEAR || object != last || object >= SLAB_OBJECTS ||
+	             atomic_load_explicit(&slab->first, memory_order_relaxed) % 16))
+		return add_any(table, entry, off, len);
+	if (unlikely(!slab_live(slab, (unsigned)object) || pool_control_populate_lent(pool, page) < 0 ||
+	             !atomic_load_explicit(&slab->lends, memory_order_relaxed) ||
+	             !single(table, page, (unsigned)object, 0, &one)))
+		return add_any(table, entry, off, len);
+	uint64_t block = block_make(page, (unsigned)object, PIN_NONE), natural = slab_natural(slab, (unsigned)object);
+	single_begin(table, entry, &one);
+	atomic_store_explicit(&entry->natural, natural, memory_order_relaxed);
+	atomic_store_explicit(&entry->count, 1, memory_order_relaxed);
+	set_state(entry, block, PIN_ADDING);
+	if (!single_step(&one, 1, LENT_FIRST)) { /* nothing has been done */
+		clear(entry);
+		return add_any(table, entry, off, len);
+	}
+	slab_set_bit(slab, (unsigned)object, !natural);
+	set_state(entry, block, PIN_HELD);
+	return 0;
+}
+
 void pin_drop(struct pin_table *table, uint32_t index)
 {
 	struct pin_entry *entry = &table->entry[index];
-	if (table->pool->private || index >= table->pins) return;
-	if (block_state(atomic_load_explicit(&entry->block, memory_order_relaxed)) == PIN_HELD) drop(table, entry);
+	hp_pool *pool = table->pool;
+	if (unlikely(pool->private || index >= table->pins)) return;
+	uint64_t block = atomic_load_explicit(&entry->block, memory_order_relaxed), page = block_page(block);
+	unsigned object = block_index(block), count = atomic_load_explicit(&entry->count, memory_order_relaxed);
+	struct single one;
+	if (unlikely(block_state(block) != PIN_HELD)) return;
+	if (unlikely(!sensible(pool, block, count))) {
+		clear(entry);
+		return;
+	}
+	if (unlikely(object == RUN || count != 1 || !single(table, page, object, 1, &one))) {
+		drop(table, entry);
+		return;
+	}
+	struct slab *slab = &pool->slabs[page];
+	uint64_t natural = atomic_load_explicit(&entry->natural, memory_order_relaxed) & 1;
+	single_begin(table, entry, &one);
+	set_state(entry, block, PIN_DROPPING);
+	bool done = single_step(&one, LENT_RETURNING, LENT_RETURNS);
+	if (done) {
+		slab_set_bit(slab, object, natural);
+		done = single_step(&one, 0, LENT_ENDS); /* commit: its holder's */
+	}
+	if (unlikely(!done)) slab_unlend(pool, slab, object, natural, one.step); /* another pin has come, or a free */
+	clear(entry);
 }
 
 int pin_get(struct pin_table *table, uint32_t index, hp_cache *cache, hp_off *off)
@@ -345,18 +454,18 @@ static void settle(struct pin_table *table, struct pin_entry *entry)
 	uint64_t block = atomic_load_explicit(&entry->block, memory_order_acquire);
 	unsigned i = atomic_load_explicit(&entry->progress, memory_order_relaxed),
 			 count = atomic_load_explicit(&entry->count, memory_order_relaxed);
-	bool sensible = block_page(block) < pool->capacity / HP_PAGE_SIZE && count <= 64 && i <= count &&
-	                (block_index(block) == RUN ? count <= 1 : block_index(block) + count <= SLAB_OBJECTS);
-	if (!sensible) clear(entry);
-	if (sensible && block_state(block) == PIN_ADDING) {
-		bool done = i < count && lent_done(pool, place_of(pool, block, i), step_of(table, entry, i), LENT_FIRST);
+	if (!sensible(pool, block, count) || i > count) {
+		clear(entry);
+	} else if (block_state(block) == PIN_ADDING) {
+		bool done = i < count &&
+		            lent_done(pool, place_of(pool, block, i), step_of(noted_step(table, entry), i), LENT_FIRST);
 		atomic_store_explicit(&entry->count, (uint16_t)(i + done), memory_order_release);
 		if (i + done)
 			set_state(entry, block, PIN_HELD);
 		else
 			clear(entry);
-	} else if (sensible && block_state(block) == PIN_DROPPING) {
-		drop_from(table, entry, i);
+	} else if (block_state(block) == PIN_DROPPING) {
+		drop_from(table, entry, i, noted_step(table, entry));
 	}
 }
 

@@ -202,13 +202,9 @@ int pool_control_populate_slabs(hp_pool *pool, uint64_t page, uint32_t count)
 	return error;
 }
 
-int pool_control_populate_lent(hp_pool *pool, uint64_t page)
+int pool_control_populate_lent_of(hp_pool *pool, uint64_t page, _Atomic uint64_t *done, uint64_t bit)
 {
-	const uint32_t each = HP_PAGE_SIZE / sizeof(struct pool_lent);
-	_Atomic uint64_t *done = &pool->lent_populated[page >> pool->page_shift_chunk];
-	uint64_t bit = UINT64_C(1) << ((page & (pool->chunk_pages - 1)) / each);
-	if (atomic_load_explicit(done, memory_order_relaxed) & bit) return 0;
-	int error = pool_control_populate_at(pool, &pool->lent[page / each * each], HP_PAGE_SIZE);
+	int error = pool_control_populate_at(pool, &pool->lent[page / LENT_PAGES * LENT_PAGES], HP_PAGE_SIZE);
 	if (error == 0) atomic_fetch_or_explicit(done, bit, memory_order_relaxed);
 	return error;
 }

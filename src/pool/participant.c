@@ -91,6 +91,12 @@ uint32_t participant_fork_generation(void)
 	return arena ? arena->generation : 0;
 }
 
+const _Atomic uint32_t *participant_fork_word(void)
+{
+	struct arena *arena = arena_get();
+	return arena ? &arena->live : NULL;
+}
+
 int participant_lock(struct participant_guard *guard)
 {
 	_Static_assert(sizeof(sigset_t) <= sizeof guard->saved_signals, "room for the signal mask");

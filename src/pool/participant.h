@@ -14,7 +14,7 @@
 
 #define PARTICIPANT_PAGE_STATE 384 /* bytes for the page layer */
 
-#define PARTICIPANT_SLAB_STATE 432128 /* and for the slab layer, little of which is ever touched */
+#define PARTICIPANT_SLAB_STATE 438272 /* and for the slab layer, little of which is ever touched */
 
 /* Those of up to so many pools of a process lie in one region a thread, each in a place of its pool. So what a fast path needs
  * of any of them has an address that is at the same distance from that in the region of nobody, all of whose bytes are 0
@@ -175,6 +175,8 @@ static inline void participant_count(_Atomic uint64_t *counter)
 
 /* Process-wide. Changes in every forked child; never 0. */
 uint32_t participant_fork_generation(void);
+/* A word that is 0 in every child of this process from now on, and not 0 in it. NULL: no memory. */
+const _Atomic uint32_t *participant_fork_word(void);
 
 /* The same for work in the name of the process: growing and recovering. False in a child that was forked by a signal handler
  * right before and comes here instead of its parent: it has no business in the pool. */

@@ -100,7 +100,14 @@ int pool_control_populate_at(hp_pool *pool, const void *start, uint64_t bytes);
 /* The descriptors of `count` pages, so that touching them cannot fail. */
 int pool_control_populate_slabs(hp_pool *pool, uint64_t page, uint32_t count);
 /* The lent words of a page, likewise. */
-int pool_control_populate_lent(hp_pool *pool, uint64_t page);
+int pool_control_populate_lent_of(hp_pool *pool, uint64_t page, _Atomic uint64_t *done, uint64_t bit);
+static inline int pool_control_populate_lent(hp_pool *pool, uint64_t page)
+{
+	_Atomic uint64_t *done = &pool->lent_populated[page >> pool->page_shift_chunk];
+	uint64_t bit = UINT64_C(1) << ((page & (pool->chunk_pages - 1)) / LENT_PAGES);
+	if (likely(atomic_load_explicit(done, memory_order_relaxed) & bit)) return 0;
+	return pool_control_populate_lent_of(pool, page, done, bit);
+}
 /* Populates the parts of control that chunks [from, to) need. */
 int pool_control_populate(char *control, const struct pool_geometry *geometry, uint32_t from, uint32_t to);
 int pool_control_populate_fixed(char *control, const struct pool_geometry *geometry);

@@ -25,6 +25,12 @@ static bool give_again(hp_ring *ring)
 	return given;
 }
 
+/* Objects are got several at a time, or at once when a request waits for one. */
+static inline bool wants_more(const hp_ring *ring)
+{
+	return ring->again.count || ring->buffers.missing > ring->buffers.count / 8;
+}
+
 static void to_again(hp_ring *ring, uint32_t index)
 {
 	ring->requests[index].state = REQUEST_AGAIN;
@@ -74,6 +80,10 @@ static inline bool complete(hp_ring *ring, const struct io_uring_cqe *cqe, struc
 	struct ring_request *request = &ring->requests[index];
 	bool last = true;
 	*to = (struct hp_ring_completion){.user = request->user, .result = cqe->res};
+	if (likely(request->op <= RING_RECV)) { /* most */
+		ring_retire(ring, index);
+		return true;
+	}
 	switch ((enum ring_op)request->op) {
 	case RING_RECV_OBJECT:
 		if (!received(ring, index, cqe, to, &last)) return false;
@@ -135,7 +145,7 @@ static inline bool next(hp_ring *ring, struct hp_ring_completion *to)
 /* ---- entering the kernel ---- */
 
 /* Hands over what is prepared, and waits for so many completions. How many were handed over, or -errno. */
-int ring_enter(hp_ring *ring, unsigned wait, uint64_t ns)
+static inline int ring_enter(hp_ring *ring, unsigned wait, uint64_t ns)
 {
 	struct io_uring_sq *sq = &ring->kernel.sq;
 	unsigned submit = sq->sqe_tail - *sq->khead, flags = 0;
@@ -179,13 +189,13 @@ int hp_ring_submit(hp_ring *ring)
 	int error = ring ? ring_usable(ring) : -EINVAL;
 	if (error < 0) return error;
 	if (ring->plain) return plain_submit(ring);
-	if (unlikely(ring->again.count || ring->buffers.missing)) give_again(ring);
+	if (unlikely(wants_more(ring))) give_again(ring);
 	return submit(ring);
 }
 
 /* Submits, and waits until there are as many completions, or entries of the queue that may be some; for objects, in slices. Of
  * more than is under way nothing is to be waited for: that may be yet to be prepared, by whom they are told. */
-static int submit_and_wait(hp_ring *ring, unsigned wait, uint64_t ns)
+static inline __attribute__((always_inline)) int submit_and_wait(hp_ring *ring, unsigned wait, uint64_t ns)
 {
 	int sum = 0, result;
 	if (ring->plain) sum = plain_submit(ring);
@@ -198,7 +208,7 @@ static int submit_and_wait(hp_ring *ring, unsigned wait, uint64_t ns)
 			result = plain_drive(ring, most);
 			have = ring->done.count;
 		} else {
-			if (unlikely(ring->again.count || ring->buffers.missing)) give_again(ring);
+			if (unlikely(wants_more(ring))) give_again(ring);
 			if (unlikely(ring->again.count && most > RING_STALL_NS)) most = RING_STALL_NS;
 			result = ring_enter(ring, wait > have ? wait - have : 0, most);
 			if (result > 0) sum += result;
@@ -233,18 +243,20 @@ static void nudge(hp_ring *ring)
 		plain_drive(ring, 0);
 		return;
 	}
-	if (unlikely(ring->again.count || ring->buffers.missing) && give_again(ring)) {
+	if (unlikely(wants_more(ring)) && give_again(ring)) {
 		submit(ring);
 		return;
 	}
-	if (unlikely(IO_URING_READ_ONCE(*ring->kernel.sq.kflags) & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN)))
+	/* first what is there; what comes meanwhile comes with the next call */
+	if (!io_uring_cq_ready(&ring->kernel) &&
+	    unlikely(IO_URING_READ_ONCE(*ring->kernel.sq.kflags) & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN)))
 		os_uring_enter(ring->kernel.ring_fd, 0, 0, IORING_ENTER_GETEVENTS, NULL, 0);
 }
 
 int hp_ring_poll(hp_ring *ring, struct hp_ring_completion *completions, unsigned room)
 {
 	if (unlikely(!ring || (room && !completions))) return -EINVAL;
-	if (unlikely(ring->generation != participant_fork_generation())) return -ESRCH;
+	if (ring_is_inherited(ring)) return -ESRCH;
 	if (likely(ring->error == 0)) nudge(ring);
 	unsigned count = 0;
 	while (count < room && next(ring, &completions[count])) count++;
@@ -260,7 +272,7 @@ int hp_ring_run(hp_ring *ring, hp_ring_fn *call, void *arg, unsigned wait, uint6
 	bool calling = ring->calling;
 	uint64_t until = wait && ns != UINT64_MAX ? os_now_ns() + ns : UINT64_MAX;
 	for (;;) {
-		error = submit_and_wait(ring, count < wait ? wait - count : 0, ns);
+		error = hp_ring_submit_and_wait(ring, count < wait ? wait - count : 0, ns);
 		ring->calling = true;
 		/* a callback may go on for ever, this call does not */
 		while (count < most && next(ring, &completion)) {

@@ -14,12 +14,6 @@
 
 #define LEN_MOST 0x7fffffffu
 
-int ring_usable(const hp_ring *ring)
-{
-	if (unlikely(ring->generation != participant_fork_generation())) return -ESRCH;
-	return ring->error;
-}
-
 void ring_note_pools(hp_ring *ring)
 {
 	struct participant_guard guard;
@@ -50,16 +44,13 @@ static int check_private(hp_ring *ring, uintptr_t start, uintptr_t end)
 	return 0;
 }
 
-/* Pins it, or finds that it needs no pin. */
+/* Pins it, or finds that it needs no pin. Returns its registered buffer + 1, or 0: it goes by address. */
 static inline int take_memory(hp_ring *ring, uint32_t index, struct ring_request *request, const void *buf,
                               size_t bytes)
 {
 	uintptr_t start = (uintptr_t)buf;
 	if (unlikely(!bytes || bytes > LEN_MOST || !buf || start + bytes < start)) return -EINVAL;
 	hp_off off = start - (uintptr_t)ring->base;
-	request->addr = (void *)start;
-	request->len = (uint32_t)bytes;
-	request->slice1 = 0;
 	if (unlikely(off >= ring->capacity || bytes > ring->capacity - off))
 		return check_private(ring, start, start + bytes);
 	int error = pin_add(ring->pins, index, off, bytes);
@@ -67,26 +58,28 @@ static inline int take_memory(hp_ring *ring, uint32_t index, struct ring_request
 	request->flags |= REQUEST_PINNED;
 	uint64_t slice = off >> RING_SLICE_SHIFT, in = off & (RING_SLICE - 1);
 	/* a range over the end of a slice goes by address */
-	if (likely(in + bytes <= ring->registered[slice])) request->slice1 = (uint16_t)(slice + 1);
-	return 0;
+	return likely(in + bytes <= ring->registered[slice]) ? (int)slice + 1 : 0;
 }
 
 /* ---- the kernel's form ---- */
 
-static void fill(const hp_ring *ring, struct io_uring_sqe *sqe, uint32_t index, struct ring_request *request)
+static inline void fill_transfer(struct io_uring_sqe *sqe, enum ring_op op, int fd, const void *buf, unsigned bytes,
+                                 uint64_t at, int slice1)
+{
+	const int fixed = op == RING_READ ? IORING_OP_READ_FIXED : IORING_OP_WRITE_FIXED;
+	const int by_address = op == RING_READ ? IORING_OP_READ : IORING_OP_WRITE;
+	io_uring_prep_rw(slice1 ? fixed : by_address, sqe, fd, buf, bytes, at);
+	sqe->buf_index = (uint16_t)(slice1 - !!slice1);
+}
+
+static void fill(const hp_ring *ring, struct io_uring_sqe *sqe, struct ring_request *request)
 {
 	void *addr = request->addr;
 	unsigned len = request->len;
 	int fd = request->fd;
 	switch ((enum ring_op)request->op) {
 	case RING_READ:
-		io_uring_prep_rw(request->slice1 ? IORING_OP_READ_FIXED : IORING_OP_READ, sqe, fd, addr, len, request->at);
-		sqe->buf_index = (uint16_t)(request->slice1 - !!request->slice1);
-		break;
-	case RING_WRITE:
-		io_uring_prep_rw(request->slice1 ? IORING_OP_WRITE_FIXED : IORING_OP_WRITE, sqe, fd, addr, len, request->at);
-		sqe->buf_index = (uint16_t)(request->slice1 - !!request->slice1);
-		break;
+	case RING_WRITE: fill_transfer(sqe, request->op, fd, addr, len, request->at, request->slice1); break;
 	case RING_RECV: io_uring_prep_recv(sqe, fd, addr, len, 0); break;
 	case RING_RECV_OBJECT:
 		io_uring_prep_recv(sqe, fd, NULL, 0, 0);
@@ -114,18 +107,40 @@ static void fill(const hp_ring *ring, struct io_uring_sqe *sqe, uint32_t index, 
 	case RING_TIMEOUT: io_uring_prep_timeout(sqe, &request->time, 0, IORING_TIMEOUT_ETIME_SUCCESS); break;
 	case RING_CANCEL: io_uring_prep_cancel64(sqe, len, 0); break;
 	}
-	if (request->flags & HP_RING_FILE) sqe->flags |= IOSQE_FIXED_FILE;
-	if (request->flags & HP_RING_LINK) sqe->flags |= IOSQE_IO_LINK;
+}
+
+/* Without a thread of the kernel's that takes entries by itself, only we move the head, by entering. */
+static inline bool has_room(const hp_ring *ring)
+{
+	const struct io_uring_sq *sq = &ring->kernel.sq;
+	return sq->sqe_tail - IO_URING_READ_ONCE(*sq->khead) < sq->ring_entries;
+}
+
+static inline struct io_uring_sqe *next_entry(hp_ring *ring)
+{
+	struct io_uring_sq *sq = &ring->kernel.sq;
+	return &sq->sqes[sq->sqe_tail++ & sq->ring_mask];
+}
+
+static inline void label(struct io_uring_sqe *sqe, uint32_t index, unsigned flags)
+{
+	sqe->flags |= (flags & HP_RING_FILE ? IOSQE_FIXED_FILE : 0) | (flags & HP_RING_LINK ? IOSQE_IO_LINK : 0);
 	sqe->user_data = index;
+}
+
+static void give(hp_ring *ring, uint32_t index)
+{
+	struct ring_request *request = &ring->requests[index];
+	struct io_uring_sqe *sqe = next_entry(ring);
+	request->state = REQUEST_WITH_KERNEL;
+	fill(ring, sqe, request);
+	label(sqe, index, request->flags);
 }
 
 bool ring_give(hp_ring *ring, uint32_t index)
 {
-	struct ring_request *request = &ring->requests[index];
-	struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->kernel);
-	if (unlikely(!sqe)) return false;
-	request->state = REQUEST_WITH_KERNEL;
-	fill(ring, sqe, index, request);
+	if (!has_room(ring)) return false;
+	give(ring, index);
 	return true;
 }
 
@@ -142,7 +157,7 @@ static inline int begin(hp_ring *ring, enum ring_op op, int fd, unsigned flags, 
 	if (unlikely(fd < 0)) return -EBADF;
 	if (unlikely(flags & HP_RING_FILE && ((uint32_t)fd >= ring->file_count || ring->files[fd] < 0))) return -EBADF;
 	if (unlikely(!ring->free_count)) return -EAGAIN;
-	if (ring->plain ? ring->prepared.count >= ring->depth : !io_uring_sq_space_left(&ring->kernel)) return -EAGAIN;
+	if (unlikely(ring->plain ? ring->prepared.count >= ring->depth : !has_room(ring))) return -EAGAIN;
 	*index = ring->free[ring->free_count - 1];
 	struct ring_request *request = &ring->requests[*index];
 	request->user = user;
@@ -153,11 +168,11 @@ static inline int begin(hp_ring *ring, enum ring_op op, int fd, unsigned flags, 
 }
 
 /* Nothing fails any more. */
-static inline int finish(hp_ring *ring, uint32_t index)
+static int finish(hp_ring *ring, uint32_t index)
 {
 	ring->free_count--;
 	if (likely(!ring->plain)) {
-		ring_give(ring, index);
+		give(ring, index);
 	} else {
 		ring->requests[index].state = REQUEST_PREPARED;
 		ring_list_add(ring, &ring->prepared, index);
@@ -165,23 +180,28 @@ static inline int finish(hp_ring *ring, uint32_t index)
 	return 0;
 }
 
-void ring_retire(hp_ring *ring, uint32_t index)
-{
-	struct ring_request *request = &ring->requests[index];
-	if (request->flags & REQUEST_PINNED) pin_drop(ring->pins, index);
-	request->state = REQUEST_FREE;
-	ring->free[ring->free_count++] = index;
-}
-
-static inline int with_memory(hp_ring *ring, enum ring_op op, int fd, const void *buf, size_t bytes, uint64_t at,
-                              unsigned flags, unsigned possible, uint64_t user)
+static inline __attribute__((always_inline)) int with_memory(hp_ring *ring, enum ring_op op, int fd, const void *buf,
+                                                             size_t bytes, uint64_t at, unsigned flags,
+                                                             unsigned possible, uint64_t user)
 {
 	uint32_t index;
 	int error = begin(ring, op, fd, flags, possible, user, &index);
 	if (unlikely(error < 0)) return error;
 	struct ring_request *request = &ring->requests[index];
+	int slice1 = take_memory(ring, index, request, buf, bytes);
+	if (unlikely(slice1 < 0)) return slice1;
+	if (likely(!ring->plain) && (op == RING_READ || op == RING_WRITE)) { /* the kernel gets these once */
+		struct io_uring_sqe *sqe = next_entry(ring);
+		request->state = REQUEST_WITH_KERNEL;
+		ring->free_count--;
+		fill_transfer(sqe, op, fd, buf, (unsigned)bytes, at, slice1);
+		label(sqe, index, flags);
+		return 0;
+	}
+	request->addr = (void *)(uintptr_t)buf;
+	request->len = (uint32_t)bytes;
 	request->at = at;
-	if (unlikely((error = take_memory(ring, index, request, buf, bytes)) < 0)) return error;
+	request->slice1 = (uint16_t)slice1;
 	return finish(ring, index);
 }
 

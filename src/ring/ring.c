@@ -175,16 +175,17 @@ int hp_ring_create(hp_pool *pool, const struct hp_ring_options *given, hp_ring *
 	if (pool && pool->observer) return -EROFS;
 	if (pool && pool->private) return -ENOTSUP;
 	pthread_once(&fork_once, register_fork);
-	hp_ring *ring = allocate(pool, &options);
+	const _Atomic uint32_t *live = participant_fork_word();
+	hp_ring *ring = live ? allocate(pool, &options) : NULL;
 	if (!ring) return -ENOMEM;
-	ring->generation = participant_fork_generation();
+	ring->live = live;
 	ring->pools_seen = atomic_load(&participant_pool_changes) - 1;
 	ring->tid = os_tid();
 	ring->report.struct_size = sizeof ring->report;
 	if (pool) error = pin_open(pool, options.requests + options.buffers, &ring->pins, &life);
 	if (error == 0 && (error = begin(ring, &options, life)) < 0) {
+		if (life >= 0) os_close(life); /* first, or its byte is waited for */
 		if (ring->pins) pin_close(ring->pins);
-		if (life >= 0) os_close(life);
 	}
 	if (options.report) *options.report = ring->report;
 	if (error == 0 && ring->report.error && ring->log) {
@@ -204,7 +205,7 @@ int hp_ring_destroy(hp_ring *ring)
 {
 	if (!ring) return 0;
 	if (ring->calling) return -EBUSY;
-	bool inherited = ring->generation != participant_fork_generation();
+	bool inherited = ring_is_inherited(ring);
 	if (!inherited && ring->flags & HP_RING_ONE_THREAD && ring->tid != os_tid()) return -EPERM;
 	unlist(ring);
 	if (ring->plain) {

@@ -11,6 +11,7 @@
 #include "os/io.h"
 #include "os/os.h"
 #include <hugepool/ring.h>
+#include <errno.h>
 #include <liburing.h>
 #include <poll.h>
 #include <stdio.h>
@@ -50,7 +51,7 @@ enum request_state {
 #define REQUEST_BEGUN 0x400u     /* plain: a connect has begun */
 
 struct ring_request {
-	uint64_t user;
+	_Alignas(64) uint64_t user;
 	union {
 		struct {
 			void *addr;  /* memory or address */
@@ -97,9 +98,9 @@ struct hp_ring {
 	struct ring_request *requests;
 	uint32_t *free; /* a stack of indexes */
 	uint32_t free_count, request_count;
-	uint32_t generation; /* participant_fork_generation() it was made in */
-	uint32_t pools_seen; /* participant_pool_changes that `others` is right for */
-	int error;           /* not 0: the ring's descriptor is gone */
+	const _Atomic uint32_t *live; /* participant_fork_word() */
+	uint32_t pools_seen;          /* participant_pool_changes that `others` is right for */
+	int error;                    /* not 0: the ring's descriptor is gone */
 	bool plain;
 	unsigned flags;
 	struct pin_table *pins;
@@ -129,6 +130,17 @@ struct hp_ring {
 	void *log_arg;
 };
 
+/* In a child it is not. */
+static inline bool ring_is_inherited(const hp_ring *ring)
+{
+	return unlikely(!atomic_load_explicit(ring->live, memory_order_relaxed));
+}
+
+static inline int ring_usable(const hp_ring *ring)
+{
+	return ring_is_inherited(ring) ? -ESRCH : ring->error;
+}
+
 /* ---- ring.c ---- */
 
 /* Inside participant_lock. */
@@ -152,15 +164,11 @@ void ring_forget_files(hp_ring *ring);
 
 /* Gives request `index` to the kernel, once more. False: no room. */
 bool ring_give(hp_ring *ring, uint32_t index);
-/* The request's last completion was delivered, or it never began. */
-void ring_retire(hp_ring *ring, uint32_t index);
-int ring_usable(const hp_ring *ring);
 /* Pools came or went. */
 void ring_note_pools(hp_ring *ring);
 
 /* ---- complete.c ---- */
 
-int ring_enter(hp_ring *ring, unsigned wait, uint64_t ns);
 /* Cancels all and waits for the kernel. */
 void ring_drain(hp_ring *ring);
 
@@ -206,6 +214,15 @@ static inline uint32_t ring_list_take(hp_ring *ring, struct ring_list *list)
 }
 
 void ring_list_remove(hp_ring *ring, struct ring_list *list, uint32_t index);
+
+/* The request's last completion was delivered, or it never began. */
+static inline void ring_retire(hp_ring *ring, uint32_t index)
+{
+	struct ring_request *request = &ring->requests[index];
+	if (request->flags & REQUEST_PINNED) pin_drop(ring->pins, index);
+	request->state = REQUEST_FREE;
+	ring->free[ring->free_count++] = index;
+}
 
 static inline void ring_done(hp_ring *ring, uint32_t index, int32_t result)
 {

@@ -1,39 +1,25 @@
 /* Many objects at once: those of one word change state with one store. */
-#include "slab/slab.h"
+#include "slab/batch.h"
 
-/* Two at a time, which is what every processor has registers for. */
-typedef uint64_t pair __attribute__((vector_size(16), aligned(8), may_alias));
-
-#define STRIDE 8 /* entries at a time, with one test for the end */
-
-static inline uint64_t or_of(pair two)
-{
-	return two[0] | two[1];
-}
-
-/* Do all entries lie in one word? Then their bits. `copy`, where it is not NULL, gets their objects. */
-static inline __attribute__((always_inline)) bool in_one_word(char **entry, size_t n, uint64_t *bits, void **copy)
+/* Do all entries lie in one word? Then their bits. */
+static inline __attribute__((always_inline)) bool in_one_word(char **entry, size_t n, uint64_t *bits)
 {
 	const uint64_t *at = slab_at_of(entry), *bit = slab_bit_of(entry);
-	uint64_t word = at[0];
-	pair other = {0}, all = {0};
-	size_t i = 0;
+	uint64_t word = at[0], rest = 0, last = 0;
+	slab_pair other = {0}, all = {0};
 	/* without a branch: they often do */
-	for (; i + STRIDE <= n; i += STRIDE)
+	for (; n >= SLAB_STRIDE; n -= SLAB_STRIDE, at += SLAB_STRIDE, bit += SLAB_STRIDE)
 #pragma GCC unroll 8
-		for (size_t k = i; k < i + STRIDE; k += 2) {
-			other |= *(const pair *)(const void *)(at + k) ^ word;
-			all |= *(const pair *)(const void *)(bit + k);
-			if (copy) *(pair *)(void *)(copy + k) = *(const pair *)(const void *)(entry + k);
+		for (size_t k = 0; k < SLAB_STRIDE; k += 2) {
+			other |= *(const slab_pair *)(const void *)(at + k) ^ word;
+			all |= *(const slab_pair *)(const void *)(bit + k);
 		}
-	uint64_t rest = 0, last = 0;
-	for (; i < n; i++) {
-		last |= at[i] ^ word;
-		rest |= bit[i];
-		if (copy) copy[i] = entry[i];
+	for (; n; n--) {
+		last |= *at++ ^ word;
+		rest |= *bit++;
 	}
-	*bits = or_of(all) | rest;
-	return (or_of(other) | last) < 64; /* nothing but the numbers of the bits differs */
+	*bits = slab_or_of(all) | rest;
+	return (slab_or_of(other) | last) < 64; /* nothing but the numbers of the bits differs */
 }
 
 /* The first entries that lie in the word of the first one, each once: how many. */
@@ -52,10 +38,12 @@ unsigned slab_take_bulk(struct slab_state *state, unsigned class, unsigned n, vo
 	if (have > n) have = n;
 	char **first = mag->top - have;
 	mag->top = first;
-	uint64_t all = 0;
-	bool one = have && in_one_word(first, have, &all, objects);
+	slab_copy(objects, first, have);
+	bool one = have && in_one_word(first, have, &mag->batch_bits);
+	if (have) mag->batch = first;
+	if (have) mag->batch_n = one ? have : 0;
 	while (i < have) {
-		uint64_t bits = all;
+		uint64_t bits = mag->batch_bits;
 		_Atomic uint64_t *a = slab_word_at(*slab_at_of(first + i));
 		i += one ? have : (unsigned)in_a_word(first + i, have - i, &bits);
 		/* commit: all of these are the caller's. A death leaves some to it, and the rest free. */
@@ -89,28 +77,21 @@ static unsigned count(uint64_t bits)
 static size_t known(const struct slab_mag *mag, size_t n, void *const *objects)
 {
 	char **top = mag->top;
-	pair other = {0};
-	size_t i = 0;
 	if (n > (size_t)(mag->known - top)) n = (size_t)(mag->known - top);
-	for (; i + STRIDE <= n; i += STRIDE)
-#pragma GCC unroll 8
-		for (size_t k = i; k < i + STRIDE; k += 2)
-			other |= *(const pair *)(const void *)(objects + k) ^ *(const pair *)(const void *)(top + k);
-	uint64_t last = 0;
-	for (; i < n; i++) last |= (uintptr_t)objects[i] ^ (uintptr_t)top[i];
-	if (likely(!(or_of(other) | last))) return n;
+	if (likely(slab_same(objects, top, n))) return n;
 	for (n = 0; objects[n] == top[n];) n++;
 	return n;
 }
 
 /* The first ones that lie in one word of a slab that the thread owns, by looking them up; entries are made for as many as
  * there is room. */
-static size_t found(const struct participant *me, unsigned class, uint32_t skew, const struct slab_mag *mag, size_t n,
+static size_t found(const struct participant *me, unsigned class, uint32_t skew, struct slab_mag *mag, size_t n,
                     void *const *objects, uint64_t *bits, _Atomic uint64_t **a)
 {
 	const hp_pool *pool = me->pool;
 	char **top = mag->top;
 	size_t i = 0;
+	mag->batch_n = 0;
 	*a = NULL;
 	for (*bits = 0; i < n; i++) {
 		struct slab *slab;
@@ -158,7 +139,7 @@ static size_t give_known(struct participant *me, unsigned class, size_t n, void 
 	size_t i = 0;
 	uint64_t bits;
 	n = known(mag, n, objects);
-	if (n > 1 && in_one_word(mag->top, n, &bits, NULL) && likely(count(bits) == n)) /* fewer: one is there twice */
+	if (n > 1 && in_one_word(mag->top, n, &bits) && likely(count(bits) == n)) /* fewer: one is there twice */
 		return give_word(me, class, slab_word_at(*slab_at_of(mag->top)), bits, n, untidy) ? n : 0;
 	while (i < n) {
 		size_t some = in_a_word(mag->top, n - i, &bits);

@@ -14,6 +14,8 @@
 #include "debug/debug.h"
 #include <errno.h>
 
+#define OUT_TRIES 64 /* of a word that seven others have pins on, too */
+
 static struct lent_place place_of(const hp_pool *pool, const struct slab *slab, unsigned index)
 {
 	return lent_place(pool, (uint64_t)(slab - pool->slabs), index);
@@ -61,35 +63,20 @@ bool slab_none_lent(const hp_pool *pool, const struct slab *slab)
 	return true;
 }
 
-bool slab_lent(const hp_pool *pool, const struct slab *slab, unsigned i)
+/* Its bit and its state are two words, and a pin that goes between two looks, or comes, changes both. Where the word of the states,
+ * mark included, is the same before and after, they were so together. */
+bool slab_out_lent(const hp_pool *pool, const struct slab *slab, unsigned i)
 {
-	return !pool->private && lent_is_held(lent_state(place_of(pool, slab, i)));
-}
-
-uint64_t slab_natural(const struct slab *slab, unsigned index)
-{
-	return ~atomic_load_explicit(&slab->a[index >> 6], memory_order_acquire) >> (index & 63) & 1;
-}
-
-static void set_bit(struct slab *slab, unsigned index, uint64_t value)
-{
-	_Atomic uint64_t *word = &slab->r[index >> 6];
-	uint64_t r = atomic_load_explicit(word, memory_order_acquire);
-	while ((r >> (index & 63) & 1) != (value & 1))
-		if (atomic_compare_exchange_weak_explicit(word, &r, r ^ UINT64_C(1) << (index & 63), memory_order_acq_rel,
-		                                          memory_order_acquire))
-			break;
-}
-
-int slab_lend(hp_pool *pool, struct slab *slab, unsigned index, uint64_t natural, struct lent_step step)
-{
-	if (!slab_out(pool, slab, index)) return -EINVAL;
-	/* before the bit changes: whoever sees that sees this, and looks at the states */
-	if (!atomic_load_explicit(&slab->lends, memory_order_relaxed))
-		atomic_store_explicit(&slab->lends, 1, memory_order_release);
-	int error = lent_add(pool, place_of(pool, slab, index), step);
-	if (error == 0) set_bit(slab, index, !natural);
-	return error;
+	if (pool->private) return false;
+	struct lent_place at = place_of(pool, slab, i);
+	uint64_t word = atomic_load_explicit(at.word, memory_order_acquire), before;
+	for (unsigned tries = 0; tries < OUT_TRIES; tries++) {
+		if (lent_is_held(lent_state_in(word, at.shift)) || slab_live(slab, i)) return true;
+		before = word;
+		word = atomic_load_explicit(at.word, memory_order_acquire);
+		if (word == before) return false;
+	}
+	return false;
 }
 
 void slab_unlend(hp_pool *pool, struct slab *slab, unsigned index, uint64_t natural, struct lent_step step)
@@ -105,10 +92,12 @@ void slab_unlend(hp_pool *pool, struct slab *slab, unsigned index, uint64_t natu
 		} else if (state == 1) {
 			returning = lent_change(pool, at, 1, LENT_RETURNING, step, LENT_RETURNS);
 		} else {
-			set_bit(slab, index, state & LENT_FREED ? !natural : natural);
+			slab_set_bit(slab, index, state & LENT_FREED ? !natural : natural);
 			/* commit: its holder's, or free */
 			if (!lent_change(pool, at, state, 0, step, LENT_ENDS)) continue;
-			if (state & LENT_FREED) slab_freed_remote(pool, slab, true);
+			if (!(state & LENT_FREED)) return;
+			slab_freed_remote(pool, slab, true);
+			cache_given_late(pool, atomic_load_explicit(&slab->class, memory_order_relaxed));
 			return;
 		}
 	}

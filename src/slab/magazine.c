@@ -8,6 +8,7 @@
 static void forget_known(struct slab_mag *mag)
 {
 	while (mag->known != mag->top) *--mag->known = NULL;
+	mag->batch_n = 0;
 }
 
 /* Nothing is at hand, nothing is known to be owned. */

@@ -57,6 +57,9 @@ struct slab_mag {
 	char **base;                      /* empty: top == base */
 	char **known;                     /* top or above */
 	char **limit;                     /* full: top == limit */
+	char **batch;                     /* the first of those that were taken together last (slab/batch.h), */
+	size_t batch_n;                   /* how many; 0: there are none, or one of the entries has been written, */
+	uint64_t batch_bits;              /* and their bits in their word */
 };
 
 /* What a magazine is filled up from: the free objects of one word of the current slab, which are in no magazine. */
@@ -140,8 +143,8 @@ static inline bool slab_live(const struct slab *slab, unsigned i)
 	return ((a ^ atomic_load_explicit(&slab->r[i >> 6], memory_order_acquire)) >> (i & 63)) & 1;
 }
 
-/* The same of those that are lent (slab/lend.c), and look free, and have not been freed. */
-bool slab_lent(const hp_pool *pool, const struct slab *slab, unsigned i);
+/* Of one that looked free, where some have been lent (slab/lend.c): is it somebody's all the same? */
+bool slab_out_lent(const hp_pool *pool, const struct slab *slab, unsigned i);
 
 /* Objects of word w that have pins. */
 uint64_t slab_lent_in(const hp_pool *pool, const struct slab *slab, unsigned w);
@@ -150,7 +153,7 @@ uint64_t slab_lent_in(const hp_pool *pool, const struct slab *slab, unsigned w);
 static inline bool slab_out(const hp_pool *pool, const struct slab *slab, unsigned i)
 {
 	return slab_live(slab, i) ||
-	       (unlikely(atomic_load_explicit(&slab->lends, memory_order_acquire)) && slab_lent(pool, slab, i));
+	       (unlikely(atomic_load_explicit(&slab->lends, memory_order_acquire)) && slab_out_lent(pool, slab, i));
 }
 
 /* An object that is not live is freed, by its own holder if there is one: 0 when it was lent, and will be free. -ENOENT: it was
@@ -256,6 +259,7 @@ static inline enum slab_gave slab_give(struct slab_mag *mag, struct slab *slab, 
 		*top = object;
 		*slab_at_of(top) = slab_at_make(a, index);
 		*slab_bit_of(top) = bit;
+		mag->batch_n = 0;
 		if (top == mag->known) mag->known = top + 1;
 		mag->top = top + 1;
 		return likely(live != bit || slab_is_quiet(slab)) ? SLAB_GAVE : SLAB_RARE;

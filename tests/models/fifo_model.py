@@ -7,10 +7,10 @@ and whose claim was taken over, changes nothing that others have published, and 
 The consumer reads elements first and then moves the tail by a CAS. P1 may stand still for ever at any point.
 
 T: taking. A taker claims a hold, copies what lies at the tail into it, and moves the tail, a pair {position, mover}, by a
-CAS that names hold and sequence: the commit. Who wants to move the tail next first confirms the hold that it names, so
+CAS that names hold and sequence: the commit. Who takes next first confirms the hold that is named; who pops leaves it, so
 that of a tentative hold of the dead the tail tells whether it has been committed. A hold that is confirmed is handed on by
 a CAS of its word when its holder is dead, as its cell tells; who takes over a dead one's cell lets go of its holds first.
-C1 may be killed at any point; C2 takes and acknowledges; C3 opens the cell of the dead, and takes and acknowledges.
+C1 may be killed at any point; C2 takes and acknowledges, or pops; C3 opens the cell of the dead, and takes and acknowledges.
 
 W: waiting. A waiter reads the futex word, puts the flag up, passes a barrier, looks, sleeps. Who pushes publishes, then
 takes the flag down, where it is up, counts the futex word up and wakes all. The processor of the one who pushes may delay
@@ -173,8 +173,15 @@ def taking(elements=2, confirm=True, dead_tentative='asks the tail', reopen='let
                         go('claims a hold', 'look', h, hold[0] + 1,
                            hold=put(s.hold, h, (hold[0] + 1, TENTATIVE, cell, None)))
                         break
+                if name == 'C2' and s.tail[0] < elements:
+                    go('reads the tail to pop', 'pop', s.tail[0])
                 if s.tail[0] == elements and not any(h[1] != FREE for h in s.hold):
                     go('finds nothing more', 'end')
+            elif at == 'pop':                           # of the pair it swaps the position alone
+                if s.tail[0] == c[1]:
+                    go('pops', 'begin', tail=(c[1] + 1, s.tail[1]), acked=s.acked + (c[1],))
+                else:
+                    go('fails to pop', 'begin')
             elif at == 'late':
                 h, other = c[1:]
                 if s.hold[h][1] != FREE and s.hold[h][2] == other:
@@ -307,7 +314,7 @@ def main():
     suite.mutant('P published by a store', producers(publish='store'), 'lost')
     suite.mutant('P a claim is never taken over', producers(revoke=False), 'blocked')
     suite.right('T the hold that the tail names is confirmed', taking(),
-                ('C2 judges a hold', 'C2 adopts', 'C3 lets go of it', 'C3 adopts', 'C2 fails to move the tail'))
+                ('C2 judges a hold', 'C2 adopts', 'C2 pops', 'C3 lets go of it', 'C3 adopts', 'C2 fails to move the tail'))
     suite.mutant('T the tail moves on without confirming', taking(confirm=False), 'lost')
     suite.mutant('T tentative holds of the dead count as taken', taking(dead_tentative='taken'), 'twice')
     suite.mutant('T tentative holds of the dead count as free', taking(dead_tentative='free'), 'lost')

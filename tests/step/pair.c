@@ -18,7 +18,7 @@
 #define A 0
 #define B 1
 #define TRIALS \
-	700 /* a pair, unless HP_STEP_FULL: with longer operations not every instruction, but each that changes
+	500 /* a pair, unless HP_STEP_FULL: with longer operations not every instruction, but each that changes
                        something */
 
 struct pair {
