@@ -261,7 +261,9 @@ HP_API uint32_t hp_value_capacity(const hp_heap *heap, hp_ref ref);
 
 #define HP_GC_WAIT 1u /* waits, up to timeout_ms, until what was found is reclaimed */
 #define HP_GC_TRIM 2u /* gives all empty slabs back */
-/* Collects. -EAGAIN: found, but a reader (hp_heap_stat) keeps it from being reclaimed yet. Otherwise as hp_heap_begin. */
+/* Collects. Meanwhile, as in every collection, it uses private memory, up to a quarter of what the heap holds, and is slower
+ * where there is none. -EAGAIN: found, but a reader (hp_heap_stat) keeps it from being reclaimed yet. Otherwise as
+ * hp_heap_begin. */
 HP_API int hp_heap_gc(hp_heap *heap, unsigned flags, int timeout_ms);
 
 struct hp_heap_stat {

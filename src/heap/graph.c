@@ -1,16 +1,16 @@
 /* Marking by a copy of the graph: how a collection of much that lives is done.
  *
- * Marking in place takes a miss of the caches for each value, and of the line that comes two words are of use. Here the
- * references of a whole slab are copied when the first of its values is reached, in the order of addresses, which the processor
- * fetches ahead: a value becomes a cell, two numbers of other cells in 32 bits each. What follows goes from cell to cell, in
- * memory of an eighth of the size, or of a sixteenth where a value has one reference: its cell's other half is not looked at.
- * Values with more references have several cells in a row; those with long tails are scanned where they lie. At the end the
- * marks go from the cells to M.
+ * Marking in place takes a miss of the caches for each value, and two words of the line that comes are of use. Here the
+ * references of a whole slab are copied when the first of its values is reached, in the order of addresses, which the
+ * processor fetches ahead: a value becomes a cell, two numbers of other cells in 32 bits each. What follows goes from cell
+ * to cell, in memory of an eighth of the size, or of a sixteenth where values have one reference: the other halves of their
+ * cells are not looked at. Values with more references have several cells in a row; those with long tails are scanned where
+ * they lie. At the end the marks go from the cells to M.
  *
- * The copy is private, and goes with its process; it stays true because only the holder of the lock, who is marking, changes
- * references. Every reference is checked when it is copied; what names nothing leads to a cell of its own, and is counted if
- * that is reached. Garbage that lies among what lives is copied with it, so this is done only if last time there was as much
- * that lived; and without memory for it marking is done in place. */
+ * The copy is private, and goes with its process; it stays true because only the holder of the lock, who is marking,
+ * changes references. Every reference is checked when it is copied; what names nothing leads to a cell of its own, and is
+ * counted if that is reached. Garbage that lies among what lives is copied with it, so this is done only if there was as
+ * much that lived last time; and without memory for it marking is done in place. */
 #include "heap/heap.h"
 #include "heap/layout.h"
 #include "os/os.h"
@@ -42,9 +42,8 @@ uint64_t heap_graph_least = UINT64_C(1) << 20;
 struct part {
 	uint64_t start, size; /* offset of the first value; of each, in bytes */
 	uint32_t reciprocal, objects;
-	uint32_t first,
-		cells; /* number of its first cell; of each value. A multiple of 64, and what that takes, more or less */
-	uint32_t references; /* of each value */
+	uint32_t first, cells; /* number of its first cell, a multiple of 64; cells of each value */
+	uint32_t references;   /* of each value */
 	bool scan, copied;
 	struct heap_slab *slab;
 	const struct heap_type *type;
@@ -332,8 +331,9 @@ static __attribute__((noinline)) void reach_long(struct heap_graph *graph, uint3
 	want(graph, number);
 }
 
-/* The oldest, while so much waits that the stack has something to fetch for each cell that is visited. Without branches on whether
- * it was marked and what it has, which no processor can predict. Ends at one that is not simple; as many wait as before. */
+/* The oldest, while so much waits that the stack has something to fetch for each cell that is visited. Without branches on
+ * whether it was marked and what it has, which no processor can predict. Ends at one that is not simple; as many wait as
+ * before. */
 static void visit_many(struct heap_graph *graph)
 {
 	hp_heap *heap = graph->heap;

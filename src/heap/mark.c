@@ -162,7 +162,7 @@ static void scan_tail(struct marker *m, const struct heap_type *type, uint64_t o
 		/* the rest first, so that what these elements lead to is done before it, and the stack stays short */
 		if (heap->slice_top < heap->slice_room ||
 		    heap_grow((void **)&heap->slices, &heap->slice_room, heap->slice_top,
-		         heap->slice_room ? heap->slice_room * 2 : 512, sizeof *heap->slices)) {
+		              heap->slice_room ? heap->slice_room * 2 : 512, sizeof *heap->slices)) {
 			if (heap->stack_top < heap->stack_room || heap_stack_grow(heap)) {
 				heap->slices[heap->slice_top++] = (struct heap_slice){off, to};
 				heap->stack[heap->stack_top++] = entry_make(off, TYPE_SLICE);
