@@ -284,6 +284,27 @@ static void one_thread_is_one(void **state)
 	end();
 }
 
+/* A thread has places for 16 rings with the kernel, which are given back, also by a ring whose descriptor was closed by somebody. */
+static void a_threads_places_are_given_back(void **state)
+{
+	if (hp_ring_is_plain(state)) hp_test_skip_one("plain system calls have no descriptor of their own");
+	begin(state, 0, HP_RING_ONE_THREAD);
+	bool registered = with.ring->enter_flags;
+	struct held before = held_now();
+	for (unsigned round = 0; round < 40; round++) {
+		hp_ring *ring = hp_ring_on(with.pool, state, HP_RING_ONE_THREAD);
+		must_be(!!ring->enter_flags, registered);
+		must_be(hp_ring_read(ring, with.pipe[0], with.block[round % SIZES].start, 1, 0, 0, 1), 0);
+		must_be(hp_ring_submit(ring), 1);
+		if (round & 1) must_be(close(ring->kernel.ring_fd), 0);
+		must_be(hp_ring_destroy(ring), 0);
+		must_be(hp_stats(with.pool).pinned_blocks, 0);
+		must_hold_no_more(before);
+	}
+	for (unsigned i = 0; i < SIZES; i++) must_be(free_block(i), 0);
+	end();
+}
+
 static void more_rings_than_a_pool_has_room_for(void **state)
 {
 	enum { MOST = POOL_RINGS };
@@ -334,6 +355,7 @@ int main(void)
 		on_both_engines(six_at_once_on_a_block),
 		on_both_engines(trimming_leaves_io_alone),
 		on_both_engines(one_thread_is_one),
+		on_both_engines(a_threads_places_are_given_back),
 		on_both_engines(more_rings_than_a_pool_has_room_for),
 		on_both_engines(pools_that_have_no_rings),
 	};

@@ -144,6 +144,12 @@ static inline bool next(hp_ring *ring, struct hp_ring_completion *to)
 
 /* ---- entering the kernel ---- */
 
+/* The kernel finds a ring that is registered with its thread among those of the thread that calls: another's may have the place. */
+static inline bool is_anothers(const hp_ring *ring)
+{
+	return ring->enter_flags && unlikely(ring->thread != &hp_thread);
+}
+
 /* Hands over what is prepared, and waits for so many completions. How many were handed over, or -errno. */
 static inline int ring_enter(hp_ring *ring, unsigned wait, uint64_t ns)
 {
@@ -162,7 +168,8 @@ static inline int ring_enter(hp_ring *ring, unsigned wait, uint64_t ns)
 		bytes = sizeof arg;
 	}
 	if (!submit && !flags) return 0;
-	int result = os_uring_enter(ring->kernel.ring_fd, submit, wait, flags, extra, bytes);
+	if (is_anothers(ring)) return -EPERM;
+	int result = os_uring_enter(ring->enter_fd, submit, wait, flags | ring->enter_flags, extra, bytes);
 	if (likely(result >= 0)) {
 		ring->with_kernel += (uint32_t)result;
 		return result;
@@ -248,9 +255,9 @@ static void nudge(hp_ring *ring)
 		return;
 	}
 	/* first what is there; what comes meanwhile comes with the next call */
-	if (!io_uring_cq_ready(&ring->kernel) &&
+	if (!io_uring_cq_ready(&ring->kernel) && !is_anothers(ring) &&
 	    unlikely(IO_URING_READ_ONCE(*ring->kernel.sq.kflags) & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN)))
-		os_uring_enter(ring->kernel.ring_fd, 0, 0, IORING_ENTER_GETEVENTS, NULL, 0);
+		os_uring_enter(ring->enter_fd, 0, 0, IORING_ENTER_GETEVENTS | ring->enter_flags, NULL, 0);
 }
 
 int hp_ring_poll(hp_ring *ring, struct hp_ring_completion *completions, unsigned room)

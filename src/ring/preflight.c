@@ -133,6 +133,7 @@ int ring_setup(hp_ring *ring, const struct hp_ring_options *options)
 		ring->kernel.ring_fd = -1;
 		return explain(ring, error, what);
 	}
+	ring->enter_fd = fd;
 	ring->zero_copy = knows(fd, IORING_OP_SEND_ZC); /* 6.0, as is the multishot receive */
 	/* requests go to the kernel in the order in which their entries are filled */
 	for (unsigned i = 0; i < ring->kernel.sq.ring_entries; i++) ring->kernel.sq.array[i] = i;

@@ -1,4 +1,5 @@
-/* Memory and files that the kernel has registered.
+/* Memory and files that the kernel has registered, and the ring itself: with the thread that alone uses it, so that entering the
+ * kernel takes no look into the process' table of descriptors either.
  *
  * Buffer number i of the table is what is committed of the pool's slice i of 1 GiB, from the slice's start to the first hole: what was
  * trimmed is not registered, since looking at it would bring it back. The table has a place for each slice of the capacity from
@@ -13,6 +14,7 @@
 #ifndef IORING_REGISTER_CLONE_BUFFERS
 #define IORING_REGISTER_CLONE_BUFFERS 30 /* Linux 6.12, liburing 2.8 */
 #endif
+#define USE_REGISTERED_RING (1u << 31) /* Linux 6.3, liburing 2.4 */
 struct clone_buffers {
 	uint32_t source, flags, source_first, first, count, pad[3];
 };
@@ -155,6 +157,30 @@ void ring_forget_files(hp_ring *ring)
 {
 	for (uint32_t i = 0; i < ring->file_count; i++)
 		if (ring->files[i] >= 0) os_close(ring->files[i]);
+}
+
+/* ---- the ring itself ---- */
+
+void ring_register_self(hp_ring *ring)
+{
+	struct io_uring_rsrc_update self = {.offset = UINT32_MAX, .data = (uint64_t)ring->kernel.ring_fd};
+	if (os_uring_register(ring->kernel.ring_fd, IORING_REGISTER_RING_FDS, &self, 1) != 1)
+		return; /* 5.18, 16 a thread */
+	ring->enter_fd = (int)self.offset;
+	ring->enter_flags = IORING_ENTER_REGISTERED_RING;
+	ring->thread = &hp_thread;
+}
+
+void ring_unregister_self(hp_ring *ring)
+{
+	struct io_uring_rsrc_update self = {.offset = (uint32_t)ring->enter_fd};
+	if (!ring->enter_flags) return;
+	if (os_uring_register(ring->kernel.ring_fd, IORING_UNREGISTER_RING_FDS, &self, 1) != 1) {
+		ring->error = -EBADF; /* closed by somebody, which entering has not told */
+		os_uring_register(ring->enter_fd, IORING_UNREGISTER_RING_FDS | USE_REGISTERED_RING, &self, 1);
+	}
+	ring->enter_fd = ring->kernel.ring_fd;
+	ring->enter_flags = 0;
 }
 
 void ring_unregister(hp_ring *ring)

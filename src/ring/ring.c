@@ -153,6 +153,7 @@ static int begin(hp_ring *ring, const struct hp_ring_options *options, int life)
 			error = ring_register_memory(ring);
 			if (error < 0) ring_explain_memory(ring, error);
 		}
+		if (options->flags & HP_RING_ONE_THREAD) ring_register_self(ring);
 		return 0;
 	}
 	ring->polls = calloc(ring->request_count, sizeof *ring->polls);
@@ -211,6 +212,7 @@ int hp_ring_destroy(hp_ring *ring)
 	if (ring->plain) {
 		plain_end(ring);
 	} else if (!inherited) {
+		ring_unregister_self(ring);
 		ring_drain(ring);
 		ring_buffers_end(ring);
 		ring_unregister(ring);

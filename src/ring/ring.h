@@ -111,8 +111,11 @@ struct hp_ring {
 	uint32_t slices;
 
 	struct io_uring kernel;
-	uint32_t with_kernel;   /* submitted, last completion not seen */
-	struct ring_list again; /* REQUEST_AGAIN */
+	int enter_fd; /* by which the kernel is entered: the ring's descriptor, or what it is registered as with its thread */
+	unsigned enter_flags;
+	const struct participant_thread *thread; /* whose it is then */
+	uint32_t with_kernel;                    /* submitted, last completion not seen */
+	struct ring_list again;                  /* REQUEST_AGAIN */
 	struct ring_list done, prepared, waiting;
 	struct pollfd *polls; /* plain: room for all requests */
 	uint32_t *polled;
@@ -157,6 +160,8 @@ void ring_explain_memory(hp_ring *ring, int error);
 
 int ring_register_memory(hp_ring *ring); /* into a new ring: clone, or all of it */
 int ring_register_life(hp_ring *ring, int life);
+void ring_register_self(hp_ring *ring); /* where one thread alone uses it */
+void ring_unregister_self(hp_ring *ring);
 void ring_unregister(hp_ring *ring); /* at the end, so that it is not left to the kernel's own time */
 void ring_forget_files(hp_ring *ring);
 
