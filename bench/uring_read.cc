@@ -1,7 +1,8 @@
 // Reads of 4 KiB at random places of a file that lies in the page cache: into objects of a cache by a ring, and beside it by
 // liburing into buffers that it has registered itself, on pages as large; the file is registered with both, and both rings
-// are set up alike; what a ring does by itself beyond that (it registers itself with its thread) liburing would do when told. So many reads as `depth` says are submitted by one call, and their completions looked at together; with pread
-// it is one after the other, whatever the depth. Timed is one read.
+// are set up alike; what a ring does by itself beyond that (it registers itself with its thread) liburing would do when told.
+// So many reads as `depth` says are submitted by one call, and their completions looked at together; with pread it is one after
+// the other, whatever the depth. Timed is one read.
 #include "bench.h"
 
 #include <cstdlib>
