@@ -294,8 +294,10 @@ static void a_threads_places_are_given_back(void **state)
 	for (unsigned round = 0; round < 40; round++) {
 		hp_ring *ring = hp_ring_on(with.pool, state, HP_RING_ONE_THREAD);
 		must_be(!!ring->enter_flags, registered);
-		must_be(hp_ring_read(ring, with.pipe[0], with.block[round % SIZES].start, 1, 0, 0, 1), 0);
-		must_be(hp_ring_submit(ring), 1);
+		if (round & 2) {
+			must_be(hp_ring_read(ring, with.pipe[0], with.block[round % SIZES].start, 1, 0, 0, 1), 0);
+			must_be(hp_ring_submit(ring), 1);
+		}
 		int number = ring->kernel.ring_fd;
 		if (round & 1) must_be(dup2(with.pipe[0], number), number); /* somebody else's now */
 		must_be(hp_ring_destroy(ring), 0);
