@@ -187,5 +187,6 @@ void ring_unregister(hp_ring *ring)
 {
 	if (ring->error < 0) return;
 	os_uring_register(ring->kernel.ring_fd, IORING_UNREGISTER_BUFFERS, NULL, 0);
-	os_uring_register(ring->kernel.ring_fd, IORING_UNREGISTER_FILES, NULL, 0);
+	/* there are files as long as there is the ring, so this tells whether the number is still its own */
+	if (os_uring_register(ring->kernel.ring_fd, IORING_UNREGISTER_FILES, NULL, 0) < 0) ring->error = -EBADF;
 }
