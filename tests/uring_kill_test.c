@@ -25,9 +25,9 @@ struct told {
 
 /* A third of the requests write to objects that are everybody's, a third to pages of the process, the rest to objects of the
  * ring's own. */
-static void work(hp_pool *pool, hp_cache *cache, void **state, const int fd[LINES], struct told *told)
+static void work(hp_pool *pool, hp_cache *cache, void **state, unsigned flags, const int fd[LINES], struct told *told)
 {
-	hp_ring *ring = hp_ring_on(pool, state, 0);
+	hp_ring *ring = hp_ring_on(pool, state, flags);
 	must_be(hp_ring_buffers(ring, cache, 8), 0);
 	for (unsigned i = 0; i < LINES; i++) {
 		void *pages;
@@ -63,7 +63,7 @@ static void a_round(void **state, unsigned round)
 		ours[i] = pair[1];
 	}
 	pid_t pid = hp_fork();
-	if (pid == 0) work(pool, cache, state, theirs, told);
+	if (pid == 0) work(pool, cache, state, round & 4 ? HP_RING_ONE_THREAD : 0, theirs, told);
 	/* half of the rounds as soon as it lives, or a little later, and half with all of it under way */
 	while (round & 1 ? !told->ready : round & 2 && !told->object[0]) {
 		int status;
