@@ -265,6 +265,38 @@ static void what_a_kernel_lacks_is_said(void **state)
 	end();
 }
 
+/* Flags of the setup that came with later kernels are left out, one set after the other. */
+static unsigned setups, unknown;
+
+static bool knows_few_flags(enum os_call call, int64_t *result)
+{
+	*result = -EINVAL;
+	return call == OS_URING_SETUP && setups++ < unknown;
+}
+
+static void an_older_kernel_is_asked_for_less(void **state)
+{
+	(void)state;
+	need_io_uring();
+	for (unsigned flags = 0; flags <= HP_RING_ONE_THREAD; flags += HP_RING_ONE_THREAD)
+		for (unknown = 0; unknown <= 3; unknown++) {
+			struct hp_ring_report report = {.struct_size = sizeof report};
+			struct hp_ring_options options = {.struct_size = sizeof options, .flags = flags, .report = &report};
+			hp_ring *ring;
+			begin();
+			setups = 0;
+			os_hook = knows_few_flags;
+			must_be(hp_ring_create(with.pool, &options, &ring), 0);
+			os_hook = NULL;
+			must_be(report.io_uring, unknown < 3);
+			must_be(report.error, unknown < 3 ? 0 : -EINVAL);
+			must_be(hp_ring_buffers(ring, with.cache, 4), 0);
+			does_its_work(ring, with.pool, with.cache);
+			must_be(hp_ring_destroy(ring), 0);
+			end();
+		}
+}
+
 /* The user may lock 1 MiB, and the pool has 8 MiB: what cannot be registered is used by address. */
 static int with_little_memlock(void *arg)
 {
@@ -421,6 +453,7 @@ int main(void)
 		cmocka_unit_test(what_grows_is_registered_later),
 		cmocka_unit_test(where_it_is_forbidden_plain_calls_do),
 		cmocka_unit_test(what_a_kernel_lacks_is_said),
+		cmocka_unit_test(an_older_kernel_is_asked_for_less),
 		cmocka_unit_test(too_small_a_memlock_is_said),
 		cmocka_unit_test(without_descriptors_there_is_no_ring),
 		on_both_engines(an_error_on_the_way_leaves_nothing),
