@@ -187,6 +187,88 @@ static void staged_is_seen_when_published(void **state)
 	}
 }
 
+/* A stage between two fifos, with a note of how many it has dealt with in all; it dies after so many of its steps. */
+struct stage {
+	hp_fifo *in, *out;
+	_Atomic uint64_t *note;
+	unsigned steps;
+};
+
+#define STAGE_STEPS 5u
+
+static int passes_three_on(void *arg)
+{
+	const struct stage *stage = arg;
+	uint64_t element[3];
+	if (stage->steps > 0) must_be(hp_fifo_take(stage->in, element, 3), 3);
+	if (stage->steps > 1) must_be(hp_fifo_stage(stage->out, 0, element, 3), 0);
+	if (stage->steps > 2) *stage->note += 3;
+	if (stage->steps > 3) must_be(hp_fifo_publish(stage->out, 3), 0);
+	if (stage->steps > 4) must_be(hp_fifo_ack(stage->in, 3), 0);
+	return raise(SIGKILL);
+}
+
+/* Every element comes out once, whenever the stage dies: its successor goes by the note. The stage uses its parent's handles. */
+static void a_successor_goes_by_its_note(void **state)
+{
+	(void)state;
+	hp_pool *pool = hp_plain_pool(SIZE, 0);
+	struct stage stage = {.in = make(pool, 8, 0, 0), .out = make(pool, 4, 0, 0)};
+	void *note;
+	must_be(hp_page_alloc(pool, PAGE, HP_PAGE_ZERO, &note), 0);
+	stage.note = note;
+	uint64_t next = 0, last = 0, got[3];
+	for (unsigned lap = 0; lap < 4 * (STAGE_STEPS + 1); lap++) {
+		while (hp_fifo_count(stage.in) < 8) push(stage.in, next++);
+		stage.steps = lap % (STAGE_STEPS + 1);
+		must_be(hp_test_child(passes_three_on, &stage), 128 + SIGKILL);
+		must_be(hp_fifo_publish(stage.out, *stage.note - hp_fifo_pushed(stage.out)), 0);
+		uint64_t behind = *stage.note - hp_fifo_popped(stage.in);
+		must_be(hp_fifo_take(stage.in, got, behind), behind);
+		must_be(hp_fifo_ack(stage.in, behind), 0);
+		must_be(hp_fifo_pushed(stage.in), next);
+		must_be(hp_fifo_count(stage.out), stage.steps > 2 ? 3 : 0);
+		while (hp_fifo_pop(stage.out, got) == 0) must_be(got[0], last++);
+		must_be(hp_fifo_popped(stage.out), last);
+		must_be(last, *stage.note);
+	}
+	must_be(last, 4 * 3 * 3);
+	must_be(hp_fifo_destroy(stage.in, HP_FIFO_DISCARD), 0);
+	must_be(hp_page_free(pool, note), 0);
+	over(pool, stage.out);
+}
+
+static void a_look_takes_nothing(void **state)
+{
+	(void)state;
+	for (unsigned flags = 0; flags < KINDS; flags++) {
+		bool many = flags & HP_FIFO_MC;
+		hp_pool *pool = hp_plain_pool(SIZE, 0);
+		hp_fifo *fifo = make(pool, 4, 0, flags), *other = again(pool, fifo);
+		uint64_t got[8];
+		must_be(hp_fifo_peek(other, got, 8), 0);
+		for (uint64_t in = 0, out = 0; out < 30; out += 2) {
+			while (hp_fifo_room(fifo)) push(fifo, in++);
+			must_be(hp_fifo_peek(other, got, 0), 0);
+			must_be(hp_fifo_peek(other, got, 3), 3);
+			must_be(hp_fifo_peek(fifo, got, 8), 4);
+			for (unsigned i = 0; i < 4; i++) must_be(got[i], out + i);
+			must_be(hp_fifo_take(fifo, got, 1), 1); /* with one consumer it stays where it is */
+			must_be(hp_fifo_peek(other, got, 8), many ? 3 : 4);
+			must_be(got[0], many ? out + 1 : out);
+			must_be(hp_fifo_peek(fifo, got, 8), 3);
+			must_be(got[0], out + 1);
+			must_be(hp_fifo_ack(fifo, 1), 0);
+			must_pop(fifo, out + 1);
+			must_be(hp_fifo_pushed(other), in);
+			must_be(hp_fifo_popped(other), out + 2);
+		}
+		while (hp_fifo_pop(fifo, got) == 0) {}
+		hp_fifo_close(other);
+		over(pool, fifo);
+	}
+}
+
 static void taken_stays_until_acknowledged(void **state)
 {
 	(void)state;
@@ -337,7 +419,7 @@ static int child_uses_it(void *arg)
 	push(fifo, 7);
 	must_be(hp_fifo_pop(fifo, &got), 0);
 	push(fifo, got + 1);
-	if (fifo->flags & HP_FIFO_MC) must_be(hp_fifo_take(fifo, &got, 1), -ESTALE);
+	must_be(hp_fifo_take(fifo, &got, 1), fifo->flags & HP_FIFO_MC ? -ESTALE : 1);
 	must_be(hp_fifo_destroy(fifo, 0), -ESTALE);
 	hp_fifo_close(fifo);
 	return 0;
@@ -433,6 +515,7 @@ static void wrong_positions_are_not_believed(void **state)
 		must_be(hp_fifo_pop_burst(fifo, got, 80), 0);
 		must_be(hp_fifo_push(fifo, got), -EAGAIN);
 		must_be(hp_fifo_take(fifo, got, 80), 0);
+		must_be(hp_fifo_peek(fifo, got, 80), 0);
 		must_be(hp_fifo_room(fifo), 0);
 		atomic_store(&fifo->shared->head.a, UINT64_MAX - 3);
 		must_be(hp_fifo_pop_burst(fifo, got, 80), 0);
@@ -824,6 +907,8 @@ int main(void)
 		cmocka_unit_test(comes_out_as_it_went_in),
 		cmocka_unit_test(bulk_is_all_or_nothing),
 		cmocka_unit_test(staged_is_seen_when_published),
+		cmocka_unit_test(a_successor_goes_by_its_note),
+		cmocka_unit_test(a_look_takes_nothing),
 		cmocka_unit_test(taken_stays_until_acknowledged),
 		cmocka_unit_test(taken_goes_back_with_its_handle),
 		cmocka_unit_test(dead_takers_leave_it_to_others),

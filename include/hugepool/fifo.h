@@ -13,8 +13,8 @@
  * A handle serves one producing and one consuming thread at a time; in a fifo of many producers (consumers), each of
  * them opens a handle of its own. A fifo of one producer (consumer) has one at a time, of whatever process: a successor goes on
  * where the one before has stopped. Nothing here is for signal handlers, but on a handle of their own. A forked child may go
- * on with its parent's handles for pushing and popping; for taking, and in order to be counted (hp_fifo_destroy), it opens
- * its own. Handles are closed before the pool is detached.
+ * on with its parent's handles for pushing and popping, and for taking where there is one consumer; where there are many, and
+ * in order to be counted (hp_fifo_destroy), it opens its own. Handles are closed before the pool is detached.
  *
  * Nothing waits, but for the calls with a time. All errors are negative errno values; -EINVAL where a number makes no sense.
  *
@@ -71,6 +71,12 @@ HP_API uint64_t hp_fifo_capacity(const hp_fifo *fifo);
 HP_API uint64_t hp_fifo_count(hp_fifo *fifo);
 HP_API uint64_t hp_fifo_room(hp_fifo *fifo);
 
+/* Elements that were ever pushed, or published; and popped, or acknowledged (with many consumers: taken). These numbers only
+ * grow. Who notes, in a transaction of its own, how many it has staged or dealt with in all, tells its successor by that how many
+ * it still has to publish or to acknowledge: then what is done with an element is done once, whenever one of them dies. */
+HP_API uint64_t hp_fifo_pushed(const hp_fifo *fifo);
+HP_API uint64_t hp_fifo_popped(const hp_fifo *fifo);
+
 /* ---- pushing and popping ---- */
 
 /* One element; -EAGAIN: the fifo is full, or empty. -EBUSY: popping through a handle that holds what it has taken. */
@@ -86,6 +92,11 @@ HP_API int hp_fifo_pop_bulk(hp_fifo *fifo, void *elements, size_t n);
 /* Up to `n` elements: how many, 0 included, or -errno. The same instant for all of them. */
 HP_API int64_t hp_fifo_push_burst(hp_fifo *fifo, const void *elements, size_t n);
 HP_API int64_t hp_fifo_pop_burst(hp_fifo *fifo, void *elements, size_t n);
+
+/* Copies up to `n` elements that would be popped next, and leaves them; how many, 0 included. Not what is handed on from the
+ * dead. With one consumer, another may look only while nothing is pushed, or nothing popped: else the one may have been
+ * written over by the other meanwhile. */
+HP_API int64_t hp_fifo_peek(hp_fifo *fifo, void *elements, size_t n);
 
 /* ---- consuming in two steps ---- */
 
@@ -106,7 +117,7 @@ HP_API int hp_fifo_nack(hp_fifo *fifo);
 
 /* With one producer: writes `n` elements behind what is in, leaving out `skip`, where nobody sees them until they are published.
  * -EAGAIN: there is no room; -EINVAL: more than the capacity; -ENOTSUP: many producers. What was staged stays when its
- * producer dies: a successor who knows from elsewhere how much it was may publish it, or stage anew. */
+ * producer dies: a successor who knows from elsewhere how much it was (hp_fifo_pushed) may publish it, or stage anew. */
 HP_API int hp_fifo_stage(hp_fifo *fifo, uint64_t skip, const void *elements, size_t n);
 
 /* The first `n` that are staged are in, in one instant. That they have been staged is the caller's word. -EINVAL: there is no room

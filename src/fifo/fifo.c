@@ -297,3 +297,13 @@ uint64_t hp_fifo_room(hp_fifo *fifo)
 	uint64_t count = atomic_load_explicit(&fifo->shared->head.a, memory_order_acquire) - tail;
 	return count > fifo->capacity ? 0 : fifo->capacity - count;
 }
+
+uint64_t hp_fifo_pushed(const hp_fifo *fifo)
+{
+	return atomic_load_explicit(&fifo->shared->head.a, memory_order_acquire);
+}
+
+uint64_t hp_fifo_popped(const hp_fifo *fifo)
+{
+	return atomic_load_explicit(&fifo->shared->tail.a, memory_order_acquire);
+}

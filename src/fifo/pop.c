@@ -98,3 +98,18 @@ int64_t hp_fifo_pop_burst(hp_fifo *fifo, void *elements, size_t n)
 	if (unlikely(fifo->taken)) return -EBUSY;
 	return (int64_t)fifo_pop_some(fifo, elements, n, 1);
 }
+
+int64_t hp_fifo_peek(hp_fifo *fifo, void *elements, size_t n)
+{
+	const _Atomic uint64_t *tail = &fifo->shared->tail.a;
+	bool many = fifo_many_consumers(fifo);
+	for (;;) {
+		uint64_t at = atomic_load_explicit(tail, memory_order_acquire) + (many ? 0 : fifo->taken);
+		uint64_t ready = fifo_ready(fifo, at, n), some = n < ready ? n : ready;
+		fifo_read(fifo, at, elements, some);
+		if (!many) return (int64_t)some;
+		/* this look comes after what was read, which is not written over before the tail has moved */
+		atomic_thread_fence(memory_order_acquire);
+		if (atomic_load_explicit(tail, memory_order_relaxed) == at) return (int64_t)some;
+	}
+}

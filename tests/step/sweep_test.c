@@ -3,12 +3,12 @@
  *
  * The victim is single-stepped to the instruction where it is killed, recovered, and what it held is swept; a successor goes on.
  * Every frame must have been read once, or sent once, and of all buffers and runs of pages exactly those must be out that
- * frames in the rings have. Stages, rings, sweep, pool, cache and heaps are the real ones. First each stage is stepped through
- * without a death, to see how many instructions it has, and which of them changed a position or the ledger: right behind those
- * it is always killed. */
+ * frames in the fifos have. Stages, fifos, sweep, pool, cache and heaps are the real ones. First each stage is stepped through
+ * without a death, to see how many instructions it has, and which of them changed a position or the ledger: right before and
+ * right behind those it is always killed. */
+#include "../../tools/hugepool/bell.c"
 #include "../../tools/hugepool/frame.c"
 #include "../../tools/hugepool/ledger.c"
-#include "../../tools/hugepool/ring.c"
 #define publish reader_publish
 #define stand reader_stand
 #define take_over reader_take_over
@@ -20,7 +20,10 @@
 #define publish sender_publish
 #include "../../tools/hugepool/sender.c"
 #undef publish
+static int64_t look(hp_fifo *fifo, void *elements, size_t n);
+#define hp_fifo_peek look
 #include "../../tools/hugepool/sweep.c"
+#undef hp_fifo_peek
 
 #include <sys/ptrace.h>
 
@@ -35,10 +38,10 @@
 static struct demo demo;
 static struct demo_options options = {.workers = 1};
 static struct capture capture;
-static struct ring *in, *out;
 static int failures; /* calls of demo_fail in this process */
 static bool stops;   /* the stage stops where its work begins, to be stepped */
 static uint64_t known_runs;
+static bool passes; /* the worker goes on while the sweep looks */
 
 static void stop_here(void)
 {
@@ -140,15 +143,12 @@ static void begin(void)
 	demo = (struct demo){.capture = &capture, .options = &options, .frames = FRAMES};
 	demo.pool = hp_plain_pool(MIB, HP_POOL_NO_AUTOGROW);
 	struct demo_shared *shared = demo.shared = page(sizeof(*demo.shared) + sizeof(demo.shared->worker[0]));
-	in = page(ring_bytes(CAPACITY));
-	out = page(ring_bytes(CAPACITY));
-	ring_init(in, CAPACITY);
-	ring_init(out, CAPACITY);
+	const struct hp_fifo_options fifo = {
+		.struct_size = sizeof(fifo), .capacity = CAPACITY, .element = sizeof(struct demo_entry)};
+	must_be(hp_fifo_create(demo.pool, &fifo, &demo.in[0]), 0);
+	must_be(hp_fifo_create(demo.pool, &fifo, &demo.out[0]), 0);
 	shared->workers = 1;
-	shared->ring_capacity = CAPACITY;
 	shared->budget = 1000;
-	shared->worker[0].in = hp_pool_offset(demo.pool, in);
-	shared->worker[0].out = hp_pool_offset(demo.pool, out);
 	must_be(hp_cache_create(demo.pool, "packets", &buffers, &demo.buffers), 0);
 	must_be(ledger_create(demo.pool, &demo.reader_heap), 0);
 	must_be(ledger_create(demo.pool, &demo.sender_heap), 0);
@@ -160,6 +160,8 @@ static void end(void)
 {
 	must_be(buffers_out(), 0);
 	must_be(live_runs(), known_runs);
+	must_be(hp_fifo_destroy(demo.in[0], 0), 0);
+	must_be(hp_fifo_destroy(demo.out[0], 0), 0);
 	must_be(hp_cache_destroy(demo.buffers), 0);
 	must_be(hp_heap_destroy(demo.reader_heap, 0, 5000), 0);
 	must_be(hp_heap_destroy(demo.sender_heap, 0, 5000), 0);
@@ -192,13 +194,26 @@ static bool sender_is_done(void)
 	return demo.shared->end_ns != 0;
 }
 
-/* The worker's part: everything that was read goes on. */
+/* The worker's part: up to so many frames that were read go on. */
+static void pass(size_t most)
+{
+	struct demo_entry entry[CAPACITY];
+	size_t count = (size_t)hp_fifo_take(demo.in[0], entry, most);
+	must_be(hp_fifo_push_bulk(demo.out[0], entry, count), 0);
+	must_be(hp_fifo_ack(demo.in[0], count), 0);
+}
+
 static void pass_all(void)
 {
-	memcpy(out->entry, in->entry, FRAMES * sizeof(in->entry[0]));
-	in->tail = in->head;
-	out->head = in->head;
+	pass(CAPACITY);
 	demo.shared->worker[0].finished = 1;
+}
+
+static int64_t look(hp_fifo *fifo, void *elements, size_t n)
+{
+	int64_t count = hp_fifo_peek(fifo, elements, n);
+	if (passes) pass(5);
+	return count;
 }
 
 static void all_is_read(void)
@@ -207,9 +222,10 @@ static void all_is_read(void)
 	must(shared->read_all);
 	must_be(shared->read, FRAMES);
 	must_be(shared->read_bytes, bytes_of_all());
-	must_be(in->head, FRAMES);
+	struct demo_entry shown[CAPACITY];
+	must_be(hp_fifo_peek(demo.in[0], shown, CAPACITY), FRAMES);
 	for (uint64_t i = 0; i < FRAMES; i++) {
-		const struct ring_entry *entry = &in->entry[i];
+		const struct demo_entry *entry = &shown[i];
 		must_be(entry->frame, i + 1);
 		must_be(entry->length, length_of(i + 1));
 		must_be(memcmp(hp_pool_pointer(demo.pool, entry->offset), capture.bytes + capture.frame[i].at, entry->length),
@@ -226,7 +242,7 @@ static void all_is_sent(void)
 	must_be(shared->sent_bytes, bytes_of_all());
 	must_be(shared->given, shared->taken);
 	must_be(shared->disorder, 0);
-	must_be(out->tail, FRAMES);
+	must_be(hp_fifo_popped(demo.out[0]), FRAMES);
 }
 
 /* Instructions after which a position or a ledger was another than before, but for every word of one. */
@@ -238,8 +254,8 @@ static bool looks_changed(void)
 {
 	static uint64_t last[6];
 	const struct ledger *read = root_of(demo.reader_heap), *sent = root_of(demo.sender_heap);
-	const uint64_t now[6] = {read->totals.frames, read->ring[0].at, sent->totals.frames,
-	                         sent->ring[0].at,    in->head,         out->tail};
+	const uint64_t now[6] = {read->totals.frames, read->ring[0].at,           sent->totals.frames,
+	                         sent->ring[0].at,    hp_fifo_pushed(demo.in[0]), hp_fifo_popped(demo.out[0])};
 	bool same = memcmp(last, now, sizeof(now)) == 0;
 	memcpy(last, now, sizeof(now));
 	return !same;
@@ -311,7 +327,7 @@ static uint64_t sender_dies(uint64_t after)
 static void dies_everywhere(const char *name, uint64_t (*dies)(uint64_t after))
 {
 	uint64_t random = hp_seed(name), all = dies(UINT64_MAX), samples = getenv("HP_STEP_FULL") ? all : SAMPLES;
-	print_message("%s: %llu instructions, killed at %llu of them, and behind %u\n", name, (unsigned long long)all,
+	print_message("%s: %llu instructions, killed at %llu of them, and around %u\n", name, (unsigned long long)all,
 	              (unsigned long long)samples, changes);
 	must(all > samples);
 	for (uint64_t i = 0; i < samples; i++) {
@@ -319,7 +335,10 @@ static void dies_everywhere(const char *name, uint64_t (*dies)(uint64_t after))
 		dies(from + hp_below(&random, to - from));
 	}
 	must(changes >= 3); /* totals, position, what others see */
-	for (unsigned i = 0; i < changes; i++) dies(change[i]);
+	for (unsigned i = 0; i < changes; i++) {
+		dies(change[i] - 1);
+		dies(change[i]);
+	}
 }
 
 static void a_reader_that_dies_leaves_nothing(void **state)
@@ -334,11 +353,28 @@ static void a_sender_that_dies_leaves_nothing(void **state)
 	dies_everywhere("sender", sender_dies);
 }
 
+static void a_worker_goes_on_meanwhile(void **state)
+{
+	(void)state;
+	begin();
+	must_be(hp_test_child(run_reader, NULL), 0);
+	all_is_read();
+	passes = true;
+	for (unsigned turn = 0; turn < 3; turn++) must_be(sweep_dead(&demo), 0);
+	passes = false;
+	must_be(hp_fifo_popped(demo.in[0]), 30);
+	pass_all();
+	must_be(hp_test_child(run_sender, NULL), 0);
+	all_is_sent();
+	end();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_reader_that_dies_leaves_nothing),
 		cmocka_unit_test(a_sender_that_dies_leaves_nothing),
+		cmocka_unit_test(a_worker_goes_on_meanwhile),
 	};
 	make_capture();
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -28,7 +28,7 @@
 #define EXIT_INTERRUPTED 130
 #define TICK_MS 100
 #define HASTE_MS 2              /* the tick while somebody waits for us */
-#define LINGER_NS 2000000u      /* the victim's rings go on filling for that long */
+#define LINGER_NS 2000000u      /* the victim's fifos go on filling for that long */
 #define GRACE_NS 3000000000u    /* from a stop to SIGKILL */
 #define PROGRESS_NS 5000000000u /* between lines of progress; on a terminal it is rewritten more often */
 #define TERMINAL_NS 500000000u
@@ -126,7 +126,7 @@ static void stop(struct supervisor *sup)
 	if (sup->stopped_at) return;
 	sup->stopped_at = os_now_ns();
 	atomic_store(&sup->demo.shared->stop, 1);
-	plant_ring_all(&sup->demo);
+	plant_ring_bells(&sup->demo);
 }
 
 static const char *child_name(unsigned child)
@@ -296,7 +296,7 @@ static void read_signals(struct supervisor *sup)
 	reap(sup);
 }
 
-/* --kill: the victim lingers in the middle of its frame; its rings fill for a moment, then it dies. True: soon. */
+/* --kill: the victim lingers in the middle of its frame; its fifos fill for a moment, then it dies. True: soon. */
 static bool execute(struct supervisor *sup)
 {
 	struct demo_shared *shared = sup->demo.shared;

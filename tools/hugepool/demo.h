@@ -1,9 +1,10 @@
 /* The demonstration: what its processes share, and what its files call each other for.
  *
- *	reader --ring--> worker 0..N-1 --ring--> sender          supervisor (the command itself)
+ *	reader --fifo--> worker 0..N-1 --fifo--> sender          supervisor (the command itself)
  *
- * A frame lies in a buffer of a cache, or in a run of pages where it is longer than a buffer; rings carry its offset. The
- * reader gets the buffer, the worker counts, the sender puts it back.
+ * A frame lies in a buffer of a cache, or in a run of pages where it is longer than a buffer; fifos carry its offset. The
+ * reader gets the buffer, the worker counts, the sender puts it back. A fifo has one producer and one consumer at a time:
+ * a stage, or whoever finishes what it had begun when it was killed.
  *
  * What a stage has done lies in a shared heap, one for each worker's place, one for the reader and one for the sender, and with
  * it how far it has come: a transaction does a burst of frames and moves the position behind it. A stage that a SIGKILL ends
@@ -13,10 +14,10 @@
 #ifndef HUGEPOOL_TOOL_DEMO_H
 #define HUGEPOOL_TOOL_DEMO_H
 
+#include "bell.h"
 #include "capture.h"
 #include "flows.h"
 #include "ledger.h"
-#include "ring.h"
 
 #include <hugepool/hugepool.h>
 #include <jansson.h>
@@ -39,21 +40,29 @@ struct demo_options {
 	hp_rung rung;        /* HP_RUNG_BEST: any */
 };
 
+/* What fifos carry. */
+struct demo_entry {
+	uint64_t frame;  /* number of the frame, from 1 */
+	uint64_t offset; /* of its block in the pool */
+	uint64_t hash;   /* of its flow */
+	uint32_t length; /* bytes */
+	uint32_t zero;
+};
+_Static_assert(sizeof(struct demo_entry) == 32, "two entries a cache line");
+
 /* A worker's place in the pipeline. One line each for who writes. */
 struct demo_worker {
 	/* the worker */
-	_Alignas(RING_LINE) _Atomic uint64_t count_ns; /* what counting took, of all frames */
+	_Alignas(BELL_LINE) _Atomic uint64_t count_ns; /* what counting took, of all frames */
 	_Atomic uint32_t starving;                     /* it waits for memory for its flows */
 	_Atomic uint32_t lingering;                    /* it stands where --kill wants it killed */
 	_Atomic uint32_t finished;
-	/* the supervisor */
-	_Alignas(RING_LINE) _Atomic uint64_t in, out; /* offsets of its rings */
 	struct bell bell;
 };
 
 struct demo_shared {
 	/* the supervisor */
-	uint64_t workers, ring_capacity, budget;    /* budget: what frames may take, in buffers */
+	uint64_t workers, budget;                   /* budget: what frames may take, in buffers */
 	uint64_t free_at_start, committed_at_start; /* bytes, before anything was allocated */
 	uint64_t kill_frame;                        /* 0: nobody is killed */
 	uint64_t own_memory;                        /* not 0: the pool is large enough for memory of class PROCESS */
@@ -62,18 +71,18 @@ struct demo_shared {
 	_Atomic uint32_t hold;  /* not 0: reader and sender shall stand still, and say so by its number */
 	_Atomic uint32_t standing[2];
 	/* the reader */
-	_Alignas(RING_LINE) _Atomic uint64_t read, read_bytes, taken, start_ns;
+	_Alignas(BELL_LINE) _Atomic uint64_t read, read_bytes, taken, start_ns;
 	_Atomic uint64_t samples, get_ns, fill_ns, pass_ns; /* of so many frames; pass_ns without what publishing costs */
 	_Atomic uint64_t publish_ns;                        /* of all */
 	_Atomic uint32_t read_all;
 	struct bell reader_bell;
 	/* the sender */
-	_Alignas(RING_LINE) _Atomic uint64_t sent, sent_bytes, given, end_ns;
+	_Alignas(BELL_LINE) _Atomic uint64_t sent, sent_bytes, given, end_ns;
 	_Atomic uint64_t put_ns;   /* of all */
 	_Atomic uint64_t disorder; /* frames that came twice or out of order */
 	struct bell sender_bell;
 	/* whoever fails first */
-	_Alignas(RING_LINE) _Atomic uint32_t failed; /* 0 none, 1 being written, 2 written */
+	_Alignas(BELL_LINE) _Atomic uint32_t failed; /* 0 none, 1 being written, 2 written */
 	char failure[256];
 	struct demo_worker worker[];
 };
@@ -89,7 +98,8 @@ struct demo {
 			hp_heap *reader_heap, *sender_heap;
 		};
 	};
-	uint64_t known[2 * DEMO_MAX_WORKERS + 8]; /* offsets of runs of pages that are no frames */
+	hp_fifo *in[DEMO_MAX_WORKERS], *out[DEMO_MAX_WORKERS]; /* of each worker; inherited, too */
+	uint64_t known[8];                                     /* offsets of runs of pages that are no frames */
 	size_t known_count;
 	struct demo_shared *shared;
 	const struct capture *capture;
@@ -164,12 +174,12 @@ void sender_run(struct demo *demo);
 int plant_make(struct demo *demo, struct demo_result *result);
 bool plant_mail(struct demo *demo);                          /* true: a worker waits for memory, call again soon */
 uint64_t plant_in_hands(struct demo *demo, unsigned worker); /* frames it was given and has not shown to the sender */
-void plant_ring_all(struct demo *demo);
+void plant_ring_bells(struct demo *demo);
 void plant_clear(struct demo *demo, struct demo_result *result);
 void plant_leave(struct demo *demo); /* closes everything, whatever is left */
 
-/* Puts back what the dead held; reader and sender stand still or are dead. Returns how many, or -errno. Before the first frame:
- * notes down what is none. */
+/* Finishes what reader and sender, who stand still or are dead, had begun, and puts back what the dead held. Returns how many
+ * buffers, or -errno. Before the first frame: notes down what is none. */
 int64_t sweep_dead(struct demo *demo);
 int sweep_know(struct demo *demo);
 

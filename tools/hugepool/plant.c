@@ -132,26 +132,22 @@ static int take(struct demo *demo, struct demo_result *result, size_t bytes, voi
 	return error < 0 ? too_small(demo, result, error) : 0;
 }
 
-static int make_worker(struct demo *demo, unsigned number, struct demo_result *result)
+static int make_worker(struct demo *demo, unsigned number, uint64_t capacity, struct demo_result *result)
 {
-	struct demo_worker *worker = &demo->shared->worker[number];
-	void *in, *out;
-	uint64_t capacity = demo->shared->ring_capacity;
-	if (take(demo, result, ring_bytes(capacity), &in) < 0 || take(demo, result, ring_bytes(capacity), &out) < 0)
-		return -1;
-	ring_init(in, capacity);
-	ring_init(out, capacity);
-	demo_set(&worker->in, hp_pool_offset(demo->pool, in));
-	demo_set(&worker->out, hp_pool_offset(demo->pool, out));
-	int error = flow_heap_create(demo->pool, &demo->heap[number]);
+	/* open once: stages go on with the supervisor's handles */
+	const struct hp_fifo_options fifo = {
+		.struct_size = sizeof(fifo), .capacity = capacity, .element = sizeof(struct demo_entry), .handles = 1};
+	int error = hp_fifo_create(demo->pool, &fifo, &demo->in[number]);
+	if (error == 0) error = hp_fifo_create(demo->pool, &fifo, &demo->out[number]);
+	if (error == 0) error = flow_heap_create(demo->pool, &demo->heap[number]);
 	return error < 0 ? too_small(demo, result, error) : 0;
 }
 
-/* All rings together take an eighth of the pool at most. */
-static uint64_t choose_ring_capacity(uint64_t committed, unsigned workers)
+/* All fifos together take an eighth of the pool at most. */
+static uint64_t choose_capacity(uint64_t committed, unsigned workers)
 {
 	uint64_t capacity = 1024;
-	while (capacity > 16 && ring_bytes(capacity) * 2 * workers > committed / 8) capacity /= 2;
+	while (capacity > 16 && capacity * sizeof(struct demo_entry) * 2 * workers > committed / 8) capacity /= 2;
 	return capacity;
 }
 
@@ -169,9 +165,9 @@ int plant_make(struct demo *demo, struct demo_result *result)
 	demo->shared->free_at_start = stats.free;
 	demo->shared->committed_at_start = stats.committed;
 	demo->shared->own_memory = stats.committed / stats.unit_size >= 4 * (workers + 2);
-	demo->shared->ring_capacity = choose_ring_capacity(stats.committed, workers);
+	uint64_t capacity = choose_capacity(stats.committed, workers);
 	for (unsigned i = 0; i < workers; i++)
-		if (make_worker(demo, i, result) < 0) return -1;
+		if (make_worker(demo, i, capacity, result) < 0) return -1;
 	const struct hp_cache_options buffers = {
 		.struct_size = sizeof(buffers), .size = DEMO_BUFFER, .align = DEMO_ALIGN, .flags = HP_CACHE_LARGE_MAGAZINES};
 	error = hp_cache_create(demo->pool, "packets", &buffers, &demo->buffers);
@@ -189,7 +185,7 @@ int plant_make(struct demo *demo, struct demo_result *result)
 	return error < 0 ? fail(result, "more blocks than there should be: %s", strerror(-error)) : 0;
 }
 
-void plant_ring_all(struct demo *demo)
+void plant_ring_bells(struct demo *demo)
 {
 	bell_ring(&demo->shared->reader_bell);
 	bell_ring(&demo->shared->sender_bell);
@@ -211,12 +207,8 @@ bool plant_mail(struct demo *demo)
 
 uint64_t plant_in_hands(struct demo *demo, unsigned number)
 {
-	struct demo_worker *worker = &demo->shared->worker[number];
-	size_t bytes = ring_bytes(demo->shared->ring_capacity);
-	struct ring *in = demo_at(demo, demo_get(&worker->in), bytes), *out = demo_at(demo, demo_get(&worker->out), bytes);
-	if (!in || !out) return 0;
-	uint64_t shown = atomic_load_explicit(&out->head, memory_order_acquire);
-	return atomic_load_explicit(&in->head, memory_order_acquire) - shown;
+	uint64_t shown = hp_fifo_pushed(demo->out[number]); /* first: it is never beyond what came in */
+	return hp_fifo_pushed(demo->in[number]) - shown;
 }
 
 /* What one worker's place has counted, by its totals and by its flows, which have to agree. */
@@ -266,11 +258,11 @@ static void free_everything(struct demo *demo, struct demo_result *result)
 	struct demo_shared *shared = demo->shared;
 	int error = 0;
 	for (unsigned i = 0; i < shared->workers; i++) {
-		struct demo_worker *worker = &shared->worker[i];
-		const uint64_t blocks[] = {demo_get(&worker->in), demo_get(&worker->out)};
-		for (size_t b = 0; b < sizeof(blocks) / sizeof(blocks[0]); b++) {
-			int freed = hp_page_free_at(demo->pool, blocks[b]);
-			error = error ? error : freed;
+		hp_fifo **fifos[] = {&demo->in[i], &demo->out[i]};
+		for (size_t f = 0; f < sizeof(fifos) / sizeof(fifos[0]); f++) {
+			int ended = hp_fifo_destroy(*fifos[f], 0);
+			if (ended == 0) *fifos[f] = NULL;
+			error = error ? error : ended;
 		}
 	}
 	for (size_t i = 0; i < sizeof(demo->heaps) / sizeof(demo->heaps[0]); i++) {
@@ -290,6 +282,10 @@ static void free_everything(struct demo *demo, struct demo_result *result)
 
 void plant_leave(struct demo *demo)
 {
+	for (unsigned i = 0; i < DEMO_MAX_WORKERS; i++) {
+		hp_fifo_close(demo->in[i]);
+		hp_fifo_close(demo->out[i]);
+	}
 	for (size_t i = 0; i < sizeof(demo->heaps) / sizeof(demo->heaps[0]); i++) hp_heap_close(demo->heaps[i]);
 	hp_pool_detach(demo->pool);
 }

@@ -1,11 +1,11 @@
 /* The reader: copies frames into buffers and hands them to the workers.
  *
  * It is the only source of pressure, so it alone holds back: frames may take a budget of buffers (half of the pool), a
- * ring takes what it takes, and a pool that is short in spite of that is waited for. Before every wait it publishes
+ * fifo takes what it takes, and a pool that is short in spite of that is waited for. Before every wait it publishes
  * what it has put, so the rest of the pipeline always can go on, and the wait ends.
  *
- * What it publishes it commits before, with the number of the last frame: what is in the rings' memory up to there is there to
- * stay, so that a successor shows it, if the dead one had not, and reads on with the next frame. */
+ * What it publishes it commits before, with the number of the last frame: what is staged up to there is there to stay, so that
+ * whoever finishes what a dead one had begun publishes it (sweep.c), and a successor reads on with the next frame. */
 #include "demo.h"
 
 #include "os/os.h"
@@ -21,8 +21,8 @@
 
 struct reader {
 	struct demo *demo;
-	struct ring_producer ring[DEMO_MAX_WORKERS];
-	bool put[LEDGER_RINGS]; /* something since the last publication */
+	uint64_t staged[DEMO_MAX_WORKERS], room[DEMO_MAX_WORKERS]; /* in each fifo; room: at least, behind what is staged */
+	bool put[LEDGER_RINGS];                                    /* something is staged */
 	struct ledger ledger;
 	uint64_t committed; /* frames */
 	uint64_t clock, samples, get_ns, fill_ns, pass_ns, publish_ns;
@@ -47,8 +47,7 @@ static void publish(struct reader *reader)
 	struct demo_shared *shared = demo->shared;
 	uint64_t from = os_now_ns();
 	if (reader->committed == reader->ledger.totals.frames) return;
-	for (unsigned i = 0; i < shared->workers; i++)
-		if (reader->put[i]) reader->ledger.ring[i].at = reader->ring[i].head;
+	for (unsigned i = 0; i < shared->workers; i++) reader->ledger.ring[i].at += reader->staged[i];
 	/* commit: these frames have been read */
 	int error = ledger_save(demo->reader_heap, &reader->ledger, reader->put, 0);
 	if (error < 0) {
@@ -59,14 +58,15 @@ static void publish(struct reader *reader)
 	say(reader);
 	for (unsigned i = 0; i < shared->workers; i++) {
 		if (!reader->put[i]) continue;
+		hp_fifo_publish(demo->in[i], reader->staged[i]);
 		reader->put[i] = false;
-		ring_publish(&reader->ring[i]);
+		reader->staged[i] = 0;
 		bell_ring(&shared->worker[i].bell);
 	}
 	reader->publish_ns += os_now_ns() - from;
 }
 
-/* Where it holds no buffer that is in no ring. */
+/* Where it holds no buffer that is in no fifo. */
 static void stand(struct reader *reader)
 {
 	publish(reader);
@@ -78,11 +78,19 @@ static uint64_t out_now(const struct reader *reader)
 	return reader->ledger.totals.room - atomic_load_explicit(&reader->demo->shared->given, memory_order_acquire);
 }
 
+static bool has_room(struct reader *reader, unsigned worker)
+{
+	if (reader->room[worker]) return true;
+	uint64_t room = hp_fifo_room(reader->demo->in[worker]), staged = reader->staged[worker];
+	reader->room[worker] = room > staged ? room - staged : 0;
+	return room > staged;
+}
+
 static bool may_put(struct reader *reader, unsigned worker, uint64_t room)
 {
 	const struct demo_shared *shared = reader->demo->shared;
 	uint64_t out = out_now(reader);
-	return ring_room(&reader->ring[worker]) > 0 && (out == 0 || out + room <= shared->budget) &&
+	return has_room(reader, worker) && (out == 0 || out + room <= shared->budget) &&
 	       atomic_load_explicit(&shared->pause, memory_order_relaxed) == 0;
 }
 
@@ -96,7 +104,7 @@ static bool wait_for_room(struct reader *reader, unsigned worker, uint64_t room)
 		if (demo_stopped(demo)) return false;
 		if (demo_holds(demo)) stand(reader);
 		if (looks < demo->spin) {
-			ring_pause();
+			bell_pause();
 			continue;
 		}
 		uint32_t heard = bell_listen(&demo->shared->reader_bell);
@@ -171,10 +179,15 @@ static bool pass_on(struct reader *reader, const struct capture_frame *frame, ui
 	}
 	memcpy(place, bytes, frame->length);
 	if (timed) at[2] = os_now_ns();
-	struct ring_producer *ring = &reader->ring[worker];
-	*ring_slot(ring) = (struct ring_entry){
+	const struct demo_entry entry = {
 		.frame = number, .offset = hp_pool_offset(demo->pool, place), .hash = hash, .length = frame->length};
-	ring->head++;
+	error = hp_fifo_stage(demo->in[worker], reader->staged[worker], &entry, 1);
+	if (error < 0) {
+		demo_fail(demo, "the reader could not pass on to worker %u: %s", worker, strerror(-error));
+		return false;
+	}
+	reader->staged[worker]++;
+	reader->room[worker]--;
 	reader->put[worker] = true;
 	if (timed) {
 		at[3] = os_now_ns();
@@ -191,7 +204,7 @@ static bool pass_on(struct reader *reader, const struct capture_frame *frame, ui
 	return true;
 }
 
-/* Opens the rings where the ledger says, and shows what a predecessor had committed and not shown. */
+/* Goes on where the ledger says; what a predecessor had committed the supervisor has shown. */
 static bool take_over(struct reader *reader)
 {
 	struct demo *demo = reader->demo;
@@ -208,18 +221,9 @@ static bool take_over(struct reader *reader)
 	reader->pass_ns = demo_get(&shared->pass_ns);
 	reader->publish_ns = demo_get(&shared->publish_ns);
 	for (unsigned i = 0; i < shared->workers; i++) {
-		struct ring *ring = demo_at(demo, demo_get(&shared->worker[i].in), ring_bytes(shared->ring_capacity));
-		if (!ring) {
-			demo_fail(demo, "the reader finds no ring of worker %u", i);
-			return false;
-		}
-		ring_open_producer(ring, shared->ring_capacity, reader->ledger.ring[i].at, &reader->ring[i]);
-		if (reader->ring[i].published > reader->ring[i].head) {
-			demo_fail(demo, "the ring of worker %u shows frames that were not committed", i);
-			return false;
-		}
-		ring_publish(&reader->ring[i]);
-		bell_ring(&shared->worker[i].bell);
+		if (hp_fifo_pushed(demo->in[i]) == reader->ledger.ring[i].at) continue;
+		demo_fail(demo, "what worker %u is shown is not what was committed", i);
+		return false;
 	}
 	say(reader);
 	return true;

@@ -11,7 +11,6 @@
 
 struct sender {
 	struct demo *demo;
-	struct ring_consumer ring[DEMO_MAX_WORKERS];
 	struct ledger ledger;
 	uint64_t put_ns;
 };
@@ -20,17 +19,17 @@ struct sender {
 static int64_t take_from(struct sender *sender, unsigned worker)
 {
 	struct demo *demo = sender->demo;
-	struct ring_consumer *ring = &sender->ring[worker];
-	uint64_t count = ring_ready(ring);
-	if (count > BATCH) count = BATCH;
+	hp_fifo *fifo = demo->out[worker];
+	struct demo_entry entries[BATCH];
+	int64_t count = hp_fifo_take(fifo, entries, BATCH);
 	if (count == 0) return 0;
 	void *buffer[BATCH];
 	hp_off run[BATCH];
 	size_t buffers = 0, runs = 0;
 	struct ledger_totals *totals = &sender->ledger.totals;
 	struct ledger_ring *at = &sender->ledger.ring[worker];
-	for (uint64_t i = 0; i < count; i++) {
-		struct ring_entry entry = *ring_entry_at(ring, ring->tail + i);
+	for (int64_t i = 0; i < count; i++) {
+		struct demo_entry entry = entries[i];
 		if (entry.frame <= at->frame) totals->disorder++;
 		at->frame = entry.frame;
 		if (entry.length > DEMO_BUFFER)
@@ -41,8 +40,8 @@ static int64_t take_from(struct sender *sender, unsigned worker)
 		totals->bytes += entry.length;
 		totals->room += demo_room(entry.length);
 	}
-	at->at = ring->tail + count;
-	/* commit: they have been sent. From here on no ring names them, and until they are put back nobody but us. */
+	at->at += (uint64_t)count;
+	/* commit: they have been sent. From here on no fifo names them, and until they are put back nobody but us. */
 	int error = ledger_save(demo->sender_heap, &sender->ledger, NULL, worker);
 	if (error < 0) {
 		demo_fail(demo, "the sender could not commit: %s", strerror(-error));
@@ -56,9 +55,9 @@ static int64_t take_from(struct sender *sender, unsigned worker)
 		demo_fail(demo, "the sender could not free a frame of worker %u: %s", worker, strerror(-error));
 		return -1;
 	}
-	ring_release(ring, ring->tail + count);
+	hp_fifo_ack(fifo, (size_t)count);
 	bell_ring(&demo->shared->worker[worker].bell);
-	return (int64_t)count;
+	return count;
 }
 
 static void publish(struct sender *sender)
@@ -76,11 +75,11 @@ static void publish(struct sender *sender)
 static bool anything(struct sender *sender)
 {
 	for (unsigned i = 0; i < sender->demo->shared->workers; i++)
-		if (ring_ready(&sender->ring[i]) > 0) return true;
+		if (hp_fifo_count(sender->demo->out[i]) > 0) return true;
 	return false;
 }
 
-/* True: no worker will ever put anything more. Looked at before the rings. */
+/* True: no worker will ever put anything more. Looked at before the fifos. */
 static bool all_finished(const struct demo_shared *shared)
 {
 	for (unsigned i = 0; i < shared->workers; i++)
@@ -104,7 +103,7 @@ static bool wait_for_frames(struct sender *sender)
 		if (sleep)
 			bell_sleep(bell, heard, DEMO_SLICE_NS);
 		else
-			ring_pause();
+			bell_pause();
 	}
 }
 
@@ -122,20 +121,11 @@ void sender_run(struct demo *demo)
 		return;
 	}
 	for (unsigned i = 0; i < shared->workers; i++) {
-		struct ring *ring = demo_at(demo, demo_get(&shared->worker[i].out), ring_bytes(shared->ring_capacity));
-		if (!ring) {
-			demo_fail(demo, "the sender finds no ring of worker %u", i);
-			return;
-		}
-		if (atomic_load_explicit(&ring->tail, memory_order_relaxed) > sender->ledger.ring[i].at) {
-			demo_fail(demo, "frames of worker %u were taken, but not committed", i);
-			return;
-		}
-		ring_open_consumer(ring, shared->ring_capacity, sender->ledger.ring[i].at, &sender->ring[i]);
-		ring_release(&sender->ring[i], sender->ledger.ring[i].at);
-		bell_ring(&shared->worker[i].bell);
+		if (hp_fifo_popped(demo->out[i]) == sender->ledger.ring[i].at) continue;
+		demo_fail(demo, "what was taken from worker %u is not what was committed", i);
+		return;
 	}
-	publish(sender); /* what a predecessor had committed; the supervisor has put it back */
+	publish(sender); /* what a predecessor had committed; the supervisor has acknowledged it and put it back */
 	while (wait_for_frames(sender)) {
 		for (unsigned i = 0; i < shared->workers; i++)
 			if (take_from(sender, i) < 0) return;

@@ -1,10 +1,10 @@
-/* What the dead held: buffers that no ring names.
+/* What the dead held: buffers that no fifo names.
  *
- * Called when reader and sender stand still or are dead, so nobody gets or puts a buffer. A frame is somebody's from the
- * reader's commit to the sender's (ledger.h): its number in its worker's rings lies between their positions. Up to what the
- * worker has shown it stands in the ring to the sender, from there on in the ring from the reader; the worker may go on
- * meanwhile, since what it takes is not written over without the reader. Everything else that can be put back is. What
- * cannot, because it is free, or no buffer, the cache says. */
+ * Called when reader and sender stand still or are dead, so nobody gets or puts a buffer. First what they had begun is
+ * finished: what a dead reader had committed is published, what a dead sender had committed is acknowledged (ledger.h). Then a
+ * frame is somebody's if it stands in a fifo, and everything else that can be put back is. What cannot, because it is free, or
+ * no buffer, the cache says. Workers go on meanwhile: a frame comes into the fifo to the sender before it leaves the one
+ * from the reader, so that one is looked at first. */
 #include "demo.h"
 
 #include <errno.h>
@@ -23,25 +23,26 @@ static void name(struct sweep *sweep, uint64_t offset)
 	if (at < sweep->steps) sweep->named[at / 8] |= (uint8_t)(1u << (at % 8));
 }
 
-/* What lives in a ring, by positions. */
-static void name_entries(struct sweep *sweep, struct ring *ring, uint64_t from, uint64_t to)
+/* Reader and sender had committed so many frames of a worker's. */
+static int finish(struct demo *demo, unsigned number, uint64_t read, uint64_t sent)
 {
-	struct ring_consumer view;
-	ring_open_consumer(ring, sweep->demo->shared->ring_capacity, from, &view);
-	for (uint64_t at = from; at < to; at++) name(sweep, ring_entry_at(&view, at)->offset);
+	hp_fifo *in = demo->in[number], *out = demo->out[number];
+	struct demo_entry entry;
+	uint64_t shown = hp_fifo_pushed(in), taken = hp_fifo_popped(out);
+	if (shown > read || taken > sent) return -EUCLEAN;
+	int error = hp_fifo_publish(in, read - shown); /* commit: these frames are the worker's */
+	for (; taken < sent && error == 0; taken++) error = hp_fifo_pop(out, &entry);
+	bell_ring(&demo->shared->worker[number].bell);
+	return error;
 }
 
-static int name_worker(struct sweep *sweep, unsigned number, uint64_t taken, uint64_t put)
+static int name_all_of(struct sweep *sweep, hp_fifo *fifo)
 {
-	struct demo_shared *shared = sweep->demo->shared;
-	size_t bytes = ring_bytes(shared->ring_capacity);
-	struct ring *in = demo_at(sweep->demo, demo_get(&shared->worker[number].in), bytes);
-	struct ring *out = demo_at(sweep->demo, demo_get(&shared->worker[number].out), bytes);
-	if (!in || !out) return -EUCLEAN;
-	uint64_t shown = atomic_load_explicit(&out->head, memory_order_acquire);
-	if (taken > shown || shown > put || put - taken > 2 * shared->ring_capacity) return -EUCLEAN;
-	name_entries(sweep, out, taken, shown);
-	name_entries(sweep, in, shown, put);
+	struct demo_entry *entry = malloc(hp_fifo_capacity(fifo) * sizeof(*entry));
+	if (!entry) return -ENOMEM;
+	int64_t count = hp_fifo_peek(fifo, entry, hp_fifo_capacity(fifo));
+	for (int64_t i = 0; i < count; i++) name(sweep, entry[i].offset);
+	free(entry);
 	return 0;
 }
 
@@ -57,8 +58,11 @@ static int name_all(struct sweep *sweep)
 	static struct ledger read, sent;
 	int error = ledger_load(demo->reader_heap, &read);
 	if (error == 0) error = ledger_load(demo->sender_heap, &sent);
-	for (unsigned i = 0; i < demo->shared->workers && error == 0; i++)
-		error = name_worker(sweep, i, sent.ring[i].at, read.ring[i].at);
+	for (unsigned i = 0; i < demo->shared->workers && error == 0; i++) {
+		error = finish(demo, i, read.ring[i].at, sent.ring[i].at);
+		if (error == 0) error = name_all_of(sweep, demo->in[i]);
+		if (error == 0) error = name_all_of(sweep, demo->out[i]);
+	}
 	name_known(sweep);
 	return error;
 }
