@@ -255,8 +255,8 @@ static void note_changes(uint64_t steps)
 {
 	static uint64_t last[6];
 	const struct ledger *read = root_of(demo.reader_heap), *sent = root_of(demo.sender_heap);
-	const uint64_t now[6] = {read->totals.frames, read->ring[0].at,           sent->totals.frames,
-	                         sent->ring[0].at,    hp_fifo_pushed(demo.in[0]), hp_fifo_popped(demo.out[0])};
+	const uint64_t now[6] = {read->totals.frames, read->fifo[0].at,           sent->totals.frames,
+	                         sent->fifo[0].at,    hp_fifo_pushed(demo.in[0]), hp_fifo_popped(demo.out[0])};
 	if (changes + 2 <= CHANGES && memcmp(last + 4, now + 4, 2 * sizeof(now[0])) != 0) change[changes++] = steps - 1;
 	if (changes + 1 <= CHANGES && memcmp(last, now, sizeof(now)) != 0) change[changes++] = steps;
 	memcpy(last, now, sizeof(now));

@@ -38,7 +38,7 @@ int ledger_load(hp_heap *heap, struct ledger *ledger)
 	return root ? 0 : -EUCLEAN;
 }
 
-int ledger_save(hp_heap *heap, const struct ledger *ledger, const bool *ring, unsigned only)
+int ledger_save(hp_heap *heap, const struct ledger *ledger, const bool *which, unsigned only)
 {
 	hp_tx *tx;
 	int error = hp_heap_begin(heap, LEDGER_LOCK_MS, &tx);
@@ -49,7 +49,7 @@ int ledger_save(hp_heap *heap, const struct ledger *ledger, const bool *ring, un
 		return -EUCLEAN;
 	}
 	hp_heap_write(tx, &root->totals, &ledger->totals, sizeof(root->totals));
-	for (unsigned i = ring ? 0 : only; i < (ring ? LEDGER_RINGS : only + 1); i++)
-		if (!ring || ring[i]) hp_heap_write(tx, &root->ring[i], &ledger->ring[i], sizeof(root->ring[i]));
+	for (unsigned i = which ? 0 : only; i < (which ? LEDGER_FIFOS : only + 1); i++)
+		if (!which || which[i]) hp_heap_write(tx, &root->fifo[i], &ledger->fifo[i], sizeof(root->fifo[i]));
 	return hp_heap_commit(tx); /* or what went wrong */
 }

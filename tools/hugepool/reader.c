@@ -22,7 +22,7 @@
 struct reader {
 	struct demo *demo;
 	uint64_t staged[DEMO_MAX_WORKERS], room[DEMO_MAX_WORKERS]; /* in each fifo; room: at least, behind what is staged */
-	bool put[LEDGER_RINGS];                                    /* something is staged */
+	bool put[LEDGER_FIFOS];                                    /* something is staged */
 	struct ledger ledger;
 	uint64_t committed; /* frames */
 	uint64_t clock, samples, get_ns, fill_ns, pass_ns, publish_ns;
@@ -47,7 +47,7 @@ static void publish(struct reader *reader)
 	struct demo_shared *shared = demo->shared;
 	uint64_t from = os_now_ns();
 	if (reader->committed == reader->ledger.totals.frames) return;
-	for (unsigned i = 0; i < shared->workers; i++) reader->ledger.ring[i].at += reader->staged[i];
+	for (unsigned i = 0; i < shared->workers; i++) reader->ledger.fifo[i].at += reader->staged[i];
 	/* commit: these frames have been read */
 	int error = ledger_save(demo->reader_heap, &reader->ledger, reader->put, 0);
 	if (error < 0) {
@@ -196,7 +196,7 @@ static bool pass_on(struct reader *reader, const struct capture_frame *frame, ui
 		reader->pass_ns += since(reader, at[2], at[3]);
 		reader->samples++;
 	}
-	reader->ledger.ring[worker].frame = number;
+	reader->ledger.fifo[worker].frame = number;
 	reader->ledger.totals.frames++;
 	reader->ledger.totals.bytes += frame->length;
 	reader->ledger.totals.room += room;
@@ -221,7 +221,7 @@ static bool take_over(struct reader *reader)
 	reader->pass_ns = demo_get(&shared->pass_ns);
 	reader->publish_ns = demo_get(&shared->publish_ns);
 	for (unsigned i = 0; i < shared->workers; i++) {
-		if (hp_fifo_pushed(demo->in[i]) == reader->ledger.ring[i].at) continue;
+		if (hp_fifo_pushed(demo->in[i]) == reader->ledger.fifo[i].at) continue;
 		demo_fail(demo, "what worker %u is shown is not what was committed", i);
 		return false;
 	}

@@ -27,7 +27,7 @@ static int64_t take_from(struct sender *sender, unsigned worker)
 	hp_off run[BATCH];
 	size_t buffers = 0, runs = 0;
 	struct ledger_totals *totals = &sender->ledger.totals;
-	struct ledger_ring *at = &sender->ledger.ring[worker];
+	struct ledger_fifo *at = &sender->ledger.fifo[worker];
 	for (int64_t i = 0; i < count; i++) {
 		struct demo_entry entry = entries[i];
 		if (entry.frame <= at->frame) totals->disorder++;
@@ -121,7 +121,7 @@ void sender_run(struct demo *demo)
 		return;
 	}
 	for (unsigned i = 0; i < shared->workers; i++) {
-		if (hp_fifo_popped(demo->out[i]) == sender->ledger.ring[i].at) continue;
+		if (hp_fifo_popped(demo->out[i]) == sender->ledger.fifo[i].at) continue;
 		demo_fail(demo, "what was taken from worker %u is not what was committed", i);
 		return;
 	}

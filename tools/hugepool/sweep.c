@@ -59,7 +59,7 @@ static int name_all(struct sweep *sweep)
 	int error = ledger_load(demo->reader_heap, &read);
 	if (error == 0) error = ledger_load(demo->sender_heap, &sent);
 	for (unsigned i = 0; i < demo->shared->workers && error == 0; i++) {
-		error = finish(demo, i, read.ring[i].at, sent.ring[i].at);
+		error = finish(demo, i, read.fifo[i].at, sent.fifo[i].at);
 		if (error == 0) error = name_all_of(sweep, demo->in[i]);
 		if (error == 0) error = name_all_of(sweep, demo->out[i]);
 	}
