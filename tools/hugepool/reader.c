@@ -4,7 +4,7 @@
  * fifo takes what it takes, and a pool that is short in spite of that is waited for. Before every wait it publishes
  * what it has put, so the rest of the pipeline always can go on, and the wait ends.
  *
- * What it publishes it commits before, with the number of the last frame: what is staged up to there is there to stay, so that
+ * What it publishes it has staged and committed before, with the number of the last frame: that is there to stay, so that
  * whoever finishes what a dead one had begun publishes it (sweep.c), and a successor reads on with the next frame. */
 #include "demo.h"
 
@@ -21,8 +21,11 @@
 
 struct reader {
 	struct demo *demo;
-	uint64_t staged[DEMO_MAX_WORKERS], room[DEMO_MAX_WORKERS]; /* in each fifo; room: at least, behind what is staged */
-	bool put[LEDGER_FIFOS];                                    /* something is staged */
+	struct reader_batch {
+		uint64_t count, room; /* room: at least so much, behind these */
+		struct demo_entry entry[BATCH];
+	} batch[DEMO_MAX_WORKERS]; /* since the last publication */
+	bool put[LEDGER_FIFOS];    /* there is something in it */
 	struct ledger ledger;
 	uint64_t committed; /* frames */
 	uint64_t clock, samples, get_ns, fill_ns, pass_ns, publish_ns;
@@ -46,10 +49,15 @@ static void publish(struct reader *reader)
 	struct demo *demo = reader->demo;
 	struct demo_shared *shared = demo->shared;
 	uint64_t from = os_now_ns();
+	int error = 0;
 	if (reader->committed == reader->ledger.totals.frames) return;
-	for (unsigned i = 0; i < shared->workers; i++) reader->ledger.fifo[i].at += reader->staged[i];
+	for (unsigned i = 0; i < shared->workers && error == 0; i++) {
+		if (!reader->put[i]) continue;
+		reader->ledger.fifo[i].at += reader->batch[i].count;
+		error = hp_fifo_stage(demo->in[i], 0, reader->batch[i].entry, reader->batch[i].count);
+	}
 	/* commit: these frames have been read */
-	int error = ledger_save(demo->reader_heap, &reader->ledger, reader->put, 0);
+	if (error == 0) error = ledger_save(demo->reader_heap, &reader->ledger, reader->put, 0);
 	if (error < 0) {
 		demo_fail(demo, "the reader could not commit: %s", strerror(-error));
 		return;
@@ -58,9 +66,9 @@ static void publish(struct reader *reader)
 	say(reader);
 	for (unsigned i = 0; i < shared->workers; i++) {
 		if (!reader->put[i]) continue;
-		hp_fifo_publish(demo->in[i], reader->staged[i]);
+		hp_fifo_publish(demo->in[i], reader->batch[i].count);
 		reader->put[i] = false;
-		reader->staged[i] = 0;
+		reader->batch[i].count = 0;
 		bell_ring(&shared->worker[i].bell);
 	}
 	reader->publish_ns += os_now_ns() - from;
@@ -80,10 +88,11 @@ static uint64_t out_now(const struct reader *reader)
 
 static bool has_room(struct reader *reader, unsigned worker)
 {
-	if (reader->room[worker]) return true;
-	uint64_t room = hp_fifo_room(reader->demo->in[worker]), staged = reader->staged[worker];
-	reader->room[worker] = room > staged ? room - staged : 0;
-	return room > staged;
+	struct reader_batch *batch = &reader->batch[worker];
+	if (batch->room) return true;
+	uint64_t room = hp_fifo_room(reader->demo->in[worker]);
+	batch->room = room > batch->count ? room - batch->count : 0;
+	return batch->room > 0;
 }
 
 static bool may_put(struct reader *reader, unsigned worker, uint64_t room)
@@ -179,15 +188,10 @@ static bool pass_on(struct reader *reader, const struct capture_frame *frame, ui
 	}
 	memcpy(place, bytes, frame->length);
 	if (timed) at[2] = os_now_ns();
-	const struct demo_entry entry = {
+	struct reader_batch *batch = &reader->batch[worker];
+	batch->entry[batch->count++] = (struct demo_entry){
 		.frame = number, .offset = hp_pool_offset(demo->pool, place), .hash = hash, .length = frame->length};
-	error = hp_fifo_stage(demo->in[worker], reader->staged[worker], &entry, 1);
-	if (error < 0) {
-		demo_fail(demo, "the reader could not pass on to worker %u: %s", worker, strerror(-error));
-		return false;
-	}
-	reader->staged[worker]++;
-	reader->room[worker]--;
+	batch->room--;
 	reader->put[worker] = true;
 	if (timed) {
 		at[3] = os_now_ns();
@@ -232,8 +236,9 @@ static bool take_over(struct reader *reader)
 void reader_run(struct demo *demo)
 {
 	struct demo_shared *shared = demo->shared;
-	static struct reader reader;
-	reader = (struct reader){.demo = demo, .clock = demo_clock_ns()};
+	static struct reader reader; /* one a process */
+	reader.demo = demo;
+	reader.clock = demo_clock_ns();
 	if (!take_over(&reader)) return;
 	if (demo_get(&shared->start_ns) == 0) demo_set(&shared->start_ns, os_now_ns());
 	uint64_t at = demo->capture->frames ? reader.committed % demo->capture->frames : 0;
