@@ -20,7 +20,7 @@
 #define OTHER_FRAME 5u /* of no flow */
 #define BURST 5u       /* frames that the reader shows at a time */
 #define BURSTS ((FRAMES + BURST - 1) / BURST)
-#define SAMPLES 6u /* of each burst */
+#define SAMPLES 5u /* of each burst */
 
 static struct demo demo;
 static struct demo_entry given[FRAMES];
