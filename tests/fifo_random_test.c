@@ -194,6 +194,19 @@ static void acks(struct run *run, hp_fifo *fifo, unsigned who)
 	if (n && model->asked[who] == 0) hand_back(run, who); /* the rest of an adopted batch */
 }
 
+/* What a handle sees and leaves: what would come next, but for what the dead and those who handed back have left. */
+static void peeks(struct run *run, unsigned who)
+{
+	const struct model *model = &run->model;
+	uint64_t words[80 * 8], n = hp_below(&run->random, 81);
+	uint64_t from = run->flags & HP_FIFO_MC ? 0 : model->taken[who].count, there = model->count - from;
+	int64_t got = hp_fifo_peek(run->handle[who], words, n);
+	must_be(got, n < there ? n : there);
+	must_be_values(run, words, model->queue + from, (uint64_t)got);
+	must_be(hp_fifo_pushed(run->handle[who]), run->next);
+	must_be(hp_fifo_popped(run->handle[who]), run->next - model->count);
+}
+
 static void step(struct run *run)
 {
 	unsigned who = (unsigned)hp_below(&run->random, HANDLES);
@@ -227,6 +240,7 @@ static void step(struct run *run)
 	if (run->flags & HP_FIFO_MC || in_the_way(run) == run->model.taken[asker].count)
 		must_be(hp_fifo_count(run->handle[asker]), count);
 	must_be(hp_fifo_room(run->handle[asker]), run->capacity - run->model.count);
+	peeks(run, asker);
 }
 
 static void one_round(uint64_t seed, unsigned round)

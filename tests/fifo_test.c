@@ -784,6 +784,19 @@ static void produce(struct crowd *crowd, unsigned number)
 	hp_fifo_close(fifo);
 }
 
+/* A view of one moment: of each producer, one after the other, with nothing left out. */
+static void look(hp_fifo *fifo)
+{
+	uint64_t value[64], last[WORKERS] = {0};
+	int64_t n = hp_fifo_peek(fifo, value, 64);
+	for (int64_t i = 0; i < n; i++) {
+		uint64_t who = value[i] >> 32, number = value[i] & 0xffffffff;
+		must(who < WORKERS && number < EACH);
+		must(!last[who] || number == last[who]);
+		last[who] = number + 1;
+	}
+}
+
 /* In the order of each producer, as far as this one gets them; taken or popped. */
 static void consume(struct crowd *crowd, uint32_t all, bool takes, bool alone)
 {
@@ -793,6 +806,7 @@ static void consume(struct crowd *crowd, uint32_t all, bool takes, bool alone)
 	while (atomic_load(&crowd->popped) < all) {
 		uint64_t value[9];
 		int64_t n = takes ? hp_fifo_take(fifo, value, 9) : hp_fifo_pop_timed(fifo, value, 9, 2000000);
+		look(fifo);
 		if (n == -ETIMEDOUT) continue;
 		if (takes && n == 0) hp_fifo_wait(fifo, 2000000);
 		must(n >= 0);
