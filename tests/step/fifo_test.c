@@ -568,6 +568,15 @@ static int64_t a_takes_and_acks(hp_fifo *fifo)
 	return n > 0 ? hp_fifo_ack(fifo, (size_t)n) < 0 ? -EIO : n : n;
 }
 
+/* What it sees is of one moment. */
+static int64_t a_looks(hp_fifo *fifo)
+{
+	int64_t n = hp_fifo_peek(fifo, report->got, 8);
+	for (int64_t i = 0; i < n; i++)
+		if (report->got[i] != report->got[0] + (uint64_t)i) return -EIO;
+	return n;
+}
+
 static const struct pair pairs[] = {
 	{"push, pop", 0, push_three, b_pops},
 	{"push, pop all", 0, push_three, b_pops_all},
@@ -586,6 +595,8 @@ static const struct pair pairs[] = {
 	{"take and die, take", MC, take_three, b_takes},
 	{"take and die, pop", MC, take_three, b_pops},
 	{"take, a lap", MP | MC, a_takes_and_acks, b_goes_round},
+	{"look, pop", MC, a_looks, b_pops},
+	{"look, a lap", MP | MC, a_looks, b_goes_round},
 };
 
 /* Nothing twice, nothing missing but what a dead A may have popped; each producer's in order. */
@@ -593,7 +604,8 @@ static void sum_up(const struct pair *pair, uint64_t point, const struct list *b
 {
 	unsigned seen[3][5] = {{0}}, pushed[3] = {before->count, 0, 0};
 	/* what is taken and not acknowledged is there again when A has ended */
-	bool a_pops = pair->a != push_three && pair->a != take_three, wrong = false;
+	bool a_pops = pair->a != push_three && pair->a != take_three && pair->a != a_looks;
+	bool wrong = !killed && report->result == -EIO;
 	int64_t a_popped = !killed && a_pops && report->result > 0 ? report->result : 0;
 	if (pair->b == b_pushes && b_result == 0) pushed[2] = 2;
 	if (pair->b == b_goes_round && b_result == 0) pushed[2] = 5;
