@@ -230,7 +230,7 @@ static void operate(uint64_t seed, int rounds)
 		transact(&random);
 		if (hp_below(&random, 4) == 0) keep_or_let_go(&kept[hp_below(&random, GUARDS)], &random);
 		if (hp_below(&random, 20) == 0) {
-			int error = hp_heap_gc(heap, hp_below(&random, 2) ? HP_GC_WAIT : 0, 1000);
+			int error = hp_heap_gc(heap, hp_below(&random, 2) ? HP_GC_WAIT : 0, 60000);
 			must(error == 0 || error == -EAGAIN);
 		}
 	}
