@@ -27,6 +27,7 @@ struct told {
 	_Atomic int phase;
 	_Atomic unsigned part;      /* of its work; it is stepped through one of them */
 	hp_off own, kept, released; /* the victim's object; a ring's, and one that becomes the application's */
+	hp_off second; /* the victim's, in a slab of which one is lent already: that is another way through the code */
 };
 
 static hp_pool *pool;
@@ -67,6 +68,7 @@ static int victim(void *arg)
 	hp_off off;
 	(void)arg;
 	told->own = hp_pool_offset(pool, hp_malloc(pool, 700));
+	told->second = hp_pool_offset(pool, hp_malloc(pool, 700));
 	part(0);
 	must_be(pin_open(pool, 8, &table, &life), 0);
 	part(1);
@@ -74,7 +76,9 @@ static int victim(void *arg)
 	must_be(pin_add(table, 1, told->own, 700), 0);
 	must_be(pin_add(table, 2, run, 3 * PAGE), 0);
 	must_be(pin_add(table, 3, object, 10), 0);
+	must_be(pin_add(table, 6, told->second, 700), 0);
 	part(2);
+	pin_drop(table, 6);
 	told->phase = FREES_OWN;
 	must_be(hp_free(pool, hp_pool_pointer(pool, told->own)), 0);
 	told->phase = FREED_OWN;
@@ -122,6 +126,7 @@ static void end(void)
 	}
 	must_be(lent_state(lent_place(pool, run / PAGE, 0)), 0);
 	must_be(hp_free(pool, hp_pool_pointer(pool, object)), 0);
+	must_be(hp_free(pool, hp_pool_pointer(pool, told->second)), 0);
 	is_freed(hp_free(pool, hp_pool_pointer(pool, told->own)), FREES_OWN, FREED_OWN);
 	is_freed(hp_page_free_at(pool, run), FREES_RUN, FREED_RUN);
 	if (told->kept) must_be(hp_cache_put(cache, hp_pool_pointer(pool, told->kept)) == 0, false);
