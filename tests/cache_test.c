@@ -392,8 +392,9 @@ static void a_bulk_is_what_was_taken_together_or_not(void **state)
 			break;
 		case 3: /* one was put by somebody else */
 			must_be(hp_cache_get_bulk(cache, 0, N, a), 0);
+			void *what[] = {cache, a[3]};
 			pthread_t thread;
-			must_be(pthread_create(&thread, NULL, put_one, (void *[]){cache, a[3]}), 0);
+			must_be(pthread_create(&thread, NULL, put_one, what), 0);
 			must_be(pthread_join(thread, &error), 0);
 			must(error == NULL);
 			must_be(hp_cache_put_bulk(cache, N, a), -EALREADY);
