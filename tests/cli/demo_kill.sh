@@ -24,7 +24,7 @@ expect_number deaths 0
 
 # The successors die, too: whoever there is of some kinds of stages, as often as can be, until the run is over.
 storm() { # kinds, frames, then more arguments
-	local killed=0 kinds=$1 frames=$(($2 / (fewer > 1 ? 2 : 1)))
+	local killed=0 kinds=$1 frames=$(($2 / (fewer > 1 ? 5 : 1)))
 	shift 2
 	what="demo --frames $frames $* under SIGKILL"
 	run demo --json -q --frames "$frames" "$@"
