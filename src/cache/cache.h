@@ -47,12 +47,19 @@ static inline struct participant *cache_participant(const hp_cache *cache, struc
 	return (struct participant *)(void *)((char *)mag - CACHE_MAGAZINE_AT(cache->class));
 }
 
-/* The thread's participant, inside an operation; NULL, and nothing has begun: not a case for fast paths. */
+/* Begins an operation with the thread's magazine: its slot; NULL, and nothing has begun: not a case for fast paths. */
+static inline struct pool_slot *cache_enter(hp_cache *cache, struct slab_mag **mag)
+{
+	*mag = cache_magazine(cache);
+	struct pool_slot *slot = atomic_load_explicit(&(*mag)->slot, memory_order_relaxed);
+	return likely(slot != NULL) && likely(participant_try_begin(slot)) ? slot : NULL;
+}
+
+/* The same: the thread's participant. */
 static inline struct participant *cache_begin(hp_cache *cache)
 {
-	struct slab_mag *mag = cache_magazine(cache);
-	struct pool_slot *slot = atomic_load_explicit(&mag->slot, memory_order_relaxed);
-	return likely(slot != NULL) && likely(participant_try_begin(slot)) ? cache_participant(cache, mag) : NULL;
+	struct slab_mag *mag;
+	return likely(cache_enter(cache, &mag) != NULL) ? cache_participant(cache, mag) : NULL;
 }
 
 /* From now on: calls need more than the common case. */

@@ -185,9 +185,9 @@ static __attribute__((noinline)) void *get_slow(hp_cache *cache, unsigned flags,
 
 static inline __attribute__((always_inline)) void *get(hp_cache *cache, unsigned flags, uint64_t ns)
 {
-	struct slab_mag *mag = cache_magazine(cache);
-	struct pool_slot *slot = atomic_load_explicit(&mag->slot, memory_order_relaxed);
-	if (likely(slot != NULL) && likely(participant_try_begin(slot))) {
+	struct slab_mag *mag;
+	struct pool_slot *slot = cache_enter(cache, &mag);
+	if (likely(slot != NULL)) {
 		char *object = slab_take(mag);
 		if (unlikely(!object))
 			return get_refill(cache_participant(cache, mag), cache, flags, ns, __builtin_return_address(0));
@@ -230,9 +230,9 @@ static __attribute__((noinline)) int get_bulk_rest(hp_cache *cache, unsigned fla
 
 int hp_cache_get_bulk(hp_cache *cache, unsigned flags, size_t n, void **objects)
 {
-	struct slab_mag *mag = cache_magazine(cache);
-	struct pool_slot *slot = atomic_load_explicit(&mag->slot, memory_order_relaxed);
-	if (unlikely(!slot) || unlikely(!participant_try_begin(slot))) return get_bulk_rest(cache, flags, n, objects);
+	struct slab_mag *mag;
+	struct pool_slot *slot = cache_enter(cache, &mag);
+	if (unlikely(!slot)) return get_bulk_rest(cache, flags, n, objects);
 	bool taken = slab_take_batch(mag, n, objects);
 	participant_end_fast(slot);
 	return likely(taken) ? 0 : get_bulk_rest(cache, flags, n, objects);
@@ -379,10 +379,10 @@ static __attribute__((noinline)) int put_slow(hp_cache *cache, void *object)
 
 int hp_cache_put(hp_cache *cache, void *object)
 {
-	struct slab_mag *mag = cache_magazine(cache);
-	struct pool_slot *slot = atomic_load_explicit(&mag->slot, memory_order_relaxed);
+	struct slab_mag *mag;
+	struct pool_slot *slot = cache_enter(cache, &mag);
 	enum slab_gave gave;
-	if (unlikely(!slot) || unlikely(!participant_try_begin(slot))) return put_slow(cache, object);
+	if (unlikely(!slot)) return put_slow(cache, object);
 	if (!slab_give_back(mag, object, &gave))
 		return hp_cache_put_begun(cache, object, (struct hp_inline_magazine *)(void *)mag);
 	if (unlikely(gave == SLAB_NOT)) return put_other(cache_participant(cache, mag), cache, object);
@@ -451,9 +451,9 @@ static __attribute__((noinline)) int put_bulk_rest(hp_cache *cache, size_t n, vo
 
 int hp_cache_put_bulk(hp_cache *cache, size_t n, void *const *objects)
 {
-	struct slab_mag *mag = cache_magazine(cache);
-	struct pool_slot *slot = atomic_load_explicit(&mag->slot, memory_order_relaxed);
-	if (unlikely(!slot) || unlikely(!participant_try_begin(slot))) return put_bulk_rest(cache, n, objects);
+	struct slab_mag *mag;
+	struct pool_slot *slot = cache_enter(cache, &mag);
+	if (unlikely(!slot)) return put_bulk_rest(cache, n, objects);
 	bool given = slab_give_batch(mag, n, objects);
 	participant_end_fast(slot);
 	if (unlikely(!given)) return put_bulk_rest(cache, n, objects);

@@ -239,10 +239,24 @@ static void drop(struct pin_table *table, struct pin_entry *entry)
 	drop_from(table, entry, 0, first);
 }
 
+/* The objects that the bytes lie in, by the map's word of their page: false where there are none. Believes nothing. */
+static inline bool objects_at(const hp_pool *pool, uint64_t map, hp_off off, uint64_t len, uint64_t *head,
+                              uint64_t *first, uint64_t *last)
+{
+	uint64_t page = off / HP_PAGE_SIZE;
+	unsigned back = (uint8_t)(map - 1);
+	*head = page - back;
+	if (unlikely(page < back || len > NEAR)) return false;
+	uint64_t at = off - *head * HP_PAGE_SIZE - atomic_load_explicit(&pool->slabs[*head].first, memory_order_relaxed);
+	*first = (at * (map >> 32)) >> 32;
+	*last = ((at + len - 1) * (map >> 32)) >> 32;
+	return likely(at <= NEAR && *last < SLAB_OBJECTS);
+}
+
 /* The block that the bytes lie in; -EINVAL: in none, or not in one. */
 static int locate(const hp_pool *pool, hp_off off, uint64_t len, uint64_t *block, unsigned *count)
 {
-	uint64_t head, pages;
+	uint64_t head, pages, first, last;
 	if (len == 0 || off >= pool->capacity || len > pool->capacity - off) return -EINVAL;
 	uint64_t page = off / HP_PAGE_SIZE, map = atomic_load_explicit(&pool->map[page], memory_order_acquire);
 	if (!(uint8_t)map) {
@@ -252,13 +266,9 @@ static int locate(const hp_pool *pool, hp_off off, uint64_t len, uint64_t *block
 		*count = 1;
 		return 0;
 	}
-	head = page - (uint8_t)(map - 1);
+	if (unlikely(!objects_at(pool, map, off, len, &head, &first, &last))) return -EINVAL;
 	const struct slab *slab = &pool->slabs[head];
-	if (unlikely(page < (uint8_t)(map - 1))) return -EINVAL;
-	uint64_t start = head * HP_PAGE_SIZE + atomic_load_explicit(&slab->first, memory_order_relaxed);
-	uint64_t first = ((off - start) * (map >> 32)) >> 32, last = ((off + len - 1 - start) * (map >> 32)) >> 32;
-	unsigned objects = slab_objects(slab);
-	if (unlikely(off < start || first >= objects || last >= objects || last - first >= 64)) return -EINVAL;
+	if (unlikely(last >= slab_objects(slab) || last - first >= 64)) return -EINVAL;
 	/* where something lives there is a slab; what is lent already may be so by rubbish */
 	if (unlikely(!slab_live(slab, (unsigned)first)) && slab_at(pool, head) != slab) return -EINVAL;
 	*block = block_make(head, (unsigned)first, PIN_NONE);
@@ -322,18 +332,11 @@ int pin_add(struct pin_table *table, uint32_t index, hp_off off, uint64_t len)
 	if (unlikely(index >= table->pins)) return -EINVAL;
 	if (unlikely(pool->private)) return 0;
 	if (unlikely(len == 0 || off >= pool->capacity || len > pool->capacity - off)) return -EINVAL;
-	uint64_t page = off / HP_PAGE_SIZE, map = atomic_load_explicit(&pool->map[page], memory_order_acquire);
-	unsigned back = (uint8_t)(map - 1);
-	if (unlikely(!(uint8_t)map || page < back || len > NEAR)) return add_any(table, entry, off, len);
-	page -= back;
-	struct slab *slab = &pool->slabs[page];
-	/* as locate has it, with the multiplications alone */
-	uint64_t at = (off & (HP_PAGE_SIZE - 1)) + (uint64_t)((int64_t)(int16_t)(map >> 16) * 16);
-	uint64_t object = (at * (map >> 32)) >> 32, last = ((at + len - 1) * (map >> 32)) >> 32;
+	uint64_t map = atomic_load_explicit(&pool->map[off / HP_PAGE_SIZE], memory_order_acquire), page, object, last;
 	struct single one;
-	if (unlikely(at > NEAR || object != last || object >= SLAB_OBJECTS ||
-	             atomic_load_explicit(&slab->first, memory_order_relaxed) % 16))
+	if (unlikely(!(uint8_t)map || !objects_at(pool, map, off, len, &page, &object, &last) || object != last))
 		return add_any(table, entry, off, len);
+	struct slab *slab = &pool->slabs[page];
 	if (unlikely(!slab_live(slab, (unsigned)object) || pool_control_populate_lent(pool, page) < 0 ||
 	             !atomic_load_explicit(&slab->lends, memory_order_relaxed) ||
 	             !single(table, page, (unsigned)object, 0, &one)))

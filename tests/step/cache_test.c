@@ -316,6 +316,35 @@ static void to_be_put(struct step_world *w, unsigned mine, unsigned others)
 	w->x = 0;
 }
 
+/* The victim has taken 12 by one call, from entries of its magazine, and put and got them once more. */
+static void got_together(struct step_world *w)
+{
+	small_of(w, 0, 1);
+	STEP_NEED(w, step_call(w, 0, step_cache_get_bulk, 40, 0) == 0);
+	STEP_NEED(w, step_call(w, 0, step_cache_put_bulk, 0, 40) == 0);
+	for (int i = 0; i < 2; i++) {
+		STEP_NEED(w, step_call(w, 0, step_cache_get_bulk, 12, 0) == 0);
+		if (i == 0) STEP_NEED(w, step_call(w, 0, step_cache_put_bulk, 0, 12) == 0);
+	}
+}
+
+static void together_to_get(struct step_world *w)
+{
+	got_together(w);
+	STEP_NEED(w, step_call(w, 0, step_cache_put_bulk, 0, 12) == 0);
+}
+
+static void together_to_put(struct step_world *w)
+{
+	got_together(w);
+	for (unsigned i = 0; i < 12; i++) {
+		w->may_go[w->going++] = w->actor[0].list[i];
+		step_model_add_cached(w, w->actor[0].list[i]);
+	}
+	w->x = 0;
+	w->y = w->going;
+}
+
 static void own_to_put(struct step_world *w)
 {
 	to_be_put(w, 12, 0);
@@ -371,8 +400,11 @@ static void newcomers(struct step_world *w)
 static const struct step_case many[] = {
 	{"get_bulk", &one, small_ones, step_cache_get_bulk, .x = 40, .effect = STEP_GETS, .count = 40},
 	{"get_bulk, the first slab", &one, newcomers, step_cache_get_bulk, .x = 20, .effect = STEP_GETS, .count = 20},
+	{"get_bulk, what was together", &one, together_to_get, step_cache_get_bulk, .x = 12, .effect = STEP_GETS,
+     .count = 12},
 	{"get_bulk, beyond the limit", &one, all_but_one, step_cache_get_bulk, .x = 3, .effect = STEP_GETS, .count = 1,
      .flags = STEP_TAKES | STEP_UNDOES, .error = -EAGAIN},
+	{"put_bulk, what was together", &one, together_to_put, step_cache_put_bulk, .effect = STEP_PUTS, .count = 12},
 	{"put_bulk, own", &one, own_to_put, step_cache_put_bulk, .effect = STEP_PUTS, .count = 12},
 	{"put_bulk, another's", &one, others_to_put, step_cache_put_bulk, .effect = STEP_PUTS, .count = 12},
 	{"put_bulk, mixed", &one, all_sorts_to_put, step_cache_put_bulk, .effect = STEP_PUTS, .count = 18},
