@@ -316,12 +316,14 @@ static void to_be_put(struct step_world *w, unsigned mine, unsigned others)
 	w->x = 0;
 }
 
-/* The victim has taken 12 by one call, from entries of its magazine, and put and got them once more. */
+/* The victim has taken 12 by one call, from entries of its magazine, and put and got them once more; three others of the
+ * same word live. */
 static void got_together(struct step_world *w)
 {
 	small_of(w, 0, 1);
 	STEP_NEED(w, step_call(w, 0, step_cache_get_bulk, 40, 0) == 0);
 	STEP_NEED(w, step_call(w, 0, step_cache_put_bulk, 0, 40) == 0);
+	for (int i = 0; i < 3; i++) step_get(w, 0);
 	for (int i = 0; i < 2; i++) {
 		STEP_NEED(w, step_call(w, 0, step_cache_get_bulk, 12, 0) == 0);
 		if (i == 0) STEP_NEED(w, step_call(w, 0, step_cache_put_bulk, 0, 12) == 0);

@@ -117,11 +117,12 @@ heap_gone_not_said | heap/heap.c | s/\t\tatomic_store_explicit\(&entry->word, he
 heap_free_before_its_runs | heap/heap.c | s/(\theap_wipe\(heap\);\n)(.*?)(\tatomic_store_explicit\(&heap->entry->word, heap_word\(HEAP_FREE[^;]*;\n)/$3$1$2/s | heap:destroy
 heap_opened_after_the_look | heap/heap.c | s/(hp_heap_open\(.*?)if \(\(error = enlist\(heap\)\) == 0\) \{/$1error = 0;\n\t{/s; s/(\t\tif \(error == 0\) )\{\n(\t\t\t\*out = heap;\n\t\t\treturn 0;\n\t\t\}\n\t\tdelist)/$1error = enlist(heap);\n\t\tif (error == 0) {\n$2/s | heap:open
 heap_lock_of_the_dead_is_free | heap/layer.c | s/atomic_compare_exchange_strong\(&pool->heaps\[i\]\.lock, &holder, HEAP_ORPHAN\)/atomic_compare_exchange_strong(&pool->heaps[i].lock, \&holder, 0)/ | heap:change
+batch_frees_what_lives | slab/batch.h | s/(\tatomic_store_explicit\(a, old \^ )bits(, memory_order_release\);\n)/$1live$2\tatomic_signal_fence(memory_order_seq_cst);\n$1bits$2/ | cache:together
 END
 )
 
 mkdir "$work/copy"
-cp -r "$source"/{CMakeLists.txt,cmake,include,src,tests} "$work/copy/"
+cp -r "$source"/{CMakeLists.txt,cmake,docs,include,src,tests} "$work/copy/"
 cp -r "$source/src" "$work/src" # as it was now, whatever is edited meanwhile
 build() {
 	cmake --build "$work/build" -j2 --target step_alloc_test step_life_test step_recover_test step_interleave_test \
