@@ -43,7 +43,7 @@ slab_map_before_run | slab/make.c | s/(static void prepare\(.*?)(\n\}\n)/$1\n\ta
 slab_owned_before_map | slab/make.c | s/(\tint first = atomic_load_explicit\(&slab->first[^;]*;\n)/$1\tatomic_store(&slab->ctl, ctl_make(CTL_OWNED, me->who >> 16, me->who & 0xffff, atomic_load(&slab->ctl)));\n/ | slab_interleave:making
 slab_ends_with_objects | slab/slab.c | s/if \(!slab_is_empty\(pool, slab\) \|\| !atomic_compare_exchange_strong\(&slab->ctl, &seen, ours/if (!atomic_compare_exchange_strong(&slab->ctl, &seen, ours/ | slab_interleave slab:recover
 slab_ends_by_store | slab/slab.c | s/if \(!slab_is_empty\(pool, slab\) \|\| !atomic_compare_exchange_strong\(&slab->ctl, &seen, ours\)\)\s*return false;/if (!slab_is_empty(pool, slab)) return false;\n\tatomic_store(&slab->ctl, ours);/ | slab_interleave
-slab_run_freed_before_map | slab/slab.c | s/(\tfor \(unsigned i = 0; i < pages; i\+\+\) atomic_store_explicit\(&pool->map\[page \+ i\], 0, memory_order_relaxed\);\n)(.*?page_free_typed\(pool, page\) == 0;\n)/$2$1/s | slab:nobody
+slab_run_freed_before_map | slab/slab.c | s/(\tfor \(unsigned i = 0; i < pages; i\+\+\) atomic_store_explicit\(&pool->map\[page \+ i\], 0, memory_order_relaxed\);\n)(.*?page_free_typed\(pool, page, PAGE_TYPE_SLAB\) == 0;\n)/$2$1/s | slab:nobody
 slab_half_not_finished | slab/layer.c | s/(static int finish_half\(.*?\{\n)/$1\tif (arg) return 0;\n/s | slab:recover slab:making
 slab_of_the_dead_stays | slab/layer.c | s/(static int release_if_owned\(.*?\{\n)/$1\tif (arg) return 0;\n/s | slab:recover
 slab_magazine_kept_in_reread | slab/layer.c | s/\tslab_state_forget\(state\);\n// | slab_interleave:take
