@@ -2,7 +2,7 @@
  *
  * heap.c: making, opening, ending; type.c: types; run.c: the heap's pages; slab.c: new values; lock.c: who writes; tx.c:
  * transactions and their undoing; mark.c, graph.c, collect.c: the collector; reader.c: sections and guards; layer.c: what the pool
- * asks. docs/heap.md has the protocols. */
+ * asks; image.h and its files: values in raw memory. docs/heap.md has the protocols. */
 #ifndef HUGEPOOL_HEAP_INTERNAL_H
 #define HUGEPOOL_HEAP_INTERNAL_H
 
