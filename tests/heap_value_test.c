@@ -1066,9 +1066,19 @@ static void memory_is_short_while_garbage_waits(void **unused)
 static void pages_run_out(void **unused)
 {
 	(void)unused;
-	struct graph *g = graph_make(10), *more = graph_make(30);
+	struct graph *g = graph_make(10), *more;
 	int64_t first = hp_value_need(&bunch_type, g->root);
 	must(first > 0);
+	hp_heap *roomy = heap_with(0, &bunch_type, g->root);
+	struct hp_heap_stat stat;
+	must_be(hp_heap_stat(roomy, &stat), 0);
+	heap_end(roomy);
+	for (unsigned n = 50;; n = n < MOST / 2 ? 2 * n : MOST) { /* one that does not fit beside it without more pages */
+		more = graph_make(n);
+		int64_t need = hp_value_need(&bunch_type, more->root);
+		if (need > first && need > (int64_t)stat.held) break;
+		graph_free(more);
+	}
 	unsigned failed = 0;
 	for (uint64_t pages = 0;; pages += 1 + pages / 16) {
 		hp_heap *heap = heap_with((uint64_t)first + pages * PAGE, &bunch_type, g->root);

@@ -131,7 +131,7 @@ static inline bool heap_find_page(const struct heap_view *view, uint64_t *page, 
 	/* {colour, back}, if the word is one of this heap's: else more */
 	uint64_t found = atomic_load_explicit(&view->map[*page], memory_order_relaxed) - view->word;
 	uint64_t back = found & HEAP_BACK_END;
-	if (unlikely(found >> 24 || back > *page)) return false;
+	if (unlikely(found >= UINT64_C(1) << 24 || back > *page)) return false;
 	*page -= back;
 	*slab = (struct heap_slab *)(void *)((char *)&view->slabs[*page] + (found >> HEAP_COLOUR_SHIFT) * 64);
 	return true;
