@@ -277,12 +277,12 @@ static uint64_t put_bits(hp_cache *cache, struct slab *slab, unsigned w, uint64_
 	bool mine = false, untidy = false;
 	if (me && !(debug_flags(pool) & HP_DEBUG_COLD)) {
 		participant_begin(me);
-		mine = slab_is_mine(me, slab);
+		uint32_t size = pool->classes[cache->class].size;
+		char *start = slab_start(pool, slab, (w + 1) * 64 - (unsigned)__builtin_clzll(bits | 1), size);
+		mine = slab_is_mine(me, slab) && start;
 		for (uint64_t rest = mine ? bits : 0; rest; rest &= rest - 1) {
 			unsigned index = w * 64 + (unsigned)__builtin_ctzll(rest);
-			char *object = pool->base + (uint64_t)(slab - pool->slabs) * HP_PAGE_SIZE +
-			               atomic_load_explicit(&slab->first, memory_order_relaxed) +
-			               (uint64_t)index * pool->classes[cache->class].size;
+			char *object = start + (uint64_t)index * size;
 			enum slab_gave gave = slab_give(&slab_state(me)->mag[cache->class], slab, index, object);
 			if (gave == SLAB_RARE) untidy |= slab_given(me, slab, cache->class);
 			if (gave != SLAB_NOT) given |= rest & -rest;

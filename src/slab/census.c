@@ -121,7 +121,7 @@ static int raze_slab(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 	/* commit: nobody gets what is free in it, nobody takes it. Should we die, recovery gives it to nobody. */
 	uint64_t held = slab_by_destroyer(pool, seen);
 	if (!atomic_compare_exchange_strong(&slab->ctl, &seen, held)) return 0;
-	slab_destroy_objects(pool, slab, page);
+	slab_destroy_objects(pool, slab);
 	slab_release(pool, slab, page, held, true);
 	return 0;
 }

@@ -133,7 +133,7 @@ typedef int slab_visit(hp_pool *pool, struct slab *slab, uint32_t page, void *ar
 int slab_visit_all(hp_pool *pool, uint32_t from, uint32_t to, slab_visit *visit, void *arg);
 bool slab_has_built(struct slab *slab);
 /* Constructed objects that are free, in a slab that we hold alone: destroyed, each at most once whenever we die. */
-void slab_destroy_objects(hp_pool *pool, struct slab *slab, uint32_t page);
+void slab_destroy_objects(hp_pool *pool, struct slab *slab);
 /* May this process call the destructor of what is in slabs of the class? Asked after their control words are read. */
 bool slab_may_destroy(const hp_pool *pool, unsigned class);
 /* Ends a slab whose control word is `seen`, if that still holds and nothing lives in it: its pages go back. `destroy`: the
@@ -146,7 +146,7 @@ void slab_state_renew(struct participant *me);
 /* Nothing is at hand, nothing is known to be owned. */
 void slab_state_forget(struct slab_state *state);
 /* Inside an operation, nothing of the class at hand, slab owned: the next of its words that has something free is. */
-bool slab_load(struct participant *me, unsigned class, struct slab *slab, uint32_t page, uint32_t size);
+bool slab_load(struct participant *me, unsigned class, struct slab *slab, uint32_t size);
 /* Inside an operation: forgets the current slab, which has nothing left. */
 void slab_drop_current(struct participant *me, unsigned class);
 /* Inside an operation: others than the magazine are to know that the slab has free objects. */

@@ -40,7 +40,7 @@ void slab_state_renew(struct participant *me)
 }
 
 /* Inside an operation, nothing of the class at hand, slab owned: the next of its words that has something free is. */
-bool slab_load(struct participant *me, unsigned class, struct slab *slab, uint32_t page, uint32_t size)
+bool slab_load(struct participant *me, unsigned class, struct slab *slab, uint32_t size)
 {
 	struct slab_state *state = slab_state(me);
 	struct slab_word *word = &state->word[class];
@@ -50,14 +50,14 @@ bool slab_load(struct participant *me, unsigned class, struct slab *slab, uint32
 	state->current[class] = slab;
 	/* the current one needs no list */
 	atomic_store_explicit(&slab->noted, SLAB_LISTED | SLAB_CURRENT, memory_order_relaxed);
-	for (unsigned k = 0; k < SLAB_WORDS; k++) {
+	char *start = slab_start(me->pool, slab, objects, size);
+	for (unsigned k = 0; k < SLAB_WORDS && likely(start != NULL); k++) {
 		unsigned w = from + k < SLAB_WORDS ? from + k : from + k - SLAB_WORDS;
 		uint64_t free = slab_free_in(me->pool, slab, w, objects);
 		if (!free) continue;
 		word->free = free;
 		word->a = &slab->a[w];
-		word->base = me->pool->base + (uint64_t)page * HP_PAGE_SIZE +
-		             atomic_load_explicit(&slab->first, memory_order_relaxed) + (uint64_t)w * 64 * size;
+		word->base = start + (uint64_t)w * 64 * size;
 		word->size = size;
 		return true;
 	}
@@ -114,7 +114,7 @@ bool slab_refill_own(struct participant *me, unsigned class)
 	                                        : most); /* it is used up */
 	struct slab *current = state->current[class];
 	if (current) {
-		if (slab_load(me, class, current, (uint32_t)(current - pool->slabs), size)) return true;
+		if (slab_load(me, class, current, size)) return true;
 		slab_drop_current(me, class);
 	}
 	while (state->list[class]) {
@@ -128,7 +128,7 @@ bool slab_refill_own(struct participant *me, unsigned class)
 		state->list[class] = slab_next(pool, slab);
 		atomic_store_explicit(&slab->next, 0, memory_order_relaxed); /* no loop can be followed for ever */
 		uncount_empty(pool, state, slab);
-		if (slab_load(me, class, slab, page, size)) return true;
+		if (slab_load(me, class, slab, size)) return true;
 		slab_drop_current(me, class);
 	}
 	return false;

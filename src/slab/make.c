@@ -89,8 +89,7 @@ int slab_make(struct participant *me, unsigned class, bool keep)
 	if (known->cache) cache_count_held(known->cache, 1);
 	slab_missed(slab_state(me), making.pages);
 	bool wanted = !known->cache || cache_place_holds(pool, class, making.place, making.objects);
-	if (wanted &&
-	    (keep || slab_has_any(slab_state(me), class) || !slab_load(me, class, slab, (uint32_t)page, known->size)))
+	if (wanted && (keep || slab_has_any(slab_state(me), class) || !slab_load(me, class, slab, known->size)))
 		slab_list(me, slab, class); /* or a signal handler was here */
 	participant_end(me);
 	if (!wanted) slab_release(pool, slab, (uint32_t)page, atomic_load(&slab->ctl), true);

@@ -38,17 +38,17 @@ static void not_to_be_had(struct wanted *want, const struct slab *slab, uint32_t
 /* Inside an operation: a run of n objects in one word of a slab of ours, which no magazine holds. */
 static char *take_run(struct participant *me, struct slab *slab, unsigned class, unsigned n)
 {
+	uint32_t size = me->pool->classes[class].size;
 	unsigned objects = slab_objects(slab);
+	char *start = slab_start(me->pool, slab, objects, size);
 	for (unsigned w = 0; w * 64 < objects; w++) {
 		uint64_t runs = parity_runs(slab_free_in(me->pool, slab, w, objects), n);
-		if (!runs) continue;
+		if (!runs || unlikely(!start)) continue;
 		unsigned bit = (unsigned)__builtin_ctzll(runs);
 		uint64_t a = atomic_load_explicit(&slab->a[w], memory_order_relaxed);
 		/* commit: all of them */
 		atomic_store_explicit(&slab->a[w], a ^ parity_mask(bit, n), memory_order_release);
-		return me->pool->base + (uint64_t)(slab - me->pool->slabs) * HP_PAGE_SIZE +
-		       atomic_load_explicit(&slab->first, memory_order_relaxed) +
-		       (uint64_t)(w * 64 + bit) * me->pool->classes[class].size;
+		return start + (uint64_t)(w * 64 + bit) * size;
 	}
 	return NULL;
 }
@@ -64,7 +64,7 @@ static bool has_wanted(const struct wanted *want, const struct slab *slab)
 }
 
 /* Inside an operation, slab owned. */
-static bool take_from(struct wanted *want, struct slab *slab, uint32_t page)
+static bool take_from(struct wanted *want, struct slab *slab)
 {
 	struct participant *me = want->me;
 	if (want->run) {
@@ -74,7 +74,7 @@ static bool take_from(struct wanted *want, struct slab *slab, uint32_t page)
 		return want->first != NULL;
 	}
 	/* a signal handler may have filled the magazine meanwhile, perhaps from this very slab */
-	bool found = slab_has_any(slab_state(me), want->class) || slab_load(me, want->class, slab, page, want->size);
+	bool found = slab_has_any(slab_state(me), want->class) || slab_load(me, want->class, slab, want->size);
 	if (!found)
 		slab_drop_current(me, want->class);
 	else
@@ -126,7 +126,7 @@ static int try_slab(hp_pool *pool, struct slab *slab, uint32_t page, void *arg)
 		                                               memory_order_relaxed);
 		if (mine) slab_count_owned(pool, slab_state(me), want->class, slab, 1);
 	}
-	if (mine) want->found = take_from(want, slab, page);
+	if (mine) want->found = take_from(want, slab);
 	participant_end(me);
 	want->skipped += !want->found; /* it had something free, which another was quicker to take */
 	return want->found;

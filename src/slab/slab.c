@@ -42,13 +42,12 @@ int slab_visit_all(hp_pool *pool, uint32_t from, uint32_t to, slab_visit *visit,
 
 /* Constructed objects that are free, in a slab that we hold alone: destroyed, each at most once whenever we die. What is free
  * in a slab of ours is nobody else's to get; no handler of this thread gets it either, since it is held. */
-void slab_destroy_objects(hp_pool *pool, struct slab *slab, uint32_t page)
+void slab_destroy_objects(hp_pool *pool, struct slab *slab)
 {
 	unsigned objects = slab_objects(slab);
 	const struct slab_class *known = &pool->classes[atomic_load_explicit(&slab->class, memory_order_relaxed)];
-	char *object = pool->base + (uint64_t)page * HP_PAGE_SIZE +
-	               atomic_load_explicit(&slab->first, memory_order_relaxed);
-	for (unsigned i = 0; i < objects; i++, object += known->size) {
+	char *object = slab_start(pool, slab, objects, known->size);
+	for (unsigned i = 0; i < objects && likely(object != NULL); i++, object += known->size) {
 		if (slab_out(pool, slab, i) || !slab_built(slab, i)) continue;
 		slab_set_built(slab, i, 0);
 		if (known->dtor) known->dtor(known->arg, object);
@@ -87,7 +86,7 @@ bool slab_end(hp_pool *pool, struct slab *slab, uint32_t page, uint64_t seen, bo
 	uint64_t ours = built ? slab_by_destroyer(pool, seen) : slab_by_record(pool, seen);
 	if (!slab_is_empty(pool, slab) || !atomic_compare_exchange_strong(&slab->ctl, &seen, ours)) return false;
 	if (built) {
-		slab_destroy_objects(pool, slab, page);
+		slab_destroy_objects(pool, slab);
 		/* commit: it is none any more. Should we die before, recovery may have no destructor, and gives it to nobody. */
 		if (!atomic_compare_exchange_strong(&slab->ctl, &ours, slab_by_record(pool, ours))) return false;
 	}

@@ -137,6 +137,14 @@ static inline bool slab_find_in(const hp_pool *pool, uint64_t map, hp_off off, u
 	return likely((uint32_t)product < map >> 32) && likely(*index < SLAB_OBJECTS);
 }
 
+/* Where its objects begin. NULL: so many of them would not lie in the pool, so others have written there who should not. */
+static inline char *slab_start(const hp_pool *pool, const struct slab *slab, unsigned objects, uint32_t size)
+{
+	uint64_t at = (uint64_t)(slab - pool->slabs) * HP_PAGE_SIZE +
+	              atomic_load_explicit(&slab->first, memory_order_relaxed);
+	return likely(at + (uint64_t)objects * size <= pool->capacity) ? pool->base + at : NULL;
+}
+
 static inline bool slab_live(const struct slab *slab, unsigned i)
 {
 	uint64_t a = atomic_load_explicit(&slab->a[i >> 6], memory_order_acquire);
