@@ -38,9 +38,9 @@ static void spoil_all(uint64_t *random)
 	slab_visit_all(pool, 0, pool_top(pool), spoil, random);
 }
 
-static bool inside(const void *block)
+static bool inside(const void *block, size_t size)
 {
-	return (uintptr_t)block - (uintptr_t)pool->base <= pool->capacity - SIZE;
+	return (uintptr_t)block - (uintptr_t)pool->base <= pool->capacity - size;
 }
 
 static void blocks(void **state)
@@ -49,19 +49,22 @@ static void blocks(void **state)
 	uint64_t random = hp_seed("blocks");
 	void *block, *many[16];
 	for (unsigned got = 0; (block = hp_malloc(pool, SIZE)) && got < 10000; got++) {
-		must(inside(block));
+		must(inside(block, SIZE));
 		spoil_all(&random);
 		if (hp_malloc_bulk(pool, SIZE, 16, many) < 0) continue;
-		for (unsigned i = 0; i < 16; i++) must(inside(many[i]));
+		for (unsigned i = 0; i < 16; i++) must(inside(many[i], SIZE));
 	}
 }
+
+#define OBJECT 1000u
+#define MOST (MIB / OBJECT)
 
 static unsigned destroyed, outside;
 
 static int construct(void *arg, void *object, unsigned flags)
 {
 	(void)arg, (void)flags;
-	memset(object, 1, SIZE);
+	memset(object, 1, OBJECT);
 	return 0;
 }
 
@@ -69,31 +72,34 @@ static void destroy(void *arg, void *object)
 {
 	(void)arg;
 	destroyed++;
-	outside += !inside(object);
+	outside += !inside(object, OBJECT);
 }
 
+/* All of the pool, one by one and in runs, again and again. */
 static void objects(void **state)
 {
 	(void)state;
-	struct hp_cache_options options = {.struct_size = sizeof options, .size = SIZE, .ctor = construct, .dtor = destroy};
+	struct hp_cache_options options = {
+		.struct_size = sizeof options, .size = OBJECT, .ctor = construct, .dtor = destroy};
 	uint64_t random = hp_seed("objects");
 	hp_cache *cache;
 	must_be(hp_cache_create(pool, "spoilt", &options, &cache), 0);
-	char *of[200], *array;
-	unsigned count = 0, got = 0;
-	for (unsigned round = 0; round < 300; round++) {
-		for (; count < 20 && (of[count] = hp_cache_get(cache, HP_CACHE_NOWAIT)); count++) must(inside(of[count]));
-		got += count;
-		spoil_all(&random);
-		while ((array = hp_cache_get_array(cache, HP_CACHE_NOWAIT, 3))) {
-			must(inside(array) && inside(array + 2 * hp_cache_numbers(cache).stride));
-			if (count + 3 > 200) break;
-			for (unsigned i = 0; i < 3; i++) of[count++] = array + i * hp_cache_numbers(cache).stride;
+	size_t stride = hp_cache_numbers(cache).stride;
+	char *of[MOST + 3];
+	for (unsigned round = 0; round < 100; round++) {
+		unsigned count = 0, left = 2;
+		while (left && count < MOST) {
+			unsigned n = left == 2 && hp_below(&random, 2) ? 3 : 1;
+			char *first = n == 1 ? hp_cache_get(cache, HP_CACHE_NOWAIT) : hp_cache_get_array(cache, HP_CACHE_NOWAIT, n);
+			if (!first) left = n == 1 ? 0 : 1;
+			for (unsigned i = 0; first && i < n; i++) must(inside(of[count++] = first + i * stride, OBJECT));
+			if (hp_below(&random, 20) == 0) spoil_all(&random);
 		}
+		must(round > 0 || count > 0);
 		while (count) hp_cache_put(cache, of[--count]); /* where it lies may be no object any more */
 		hp_cache_invalidate(cache);
 	}
-	must(got > 0 && destroyed > 0);
+	must(destroyed > 0);
 	must_be(outside, 0);
 	hp_cache_close(cache);
 }
