@@ -28,7 +28,8 @@ static int spoil(hp_pool *of, struct slab *slab, uint32_t page, void *arg)
 {
 	(void)of, (void)page;
 	uint64_t *random = arg;
-	atomic_store(&slab->objects, (uint16_t)(hp_below(random, 4) ? hp_below(random, 100) : UINT16_MAX));
+	if (hp_below(random, 4) == 0)
+		atomic_store(&slab->objects, (uint16_t)(hp_below(random, 2) ? hp_below(random, 100) : UINT16_MAX));
 	if (hp_below(random, 2)) atomic_store(&slab->first, (uint16_t)hp_random(random));
 	return 0;
 }
@@ -58,6 +59,7 @@ static void blocks(void **state)
 
 #define OBJECT 1000u
 #define MOST (MIB / OBJECT)
+#define RUN 3u
 
 static unsigned destroyed, outside;
 
@@ -75,33 +77,56 @@ static void destroy(void *arg, void *object)
 	outside += !inside(object, OBJECT);
 }
 
-/* All of the pool, one by one and in runs, again and again. */
+static char *of[MOST + RUN];
+static unsigned runs, count; /* objects of runs come first */
+
+/* All of the pool, in runs where there are such, and then one by one. */
+static void get_all(hp_cache *cache, size_t stride, uint64_t *spoiling)
+{
+	char *first;
+	for (unsigned i = 0; spoiling && i < 10 * MOST && (first = hp_cache_get_array(cache, HP_CACHE_NOWAIT, RUN)); i++) {
+		must(inside(first, (RUN - 1) * stride + OBJECT)); /* and lost: some are there twice */
+		spoil_all(spoiling);
+	}
+	for (runs = count = 0; count < MOST && (first = hp_cache_get_array(cache, HP_CACHE_NOWAIT, RUN));)
+		for (unsigned i = 0; i < RUN; i++) must(inside(of[count++] = first + i * stride, OBJECT));
+	runs = count;
+	while (count < MOST && (of[count] = hp_cache_get(cache, HP_CACHE_NOWAIT))) must(inside(of[count++], OBJECT));
+}
+
+static void put_all(hp_cache *cache)
+{
+	while (count > runs) hp_cache_put(cache, of[--count]); /* where it lies may be no object */
+	while (count) hp_cache_put_array(cache, of[count -= RUN], RUN);
+}
+
+/* In runs, or one by one with a destructor; what is written comes while they are got, when they are out, or when they are back. */
 static void objects(void **state)
 {
 	(void)state;
-	struct hp_cache_options options = {
-		.struct_size = sizeof options, .size = OBJECT, .ctor = construct, .dtor = destroy};
 	uint64_t random = hp_seed("objects");
-	hp_cache *cache;
-	must_be(hp_cache_create(pool, "spoilt", &options, &cache), 0);
-	size_t stride = hp_cache_numbers(cache).stride;
-	char *of[MOST + 3];
-	for (unsigned round = 0; round < 100; round++) {
-		unsigned count = 0, left = 2;
-		while (left && count < MOST) {
-			unsigned n = left == 2 && hp_below(&random, 2) ? 3 : 1;
-			char *first = n == 1 ? hp_cache_get(cache, HP_CACHE_NOWAIT) : hp_cache_get_array(cache, HP_CACHE_NOWAIT, n);
-			if (!first) left = n == 1 ? 0 : 1;
-			for (unsigned i = 0; first && i < n; i++) must(inside(of[count++] = first + i * stride, OBJECT));
-			if (hp_below(&random, 20) == 0) spoil_all(&random);
+	for (unsigned round = 0; round < 120; round++) {
+		struct hp_cache_options options = hp_cache_of(OBJECT, 0);
+		unsigned spoilt = round / 2 % 3;
+		if (round % 2) {
+			options.ctor = construct;
+			options.dtor = destroy;
 		}
-		must(round > 0 || count > 0);
-		while (count) hp_cache_put(cache, of[--count]); /* where it lies may be no object any more */
+		hp_cache *cache;
+		must_be(hp_cache_create(pool, "spoilt", &options, &cache), 0);
+		size_t stride = hp_cache_numbers(cache).stride;
+		get_all(cache, stride, spoilt == 0 ? &random : NULL);
+		must(spoilt == 0 || (round % 2 ? count > 0 : runs > 0));
+		if (spoilt == 1) spoil_all(&random);
+		put_all(cache);
+		if (spoilt == 1) get_all(cache, stride, NULL);
+		if (spoilt == 2) spoil_all(&random);
 		hp_cache_invalidate(cache);
+		must_be(hp_pool_detach(pool), 0);
+		pool = hp_plain_pool(MIB, 0);
 	}
 	must(destroyed > 0);
 	must_be(outside, 0);
-	hp_cache_close(cache);
 }
 
 int main(void)
