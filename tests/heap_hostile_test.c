@@ -1,12 +1,16 @@
-/* Rubbish in a heap's data: values, the undo log, the table of types, as any process that has the pool mapped can write it.
+/* Rubbish in a heap's data (values, the undo log, the table of types) and in what the pool says of it (slabs, the map, the heap's
+ * own entry), as any process that has the pool mapped can write it.
  *
- * A child works on a heap while words of the pool's data change under its hands, between its calls. It may get errors and wrong
+ * A child works on a heap while words of the pool change under its hands, between its calls. It may get errors and wrong
  * values; it may not crash, hang, or touch what is not the pool's. Would catch a word of shared data that is used as an index,
  * a pointer or a count without being looked at. */
 #include "hp_heap.h"
 #include "hp_process.h"
 
 #include <hugepool/inspect.h>
+
+#include "heap/heap.h"
+#include "heap/layout.h"
 
 #define WORDS 64
 
@@ -25,13 +29,39 @@ static int tear_down(void **state)
 	return hp_pool_detach(pool);
 }
 
-/* Some word of the data, mostly where something is, becomes another. */
-static void scribble(uint64_t *random, const uint64_t *known)
+/* Some word, mostly where something is, becomes another. */
+static void scribble(uint64_t *random, const uint64_t *known, bool control)
 {
 	/* near a value, or anywhere: the log and the types are where the first pages were free */
 	uint64_t near = known[hp_below(random, WORDS)] & ((UINT64_C(1) << 48) - 1), words = 4 * MIB / 8, value;
 	uint64_t *data = hp_pool_base(pool), *at = data + hp_below(random, words);
-	if (near && near < 4 * MIB && hp_below(random, 2)) at = data + (near / 8 + hp_below(random, 64)) % words;
+	if (control) {
+		uint64_t page = near < 4 * MIB ? near / PAGE / 16 * 16 : 0;
+		switch (hp_below(random, 4)) {
+		case 0:
+			data = (uint64_t *)(void *)pool->slabs;
+			words = 4 * MIB / PAGE * sizeof *pool->slabs / 8;
+			at = data + page * sizeof *pool->slabs / 8 + hp_below(random, 256);
+			break;
+		case 1:
+			data = (uint64_t *)(void *)pool->map;
+			words = 4 * MIB / PAGE;
+			at = data + page + hp_below(random, 16);
+			break;
+		case 2:
+			data = (uint64_t *)(void *)pool->heaps;
+			words = 8 * sizeof *pool->heaps / 8;
+			at = data + hp_below(random, words);
+			break;
+		default:
+			data = (uint64_t *)(void *)pool->control;
+			words = pool->control_size / 8;
+			at = data + hp_below(random, words);
+		}
+		if (at >= data + words) at = data;
+	} else if (near && near < 4 * MIB && hp_below(random, 2)) {
+		at = data + (near / 8 + hp_below(random, 64)) % words;
+	}
 	for (uint64_t tries = 0; tries < words && !*at; tries++) at = at + 1 == data + words ? data : at + 1;
 	switch (hp_below(random, 8)) {
 	case 0: value = 0; break;
@@ -46,11 +76,15 @@ static void scribble(uint64_t *random, const uint64_t *known)
 	*at = value;
 }
 
-static int nothing(hp_heap *heap, hp_ref value, void *arg)
+static uint64_t read_of;
+
+static int read_all(hp_heap *heap, hp_ref value, void *arg)
 {
 	(void)arg;
 	size_t bytes;
-	return hp_heap_deref_checked(heap, value, NULL, &bytes) ? 0 : 1;
+	const char *at = hp_heap_deref_checked(heap, value, NULL, &bytes);
+	for (size_t i = 0; at && i < bytes; i += PAGE / 2) read_of += ((const volatile char *)at)[i];
+	return at ? 0 : 1;
 }
 
 static void quiet(void *arg, const char *line)
@@ -58,17 +92,19 @@ static void quiet(void *arg, const char *line)
 	(void)arg, (void)line;
 }
 
-static void work(uint64_t seed)
+static void work(uint64_t seed, bool control)
 {
 	uint64_t random = seed, known[WORDS] = {0};
 	hp_heap *heap, *other;
 	hp_guard guard = {0};
+	if (hp_below(&random, 2)) heap_graph_least = 0; /* collections go by a copy */
 	if (hp_heap_create(pool, &(struct hp_heap_options){.limit = 256 * 1024}, NULL, NULL, &heap)) _exit(0);
 	hp_tx *tx = NULL;
 	for (int i = 0; i < 400; i++) {
-		if (i > 20 && hp_below(&random, 3) == 0) scribble(&random, known);
+		if (i > 20 && hp_below(&random, 3) == 0) scribble(&random, known, control && hp_below(&random, 2));
 		hp_ref some = {known[hp_below(&random, WORDS)]}, more = {known[hp_below(&random, WORDS)]};
 		struct node *node = hp_heap_deref_checked(heap, some, &node_type, NULL);
+		if (node) read_of += node->id;
 		if (!tx) {
 			void *copy;
 			uint64_t id = hp_heap_id(heap);
@@ -83,7 +119,7 @@ static void work(uint64_t seed)
 					hp_heap_read_exit(pool);
 				}
 				break;
-			case 2: hp_heap_foreach(heap, &node_type, nothing, NULL); break;
+			case 2: hp_heap_foreach(heap, hp_below(&random, 2) ? &node_type : NULL, read_all, NULL); break;
 			case 3: hp_pool_heap_check(pool, id, HP_HEAP_AUDIT | HP_HEAP_LEAKS, NULL, NULL); break;
 			case 4:
 				if (hp_heap_open(pool, id, &other) == 0) hp_heap_close(other);
@@ -130,31 +166,45 @@ static void work(uint64_t seed)
 	_exit(0);
 }
 
-static void rubbish_does_no_harm(void **state)
+static void seeds(uint64_t from, uint64_t to, bool control)
 {
-	(void)state;
-	for (uint64_t seed = 1; seed <= (HP_TEST_SANITIZER ? 25 : 80); seed++) {
+	for (uint64_t seed = from; seed < to; seed++) {
 		fflush(NULL);
 		pid_t pid = fork();
 		must(pid >= 0);
 		if (pid == 0) {
 			alarm(20); /* a hang is a failure */
-			work(seed);
+			work(seed, control);
 		}
 		int status;
 		must_be(waitpid(pid, &status, 0), pid);
 		if (status) print_message("seed %llu\n", (unsigned long long)seed);
 		must_be(status, 0);
 		hp_pool_recover(pool);
-		if (seed % 50 == 0) { /* heaps that were given up with their lists in pieces fill it */
+		if (control || seed % 50 == 0) { /* heaps that were given up with their lists in pieces fill it */
 			hp_pool_detach(pool);
 			pool = hp_plain_pool(4 * MIB, 0);
 		}
 	}
 }
 
+static void in_data(void **state)
+{
+	(void)state;
+	seeds(1, HP_TEST_SANITIZER ? 26 : 81, false);
+}
+
+static void in_control(void **state)
+{
+	(void)state;
+	seeds(1, HP_TEST_SANITIZER ? 26 : 81, true);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(rubbish_does_no_harm)};
-	return cmocka_run_group_tests(tests, set_up, tear_down);
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(in_data, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(in_control, set_up, tear_down),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -432,7 +432,8 @@ int hp_heap_destroy(hp_heap *heap, unsigned flags, int timeout_ms)
 
 struct walk {
 	hp_heap *heap;
-	struct heap_type *type;
+	const struct hp_type *user;
+	struct heap_type *type; /* the same; NULL: of all types */
 	int (*fn)(hp_heap *heap, hp_ref value, void *arg);
 	void *arg;
 	struct hp_heap_stat *stat;
@@ -489,8 +490,9 @@ static int walk_slab(hp_heap *heap, struct heap_slab *slab, uint64_t page, _Atom
 	if (walk->type && atomic_load_explicit(&slab->type, memory_order_relaxed) != walk->type->id) return 0;
 	for (uint32_t w = 0, words = heap_words(slab); w < words; w++)
 		for (uint64_t a = heap_load_a(&slab->bits[w]); a; a &= a - 1) {
-			uint32_t i = w * 64 + (uint32_t)__builtin_ctzll(a);
-			int result = walk->fn(heap, (hp_ref){heap->tag | heap_place_offset(slab, page, i)}, walk->arg);
+			hp_ref ref = {heap->tag | heap_place_offset(slab, page, w * 64 + (uint32_t)__builtin_ctzll(a))};
+			/* whatever the slab says, it is one of ours that lies in the pool */
+			int result = hp_heap_deref_checked(heap, ref, walk->user, NULL) ? walk->fn(heap, ref, walk->arg) : 0;
 			if (result) return result;
 		}
 	return 0;
@@ -500,7 +502,7 @@ int hp_heap_foreach(hp_heap *heap, const struct hp_type *type, int (*fn)(hp_heap
                     void *arg)
 {
 	hp_tx *tx;
-	struct walk walk = {.heap = heap, .fn = fn, .arg = arg};
+	struct walk walk = {.heap = heap, .user = type, .fn = fn, .arg = arg};
 	if (!heap || !fn) return -EINVAL;
 	int result = hp_heap_begin(heap, -1, &tx);
 	if (result < 0) return result;

@@ -156,7 +156,10 @@ static void scan_tail(struct marker *m, const struct heap_type *type, uint64_t o
 	uint64_t page = off >> 12;
 	struct heap_slab *slab;
 	if (!heap_find_page(&m->view, &page, &slab)) return;
-	uint64_t elements = heap_room(type, atomic_load_explicit(&slab->size, memory_order_relaxed)), to = elements;
+	/* whatever it says, not beyond the data */
+	uint64_t size = atomic_load_explicit(&slab->size, memory_order_relaxed), room = m->view.capacity - off;
+	uint64_t elements = heap_room(type, size < room ? size : room), to = elements;
+	if (from >= elements) return;
 	if (to - from > SLICE) {
 		to = from + SLICE;
 		/* the rest first, so that what these elements lead to is done before it, and the stack stays short */
@@ -196,6 +199,10 @@ static inline void scan(struct marker *m, uint64_t entry)
 		return;
 	}
 	const struct heap_type *type = atomic_load_explicit(&heap->type[id], memory_order_relaxed);
+	if (unlikely(off >= m->view.capacity || type->size > m->view.capacity - off)) {
+		heap->bad++;
+		return;
+	}
 	const char *at = m->view.data + off;
 	for (uint32_t k = 0; k < type->members; k++)
 		visit(m, __atomic_load_n((const uint64_t *)(const void *)(at + type->member[k]), __ATOMIC_RELAXED));

@@ -103,7 +103,15 @@ bool heap_grace(hp_pool *pool, uint64_t epoch, uint32_t *blocker)
 
 /* ---- checked reading ---- */
 
-/* The program calls the type by another structure than last time. */
+/* Whatever its slab says, the pool ends there. */
+static inline size_t bytes_at(const hp_heap *heap, const struct heap_slab *slab, hp_ref ref)
+{
+	uint64_t size = atomic_load_explicit(&slab->size, memory_order_relaxed);
+	uint64_t room = heap->view.capacity - heap_ref_offset(ref.word);
+	return size < room ? size : room;
+}
+
+/* The program calls the type by another structure than last time, or it is a value for which there is no room. */
 static __attribute__((noinline)) void *checked_slow(hp_heap *heap, hp_ref ref, const struct hp_type *user,
                                                     size_t *bytes)
 {
@@ -114,7 +122,8 @@ static __attribute__((noinline)) void *checked_slow(hp_heap *heap, hp_ref ref, c
 	if (!type) type = heap_bind(heap, NULL, user, &error);
 	struct heap_slab *slab = heap_find(heap, ref.word, &page, &i);
 	if (!slab || !type || type->id != atomic_load_explicit(&slab->type, memory_order_relaxed)) return NULL;
-	if (bytes) *bytes = atomic_load_explicit(&slab->size, memory_order_relaxed);
+	if (bytes_at(heap, slab, ref) < type->size) return NULL;
+	if (bytes) *bytes = bytes_at(heap, slab, ref);
 	return heap->view.data + heap_ref_offset(ref.word);
 }
 
@@ -125,9 +134,10 @@ void *hp_heap_deref_checked(const hp_heap *heap, hp_ref ref, const struct hp_typ
 	struct heap_slab *slab;
 	if (unlikely(!heap_find_in(&heap->view, ref.word, &page, &slab, &i))) return NULL;
 	uint32_t id = atomic_load_explicit(&slab->type, memory_order_relaxed) % HEAP_TYPES;
-	if (unlikely(atomic_load_explicit(&heap->user[id], memory_order_relaxed) != user) && user)
+	if (user && (unlikely(atomic_load_explicit(&heap->user[id], memory_order_relaxed) != user) ||
+	             unlikely(user->size > heap->view.capacity - (ref.word - heap->view.tag))))
 		return checked_slow((hp_heap *)heap, ref, user, bytes);
-	if (bytes) *bytes = atomic_load_explicit(&slab->size, memory_order_relaxed);
+	if (bytes) *bytes = bytes_at(heap, slab, ref);
 	return hp_heap_deref(heap, ref);
 }
 

@@ -156,12 +156,15 @@ static void ready_m(hp_heap *heap, struct heap_slab *slab)
 	atomic_store_explicit(&slab->mark_stamp, cycle, memory_order_release);
 }
 
-/* The free places of the first word from w on that has some. */
-static bool take_word(hp_tx *tx, struct heap_alloc *alloc, uint64_t page, uint32_t w)
+/* The free places of the first word from w on that has some. None where the slab is not what it was made as. */
+static bool take_word(hp_tx *tx, struct heap_alloc *alloc, uint64_t page, uint64_t size, uint32_t w)
 {
 	hp_heap *heap = tx->heap;
 	struct heap_slab *slab = heap_slab_at(heap->pool, page);
 	uint32_t objects = atomic_load_explicit(&slab->objects, memory_order_relaxed), words = heap_words(slab);
+	uint64_t room = heap->pool->capacity - page * HP_PAGE_SIZE;
+	if (unlikely(atomic_load_explicit(&slab->size, memory_order_relaxed) != size || (uint64_t)objects * size > room))
+		return false;
 	for (; w < words; w++) {
 		uint64_t free = ~heap_load_a(&slab->bits[w]) & heap_word_limit(objects, w);
 		if (!free) continue;
@@ -175,15 +178,15 @@ static bool take_word(hp_tx *tx, struct heap_alloc *alloc, uint64_t page, uint32
 			.reserved = alloc->reserved,
 			.reserved_for = alloc->reserved_for,
 			.mask = free,
-			.start = heap->pool->base + heap_place_offset(slab, page, w * 64),
+			.start = heap->pool->base + page * HP_PAGE_SIZE + w * 64 * size,
 			.bits = &slab->bits[w],
-			.size = atomic_load_explicit(&slab->size, memory_order_relaxed),
+			.size = size,
 			.number = tx->number,
 			.slab = slab,
 			.word = w,
 			.page = (uint32_t)page,
 		};
-		uint64_t handed = (uint64_t)__builtin_popcountll(free) * alloc->size;
+		uint64_t handed = (uint64_t)__builtin_popcountll(free) * size;
 		atomic_store_explicit(&heap->entry->allocated,
 		                      atomic_load_explicit(&heap->entry->allocated, memory_order_relaxed) + handed,
 		                      memory_order_relaxed);
@@ -193,32 +196,31 @@ static bool take_word(hp_tx *tx, struct heap_alloc *alloc, uint64_t page, uint32
 }
 
 /* A single value's run that was promised. */
-static bool take_promised(hp_tx *tx, struct heap_alloc *alloc, struct heap_type *type, uint64_t size)
+static bool take_promised(hp_tx *tx, struct heap_alloc *alloc, struct heap_type *type, struct heap_type_entry *entry,
+                          uint64_t size)
 {
 	hp_heap *heap = tx->heap;
-	uint32_t at = atomic_load_explicit(&heap_type_entry(heap, type->id)->list[HEAP_ALONE], memory_order_relaxed);
+	uint32_t at = atomic_load_explicit(&entry->list[HEAP_ALONE], memory_order_relaxed);
 	for (uint64_t left = heap->pool->capacity / HP_PAGE_SIZE; at && left; left--) {
 		if (!belongs(heap, at, type->id, HEAP_ALONE)) return false;
 		struct heap_slab *slab = heap_slab_at(heap->pool, at - 1);
-		if (atomic_load_explicit(&slab->size, memory_order_relaxed) == size && take_word(tx, alloc, at - 1, 0))
-			return true;
+		if (take_word(tx, alloc, at - 1, size, 0)) return true;
 		at = atomic_load_explicit(&slab->next, memory_order_relaxed);
 	}
 	return false;
 }
 
 /* From the slabs that there are, from `at` on. *last: the cell that a new one would be named by. */
-static bool take_listed(hp_tx *tx, struct heap_type *type, unsigned class, struct heap_alloc *alloc, uint64_t size,
-                        _Atomic uint32_t **last)
+static bool take_listed(hp_tx *tx, struct heap_type *type, struct heap_type_entry *entry, unsigned class,
+                        struct heap_alloc *alloc, uint64_t size, _Atomic uint32_t **last)
 {
 	hp_heap *heap = tx->heap;
-	struct heap_type_entry *entry = heap_type_entry(heap, type->id);
 	uint64_t left = heap->pool->capacity / HP_PAGE_SIZE;
 	uint32_t at = atomic_load_explicit(&entry->at[class], memory_order_relaxed);
 	_Atomic uint32_t *cell = &entry->list[class];
 	if (class == HEAP_ALONE) { /* no two have the same size; a new one becomes the first of the list */
 		*last = cell;
-		return alloc->reserved && alloc->reserved_for == tx->number && take_promised(tx, alloc, type, size);
+		return alloc->reserved && alloc->reserved_for == tx->number && take_promised(tx, alloc, type, entry, size);
 	}
 	if (!belongs(heap, at, type->id, class)) at = atomic_load_explicit(cell, memory_order_relaxed);
 	while (at && left--) {
@@ -226,7 +228,7 @@ static bool take_listed(hp_tx *tx, struct heap_type *type, unsigned class, struc
 		struct heap_slab *slab = heap_slab_at(heap->pool, at - 1);
 		atomic_store_explicit(&entry->at[class], at, memory_order_relaxed);
 		uint32_t w = alloc->slab == slab ? alloc->word : 0;
-		if (take_word(tx, alloc, at - 1, w)) return true;
+		if (take_word(tx, alloc, at - 1, size, w)) return true;
 		cell = &slab->next;
 		at = atomic_load_explicit(cell, memory_order_relaxed);
 	}
@@ -235,36 +237,35 @@ static bool take_listed(hp_tx *tx, struct heap_type *type, unsigned class, struc
 }
 
 /* Pages of the next slab: twice those of the one before. */
-static uint64_t growth(hp_heap *heap, const struct heap_type *type, unsigned class)
+static uint64_t growth(hp_heap *heap, const struct heap_type *type, const struct heap_type_entry *entry, unsigned class)
 {
-	uint32_t at = atomic_load_explicit(&heap_type_entry(heap, type->id)->at[class], memory_order_relaxed);
+	uint32_t at = atomic_load_explicit(&entry->at[class], memory_order_relaxed);
 	if (class == HEAP_ALONE || !belongs(heap, at, type->id, class)) return 1;
 	uint64_t pages = atomic_load_explicit(&heap_slab_at(heap->pool, at - 1)->pages, memory_order_relaxed);
 	return pages < HEAP_SLAB_PAGES / 2 ? pages * 2 : HEAP_SLAB_PAGES;
 }
 
-static int extend(hp_tx *tx, struct heap_type *type, unsigned class, uint64_t size, uint64_t wanted,
-                  struct heap_alloc *alloc, _Atomic uint32_t *last)
+/* Another slab, at *page. */
+static int extend(hp_tx *tx, struct heap_type *type, struct heap_type_entry *shared, unsigned class, uint64_t size,
+                  uint64_t wanted, _Atomic uint32_t *last, uint64_t *page)
 {
 	hp_heap *heap = tx->heap;
 	struct heap_entry *entry = heap->entry;
 	bool alone = class == HEAP_ALONE;
-	uint64_t held = atomic_load_explicit(&entry->pages, memory_order_relaxed), page;
-	struct heap_type_entry *shared = heap_type_entry(heap, type->id);
+	uint64_t held = atomic_load_explicit(&entry->pages, memory_order_relaxed);
 	int error = -ENOMEM;
 	for (;; wanted = 1) {
 		struct heap_run run = {.kind = HEAP_SLAB, .type = type->id, .class = (uint16_t) class, .size = size};
 		run.pages = heap_slab_shape(size, alone, wanted, &run.objects, &run.reciprocal);
-		if (held + run.pages <= entry->limit && (error = heap_run_take(heap, tx->me, &run, &page)) == 0) {
+		if (held + run.pages <= entry->limit && (error = heap_run_take(heap, tx->me, &run, page)) == 0) {
 			atomic_store_explicit(&entry->pages, held + run.pages, memory_order_relaxed);
-			struct heap_slab *slab = heap_slab_at(heap->pool, page);
+			struct heap_slab *slab = heap_slab_at(heap->pool, *page);
 			atomic_store_explicit(&slab->next, atomic_load_explicit(last, memory_order_relaxed), memory_order_relaxed);
 			/* commit: the heap has the slab */
-			atomic_store_explicit(last, (uint32_t)page + 1, memory_order_release);
+			atomic_store_explicit(last, (uint32_t)*page + 1, memory_order_release);
 			heap_run_named(heap);
-			if (!alone) atomic_store_explicit(&shared->at[class], (uint32_t)page + 1, memory_order_relaxed);
-			note_born(tx, page); /* its born stamp is ours already */
-			if (alloc) take_word(tx, alloc, page, 0);
+			if (!alone) atomic_store_explicit(&shared->at[class], (uint32_t)*page + 1, memory_order_relaxed);
+			note_born(tx, *page); /* its born stamp is ours already */
 			return 0;
 		}
 		if (wanted == 1 || alone) return error;
@@ -302,11 +303,13 @@ static int refill(hp_tx *tx, struct heap_type *type, unsigned class, uint64_t si
 {
 	hp_heap *heap = tx->heap;
 	struct heap_entry *entry = heap->entry;
+	struct heap_type_entry *shared = heap_type_entry(heap, type->id);
 	struct shortage tried = {.waited = false};
 	bool tried_finish = false;
 	for (;;) {
 		_Atomic uint32_t *last = NULL;
-		if (take_listed(tx, type, class, alloc, size, &last)) return 0;
+		uint64_t made;
+		if (shared && take_listed(tx, type, shared, class, alloc, size, &last)) return 0;
 		if (!last) return -EUCLEAN;
 		alloc->slab = NULL;
 		if (tx->pending && !tried_finish) {
@@ -321,7 +324,8 @@ static int refill(hp_tx *tx, struct heap_type *type, unsigned class, uint64_t si
 			heap_collect(heap, GRACE_NS);
 			continue;
 		}
-		int error = extend(tx, type, class, size, growth(heap, type, class), alloc, last);
+		int error = extend(tx, type, shared, class, size, growth(heap, type, shared, class), last, &made);
+		if (error == 0 && !take_word(tx, alloc, made, size, 0)) return -EUCLEAN;
 		if (error != -ENOMEM) return error;
 		if (!get_more(tx, &tried)) return -ENOMEM;
 	}
@@ -358,6 +362,8 @@ int heap_slab_reserve(hp_tx *tx, struct heap_type *type, uint64_t n, uint32_t el
 	struct places places = {.tx = tx, .type = type->id};
 	struct heap_type_entry *entry = heap_type_entry(heap, type->id);
 	struct shortage tried = {.waited = false};
+	uint64_t page;
+	if (!entry) return heap_fail(tx, -EUCLEAN);
 	places.class = heap_class(type, heap_bytes(type, elements), &places.size);
 	struct heap_alloc *alloc = &type->alloc[places.class];
 	uint64_t promised = alloc->reserved_for == tx->number ? alloc->reserved : 0;
@@ -375,9 +381,10 @@ int heap_slab_reserve(hp_tx *tx, struct heap_type *type, uint64_t n, uint32_t el
 			}
 		}
 		if (places.free >= promised + n) break;
-		int error = extend(tx, type, places.class, places.size, growth(heap, type, places.class), NULL, last);
+		uint64_t pages = growth(heap, type, entry, places.class);
+		int error = extend(tx, type, entry, places.class, places.size, pages, last, &page);
 		if (error == 0) {
-			struct heap_slab *slab = heap_slab_at(heap->pool, atomic_load_explicit(last, memory_order_relaxed) - 1);
+			struct heap_slab *slab = heap_slab_at(heap->pool, page);
 			places.free += atomic_load_explicit(&slab->objects, memory_order_relaxed);
 			if (places.class != HEAP_ALONE) last = &slab->next;
 		} else if (error == -ENOMEM && get_more(tx, &tried)) {
@@ -396,13 +403,14 @@ int heap_slabs_exact(hp_tx *tx, struct heap_type *type, unsigned class, uint64_t
 {
 	hp_heap *heap = tx->heap;
 	struct heap_type_entry *entry = heap_type_entry(heap, type->id);
-	_Atomic uint32_t *last = &entry->list[class];
 	if (class == HEAP_ALONE) return 0;
-	while (n) {
+	if (!entry) return -EUCLEAN;
+	for (_Atomic uint32_t *last = &entry->list[class]; n;) {
 		uint32_t objects;
-		int error = extend(tx, type, class, size, exact_slab(size, n, &objects), NULL, last);
+		uint64_t page, pages = exact_slab(size, n, &objects);
+		int error = extend(tx, type, entry, class, size, pages, last, &page);
 		if (error < 0) return error;
-		struct heap_slab *slab = heap_slab_at(heap->pool, atomic_load_explicit(last, memory_order_relaxed) - 1);
+		struct heap_slab *slab = heap_slab_at(heap->pool, page);
 		objects = atomic_load_explicit(&slab->objects, memory_order_relaxed);
 		n -= n < objects ? n : objects;
 		last = &slab->next;

@@ -104,7 +104,7 @@ struct heap_type_entry *heap_type_entry(const hp_heap *heap, uint32_t id)
 {
 	if (id >= HEAP_TYPES) return NULL;
 	uint64_t page1 = atomic_load_explicit(&heap->entry->type_run[id / 16], memory_order_acquire);
-	if (!page1 || page1 - 1 >= heap->pool->capacity / HP_PAGE_SIZE) return NULL;
+	if (!page1 || page1 > heap->pool->capacity / HP_PAGE_SIZE - (HEAP_TYPE_PAGES - 1)) return NULL;
 	return (struct heap_type_entry *)(void *)(heap->pool->base + (page1 - 1) * HP_PAGE_SIZE) + id % 16;
 }
 
@@ -209,6 +209,7 @@ static int enter(hp_heap *heap, hp_tx *tx, const struct heap_type_shape *shape)
 		heap_run_named(heap);
 	}
 	struct heap_type_entry *new = heap_type_entry(heap, id);
+	if (!new) return -EUCLEAN;
 	memset(new, 0, sizeof *new);
 	memcpy(&new->shape, shape, sizeof *shape);
 	/* commit: the type is there. Release: all of it. */
