@@ -189,6 +189,8 @@ static void roll_back(hp_heap *heap)
 {
 	struct heap_entry *entry = heap->entry;
 	uint64_t n = atomic_load_explicit(&entry->log_n, memory_order_acquire);
+	uint64_t most = heap->pool->capacity / sizeof(struct heap_log); /* whatever it says, that many there can be */
+	if (n > most) n = most;
 	while (n-- > 0) {
 		const struct heap_log *log = heap_log_entry(heap, n);
 		if (log) undo_one(heap, log);
