@@ -267,10 +267,14 @@ IN_BOTH(pins)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(caches_in_data),          cmocka_unit_test(caches_in_control),
-		cmocka_unit_test(fifos_in_data),           cmocka_unit_test(fifos_in_control),
-		cmocka_unit_test(synchronisation_in_data), cmocka_unit_test(synchronisation_in_control),
-		cmocka_unit_test(pins_in_data),            cmocka_unit_test(pins_in_control),
+		cmocka_unit_test(caches_in_data),
+		cmocka_unit_test(caches_in_control),
+		cmocka_unit_test(fifos_in_data),
+		cmocka_unit_test(fifos_in_control),
+		cmocka_unit_test(synchronisation_in_data),
+		cmocka_unit_test(synchronisation_in_control),
+		cmocka_unit_test(pins_in_data),
+		cmocka_unit_test(pins_in_control),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
