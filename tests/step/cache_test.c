@@ -253,6 +253,7 @@ static void built_long_ago(struct step_world *w)
 	cache_of(w, STEP_BUILT, 3, 1);
 	hp_off off = last(w);
 	STEP_NEED(w, step_call(w, 0, step_cache_invalidate, 0, 0) == 0);
+	for (unsigned i = 0; i < EACH - 1; i++) step_get(w, 0); /* or another would be next */
 	step_put(w, 0, off);
 }
 
