@@ -1,5 +1,6 @@
 /* Pairs of operations on the same slab: A stopped at every instruction, the whole of B, the rest of A. */
 #include "harness.h"
+#include "pool/layers.h"
 #include "pool/participant.h"
 #include "hp_test.h"
 
@@ -9,6 +10,8 @@ static const struct step_pool fenced = {
 	.pages = 64, .capacity = 64, .flags = HP_POOL_NO_AUTOGROW | HP_POOL_FENCED, .slabs = true};
 
 #define COUNT(table) (sizeof(table) / sizeof *(table))
+extern const struct pool_layer slab_layer; /* as in layers.c */
+
 #define SIZE 8192
 
 static hp_off objects(struct step_world *w, int a, unsigned count)
@@ -174,7 +177,7 @@ static int64_t remake(struct step_env *env, uint64_t x, uint64_t y)
 	struct participant *me = participant_get(env->pool, &error);
 	int64_t freed = step_mfree(env, x, 0), off = step_malloc(env, y, 0);
 	participant_begin(me);
-	participant_reread(me);
+	slab_layer.reread(me, true); /* as if somebody had taken from us: the slab is nobody's */
 	participant_end(me);
 	return freed < 0 ? freed : off;
 }
