@@ -156,6 +156,13 @@ static inline uint64_t heap_load_a(const struct heap_bits *bits)
 /* Places have numbers below that; whatever a descriptor says, no bits are looked for beyond it. */
 #define HEAP_PLACES 4096u
 
+/* From a value at that offset, inside the data, to the end of its place; whatever its slab says, not beyond the data. */
+static inline uint64_t heap_bytes_from(const struct heap_view *view, const struct heap_slab *slab, uint64_t off)
+{
+	uint64_t size = atomic_load_explicit(&slab->size, memory_order_relaxed), room = view->capacity - off;
+	return size < room ? size : room;
+}
+
 static inline bool heap_exists(const struct heap_slab *slab, uint32_t i)
 {
 	return heap_load_a(&slab->bits[i >> 6]) >> (i & 63) & 1;

@@ -156,9 +156,7 @@ static void scan_tail(struct marker *m, const struct heap_type *type, uint64_t o
 	uint64_t page = off >> 12;
 	struct heap_slab *slab;
 	if (!heap_find_page(&m->view, &page, &slab)) return;
-	/* whatever it says, not beyond the data */
-	uint64_t size = atomic_load_explicit(&slab->size, memory_order_relaxed), room = m->view.capacity - off;
-	uint64_t elements = heap_room(type, size < room ? size : room), to = elements;
+	uint64_t elements = heap_room(type, heap_bytes_from(&m->view, slab, off)), to = elements;
 	if (from >= elements) return;
 	if (to - from > SLICE) {
 		to = from + SLICE;

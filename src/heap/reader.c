@@ -103,14 +103,6 @@ bool heap_grace(hp_pool *pool, uint64_t epoch, uint32_t *blocker)
 
 /* ---- checked reading ---- */
 
-/* Whatever its slab says, the pool ends there. */
-static inline size_t bytes_at(const hp_heap *heap, const struct heap_slab *slab, hp_ref ref)
-{
-	uint64_t size = atomic_load_explicit(&slab->size, memory_order_relaxed);
-	uint64_t room = heap->view.capacity - heap_ref_offset(ref.word);
-	return size < room ? size : room;
-}
-
 /* The program calls the type by another structure than last time, or it is a value for which there is no room. */
 static __attribute__((noinline)) void *checked_slow(hp_heap *heap, hp_ref ref, const struct hp_type *user,
                                                     size_t *bytes)
@@ -122,8 +114,9 @@ static __attribute__((noinline)) void *checked_slow(hp_heap *heap, hp_ref ref, c
 	if (!type) type = heap_bind(heap, NULL, user, &error);
 	struct heap_slab *slab = heap_find(heap, ref.word, &page, &i);
 	if (!slab || !type || type->id != atomic_load_explicit(&slab->type, memory_order_relaxed)) return NULL;
-	if (bytes_at(heap, slab, ref) < type->size) return NULL;
-	if (bytes) *bytes = bytes_at(heap, slab, ref);
+	uint64_t room = heap_bytes_from(&heap->view, slab, heap_ref_offset(ref.word));
+	if (room < type->size) return NULL;
+	if (bytes) *bytes = room;
 	return heap->view.data + heap_ref_offset(ref.word);
 }
 
@@ -137,7 +130,7 @@ void *hp_heap_deref_checked(const hp_heap *heap, hp_ref ref, const struct hp_typ
 	if (user && (unlikely(atomic_load_explicit(&heap->user[id], memory_order_relaxed) != user) ||
 	             unlikely(user->size > heap->view.capacity - (ref.word - heap->view.tag))))
 		return checked_slow((hp_heap *)heap, ref, user, bytes);
-	if (bytes) *bytes = bytes_at(heap, slab, ref);
+	if (bytes) *bytes = heap_bytes_from(&heap->view, slab, heap_ref_offset(ref.word));
 	return hp_heap_deref(heap, ref);
 }
 
